@@ -1,0 +1,37 @@
+"""mujepa: an embodied agent that plans with a learned world model, in MuJoCo.
+
+Importing it registers the tasks with Gymnasium (`gymnasium.make("mujepa/Reacher-v0")`) and does
+not load torch; `mujepa.load(folder)` returns a trained agent.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mujepa.envs import register
+from mujepa.errors import UserError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mujepa.agent.mpc import Agent
+
+__version__ = "0.1.0"
+__all__ = ["UserError", "load"]
+
+register()
+
+
+def load(path: str | Path, device: str = "auto") -> Agent:
+    """Return the agent of a checkpoint, ready to act.
+
+    Args:
+        path: a checkpoint folder, or the folder of a training run.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+
+    Raises:
+        UserError: the checkpoint is missing or damaged, or the device is not there.
+    """
+    from mujepa.agent.checkpoint import load_checkpoint
+
+    return load_checkpoint(path, device).agent()

@@ -1,0 +1,211 @@
+"""A checkpoint is a folder that acts alone: weights, and everything needed to use them.
+
+    model.safetensors   world model, critic and probe
+    config.json         sizes, task, action bounds, frame skip, planner, cost, and the checksum of the weights
+    provenance.json     how it was made: command, versions, seed, data, minutes
+
+Nothing in it is unpickled, so that a checkpoint from a stranger can be loaded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import dacite
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+from mujepa.agent.configurator import Configurator
+from mujepa.agent.cost import Cost
+from mujepa.agent.critic import Critic, CriticConfig
+from mujepa.agent.device import DeviceName, choose_device
+from mujepa.agent.jepa import JEPA, JEPAConfig
+from mujepa.agent.mpc import Agent
+from mujepa.agent.probe import LinearProbe
+from mujepa.errors import UserError
+from mujepa.files import read_json, replacing_folder, sha256, surviving_folder, write_json
+from mujepa.planners import PlannerConfig, make_planner
+
+SCHEMA_VERSION = 1
+REMEDY = "train one with: mujepa train TASK --out FOLDER"
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """Everything that turns weights into an agent.
+
+    Attributes:
+        task: name of the task.
+        observation_shape: (P, P, 3) for images.
+        action_low: lower bounds of the environment's action, A numbers.
+        action_high: upper bounds.
+        goal_size: G, numbers that the probe reads.
+        frame_skip: environment steps through which an action is held.
+        jepa: sizes of the world model.
+        critic: settings of the critic.
+        planner: settings of the planner.
+        cost: what the planner minimises, see `agent.cost`.
+        replan_every: model steps between plans.
+    """
+
+    task: str
+    observation_shape: tuple[int, ...]
+    action_low: tuple[float, ...]
+    action_high: tuple[float, ...]
+    goal_size: int
+    frame_skip: int
+    jepa: JEPAConfig = field(default_factory=JEPAConfig)
+    critic: CriticConfig = field(default_factory=CriticConfig)
+    planner: PlannerConfig = field(default_factory=PlannerConfig)
+    cost: str = "critic"
+    replan_every: int = 1
+
+
+class Networks(nn.Module):
+    """All that is learned: `jepa`, `critic` and `probe`."""
+
+    def __init__(self, config: AgentConfig) -> None:
+        super().__init__()
+        self.jepa = JEPA(config.jepa, config.observation_shape, len(config.action_low))
+        self.critic = Critic(config.critic, config.jepa.encoder.dim)
+        self.probe = LinearProbe(config.jepa.encoder.dim, config.goal_size)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded checkpoint: settings, networks in evaluation mode, and where it came from."""
+
+    config: AgentConfig
+    networks: Networks
+    provenance: dict[str, Any]
+    folder: Path
+
+    def agent(self, planner: PlannerConfig | None = None, cost: str | None = None) -> Agent:
+        """Return the agent, with another planner or cost if wanted.
+
+        Raises:
+            UserError: the cost cannot be read, or the settings do not fit together.
+        """
+        config = replace(
+            self.config, planner=planner or self.config.planner, cost=cost or self.config.cost
+        )
+        configurator = Configurator(
+            self.networks.jepa, self.networks.critic, Cost(config.cost, self.networks.critic)
+        )
+        low, high = np.array(config.action_low), np.array(config.action_high)
+        try:
+            return Agent(
+                configurator,
+                make_planner(config.planner),
+                low,
+                high,
+                config.frame_skip,
+                config.replan_every,
+            )
+        except ValueError as error:
+            raise UserError(str(error)) from error
+
+
+def save_checkpoint(
+    folder: Path,
+    config: AgentConfig,
+    networks: Networks,
+    provenance: dict[str, Any],
+    extra: Callable[[Path], None] | None = None,
+) -> None:
+    """Write a checkpoint, whole or not at all.
+
+    Args:
+        folder: where; replaced if it exists.
+        config: settings.
+        networks: weights.
+        provenance: how they were made.
+        extra: called with the unfinished folder, to add files of its own.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    with replacing_folder(folder) as temporary:
+        weights = temporary / "model.safetensors"
+        save_tensors(weights, networks.state_dict())
+        description = {
+            "schema_version": SCHEMA_VERSION,
+            "weights_sha256": sha256(weights),
+            **asdict(config),
+        }
+        write_json(temporary / "config.json", description)
+        write_json(temporary / "provenance.json", provenance)
+        if extra is not None:
+            extra(temporary)
+
+
+def save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Write tensors to a safetensors file, from any device."""
+    safetensors.torch.save_file(
+        {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path
+    )
+
+
+def find_checkpoint(path: Path) -> Path:
+    """Return the checkpoint folder that a path means: itself, or a training run's best or last.
+
+    Raises:
+        UserError: there is none.
+    """
+    for folder in (path, path / "best", path / "last"):
+        found = surviving_folder(folder)
+        if (found / "config.json").exists():
+            return found
+    raise UserError(f"no checkpoint in {path}; {REMEDY}")
+
+
+def load_checkpoint(path: str | Path, device: DeviceName = "auto") -> Checkpoint:
+    """Load a checkpoint.
+
+    Args:
+        path: a checkpoint folder or the folder of a training run.
+        device: where to put the networks.
+
+    Raises:
+        UserError: it is missing, damaged or of another version.
+    """
+    folder = find_checkpoint(Path(path))
+    raw = read_json(folder / "config.json", REMEDY)
+    version, digest = raw.pop("schema_version", None), raw.pop("weights_sha256", None)
+    if version != SCHEMA_VERSION:
+        raise UserError(
+            f"{folder} has checkpoint schema {version!r}, this version reads {SCHEMA_VERSION}; {REMEDY}"
+        )
+    weights = folder / "model.safetensors"
+    if not weights.is_file() or sha256(weights) != digest:
+        raise UserError(f"{weights} is missing or damaged (checksum); {REMEDY}")
+    try:
+        config = dacite.from_dict(AgentConfig, raw, dacite.Config(cast=[tuple], strict=True))
+        networks = Networks(config)
+        networks.load_state_dict(safetensors.torch.load_file(weights))
+    except (
+        dacite.DaciteError,
+        safetensors.SafetensorError,
+        ValueError,
+        RuntimeError,
+        TypeError,
+    ) as error:
+        raise UserError(
+            f"{folder} is damaged ({' '.join(str(error).split())[:200]}); {REMEDY}"
+        ) from error
+    networks.eval().requires_grad_(requires_grad=False).to(choose_device(device))
+    provenance = (
+        json.loads(path_text) if (path_text := _optional(folder / "provenance.json")) else {}
+    )
+    return Checkpoint(config, networks, provenance, folder)
+
+
+def _optional(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.is_file() else ""

@@ -1,0 +1,38 @@
+"""Configurator: turns a task's goal into the cost function that the planner minimises."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from mujepa.agent.cost import Cost, Goal, Trajectory
+
+if TYPE_CHECKING:
+    from mujepa.agent.critic import Critic
+    from mujepa.agent.jepa import JEPA
+    from mujepa.agent.memory import Memory
+    from mujepa.planners import CostFn
+
+
+@dataclass(frozen=True)
+class Configurator:
+    """The world model, the critic and the cost, put to use for one goal."""
+
+    jepa: JEPA
+    critic: Critic
+    cost: Cost
+
+    def goal(self, observations: Tensor) -> Goal:
+        """Return the goals that observations (B, ...) show."""
+        embedding = self.jepa.encode(observations)
+        return Goal(embedding, self.critic.features(embedding))
+
+    def cost_fn(self, memory: Memory, goal: Goal) -> CostFn:
+        """Return the cost of action sequences (B, N, H, A) from what is remembered, (B, N)."""
+
+        def cost(actions: Tensor) -> Tensor:
+            return self.cost(Trajectory(self.jepa.rollout(memory, actions), actions), goal)
+
+        return cost

@@ -1,0 +1,110 @@
+"""Cost: what the agent wants, as a readable sum of small terms over an imagined trajectory.
+
+Intrinsic terms (`goal`, `effort`) are fixed functions; the `critic` term is trained. An expression such as
+`critic + 0.05*goal.last` names the terms and their weights.
+
+Letters: B environments, N candidates, H horizon, D embedding, A action.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from mujepa.agent.critic import Critic
+from mujepa.errors import UserError
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Imagined futures: `embeddings` (B, N, H, D) and the `actions` (B, N, H, A) that lead there, in [-1, 1]."""
+
+    embeddings: Tensor
+    actions: Tensor
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is wanted: the goal's `embedding` (B, D), and what the critic makes of it, `features` (B, 2F)."""
+
+    embedding: Tensor
+    features: Tensor
+
+
+CostTerm = Callable[[Trajectory, Goal], Tensor]
+"""A trajectory and a goal -> cost (B, N)."""
+
+AGGREGATES: dict[str, Callable[[Tensor], Tensor]] = {
+    "mean": lambda values: values.mean(dim=-1),
+    "last": lambda values: values[..., -1],
+    "min": lambda values: values.amin(dim=-1),
+}
+"""How the costs of the steps (B, N, H) become the cost of the trajectory (B, N)."""
+
+
+def goal_distance(trajectory: Trajectory, goal: Goal) -> Tensor:
+    """Squared distance to the goal's embedding, averaged over dimensions, by step -> (B, N, H)."""
+    return (trajectory.embeddings - goal.embedding[:, None, None]).square().mean(dim=-1)
+
+
+def effort(trajectory: Trajectory, goal: Goal) -> Tensor:
+    """Squared size of the action, averaged over actuators, by step -> (B, N, H)."""
+    return trajectory.actions.square().mean(dim=-1)
+
+
+def critic_distance(critic: Critic) -> CostTerm:
+    """Return the term that asks the critic for the time to the goal [model steps], by step -> (B, N, H)."""
+
+    def term(trajectory: Trajectory, goal: Goal) -> Tensor:
+        return critic.distance(critic.features(trajectory.embeddings), goal.features[:, None, None])
+
+    return term
+
+
+class Cost:
+    """A weighted sum of terms.
+
+    Args:
+        expression: terms joined by `+`, each `[WEIGHT*]NAME[.mean|.last|.min]`; NAME is `goal`, `critic` or
+            `effort`, and without a suffix the mean over the horizon is taken.
+        critic: the trained critic, for the term of that name.
+
+    Raises:
+        UserError: the expression names an unknown term, aggregate or weight.
+    """
+
+    def __init__(self, expression: str, critic: Critic) -> None:
+        self.expression = expression
+        known: dict[str, CostTerm] = {
+            "goal": goal_distance, "critic": critic_distance(critic), "effort": effort,
+        }  # fmt: skip
+        self.terms: dict[str, tuple[float, CostTerm, Callable[[Tensor], Tensor]]] = {}
+        for part in expression.split("+"):
+            match = re.fullmatch(
+                r"(?:(\d*\.?\d+(?:e-?\d+)?)\*)?([a-z_]+)(?:\.([a-z]+))?", part.replace(" ", "")
+            )
+            if not match or match[2] not in known or (match[3] or "mean") not in AGGREGATES:
+                raise UserError(
+                    f"cost {expression!r}: cannot read {part.strip()!r}; write terms as WEIGHT*NAME.AGGREGATE with NAME "
+                    f"one of {', '.join(known)} and AGGREGATE one of {', '.join(AGGREGATES)}"
+                )
+            weight = float(match[1]) if match[1] else 1.0
+            self.terms[part.strip()] = (weight, known[match[2]], AGGREGATES[match[3] or "mean"])
+
+    def parts(self, trajectory: Trajectory, goal: Goal) -> dict[str, Tensor]:
+        """Return the unweighted terms, (B, N) each."""
+        return {
+            name: aggregate(term(trajectory, goal))
+            for name, (_, term, aggregate) in self.terms.items()
+        }
+
+    def __call__(self, trajectory: Trajectory, goal: Goal) -> Tensor:
+        """Return the weighted sum, (B, N)."""
+        parts = self.parts(trajectory, goal)
+        return sum(
+            (self.terms[name][0] * value for name, value in parts.items()),
+            start=0 * next(iter(parts.values())),
+        )

@@ -1,0 +1,141 @@
+"""Perception: observations to embeddings.
+
+Every encoder ends in a batch normalisation without learned scale, so that embeddings have zero mean and unit
+variance over the data (a LayerNorm would fight the Gaussian that SIGReg asks for, arXiv 2511.08544).
+
+Letters: B batch, P image size, C patch channels, D embedding size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """How observations become embeddings.
+
+    Attributes:
+        kind: `cnn` and `vit` read square images, `mlp` reads state vectors.
+        dim: embedding size D.
+        width: channels of the CNN, token size of the ViT, hidden units of the MLP.
+        depth: residual blocks of the ViT and hidden layers of the MLP; the CNN has a fixed depth.
+    """
+
+    kind: Literal["cnn", "vit", "mlp"] = "cnn"
+    dim: int = 32
+    width: int = 64
+    depth: int = 2
+
+    def __post_init__(self) -> None:
+        if self.dim < 1 or self.width < 8 or self.depth < 1:
+            raise ValueError(f"encoder needs dim >= 1, width >= 8 and depth >= 1, got {self}")
+
+
+class Encoder(nn.Module):
+    """An encoder: `trunk` -> linear projection -> batch normalisation, (B, ...) -> (B, D)."""
+
+    def __init__(self, trunk: nn.Module, features: int, dim: int) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.project = nn.Linear(features, dim)
+        self.normalise = nn.BatchNorm1d(dim, affine=False)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Return embeddings (B, D) of uint8 images (B, P, P, 3) or float vectors (B, S)."""
+        return self.normalise(self.project(self.trunk(observations)))
+
+
+class ToFloatImage(nn.Module):
+    """uint8 (B, P, P, 3) -> float (B, 3, P, P) in [-0.5, 0.5], laid out channels-last for fast convolutions."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Convert as late as possible, so that images travel as bytes."""
+        return images.permute(0, 3, 1, 2).float().mul_(1 / 255).sub_(0.5)
+
+
+class PatchCNN(nn.Sequential):
+    """8x8 patches, embedded without overlap, then one strided 3x3 convolution; 13k frames/s on two cores."""
+
+    def __init__(self, image_size: int, width: int) -> None:
+        if image_size % 16 or image_size < 32:
+            raise ValueError(
+                f"the CNN encoder needs an image size that is a multiple of 16 from 32 on, got {image_size}"
+            )
+        super().__init__(
+            ToFloatImage(),
+            nn.PixelUnshuffle(8),
+            nn.Conv2d(3 * 64, width, 1),
+            nn.SiLU(),
+            nn.Conv2d(width, width, 3, stride=2, padding=1),
+            nn.SiLU(),
+            nn.Flatten(),
+        )
+        self.features = width * (image_size // 16) ** 2
+        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+
+class ViT(nn.Module):
+    """A small vision transformer on 8x8 patches, mean-pooled (arXiv 2010.11929)."""
+
+    def __init__(self, image_size: int, width: int, depth: int) -> None:
+        if image_size % 8:
+            raise ValueError(
+                f"the ViT encoder needs an image size that is a multiple of 8, got {image_size}"
+            )
+        super().__init__()
+        self.features = width
+        self.patches = nn.Sequential(
+            ToFloatImage(), nn.Conv2d(3, width, 8, stride=8), nn.Flatten(2)
+        )
+        self.position = nn.Parameter(torch.randn(1, (image_size // 8) ** 2, width) * 0.02)
+        heads = max(1, width // 32)
+        self.blocks = nn.Sequential(
+            *[
+                nn.TransformerEncoderLayer(
+                    width, heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True
+                )
+                for _ in range(depth)
+            ]
+        )
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return pooled features, (B, P, P, 3) uint8 -> (B, width)."""
+        tokens = self.patches(images).transpose(1, 2) + self.position
+        return self.norm(self.blocks(tokens)).mean(dim=1)
+
+
+class MLP(nn.Sequential):
+    """State vectors (B, S) -> (B, width)."""
+
+    def __init__(self, state_size: int, width: int, depth: int) -> None:
+        sizes = [state_size] + [width] * depth
+        layers = [nn.Sequential(nn.Linear(i, o), nn.SiLU()) for i, o in pairwise(sizes)]
+        super().__init__(*layers)
+        self.features = width
+
+
+def make_encoder(config: EncoderConfig, observation_shape: tuple[int, ...]) -> Encoder:
+    """Build the encoder for observations of one shape: (P, P, 3) images or (S,) vectors.
+
+    Raises:
+        ValueError: the kind does not read observations of this shape.
+    """
+    is_image = len(observation_shape) == 3 and observation_shape[0] == observation_shape[1]
+    if is_image != (config.kind != "mlp") or len(observation_shape) not in (1, 3):
+        raise ValueError(
+            f"encoder {config.kind!r} does not read observations of shape {observation_shape}"
+        )
+    if config.kind == "cnn":
+        trunk = PatchCNN(observation_shape[0], config.width)
+    elif config.kind == "vit":
+        trunk = ViT(observation_shape[0], config.width, config.depth)
+    else:
+        trunk = MLP(observation_shape[0], config.width, config.depth)
+    return Encoder(trunk, trunk.features, config.dim)

@@ -1,0 +1,74 @@
+"""The joint-embedding predictive world model: encode what is seen, predict embeddings of what will be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from mujepa.agent.encoder import EncoderConfig, make_encoder
+from mujepa.agent.memory import Memory
+from mujepa.agent.predictor import Predictor, PredictorConfig
+
+
+@dataclass(frozen=True)
+class JEPAConfig:
+    """The world model: its encoder and its predictor."""
+
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    predictor: PredictorConfig = field(default_factory=PredictorConfig)
+
+
+class JEPA(nn.Module):
+    """Encoder and predictor (LeCun 2022; trained end to end as in LeWorldModel, arXiv 2603.19312).
+
+    Letters: B batch, N candidates, H horizon, T time, K history, D embedding, A action.
+
+    Args:
+        config: sizes.
+        observation_shape: (P, P, 3) for images, (S,) for vectors.
+        action_size: A.
+    """
+
+    def __init__(
+        self, config: JEPAConfig, observation_shape: tuple[int, ...], action_size: int
+    ) -> None:
+        super().__init__()
+        self.history = config.predictor.history
+        self.dim = config.encoder.dim
+        self.action_size = action_size
+        self.observation_shape = observation_shape
+        self.encoder = make_encoder(config.encoder, observation_shape)
+        self.predictor = Predictor(config.predictor, self.dim, action_size)
+
+    def encode(self, observations: Tensor) -> Tensor:
+        """Return embeddings of observations, (B, ...) -> (B, D).
+
+        Raises:
+            ValueError: the observations are not of the shape that the model was built for.
+        """
+        if tuple(observations.shape[1:]) != self.observation_shape:
+            raise ValueError(
+                f"observations of shape {tuple(observations.shape[1:])}, the model reads {self.observation_shape}"
+            )
+        return self.encoder(observations)
+
+    def encode_windows(self, observations: Tensor) -> Tensor:
+        """Return embeddings of windows, (B, T, ...) -> (B, T, D)."""
+        return self.encode(observations.flatten(0, 1)).unflatten(0, observations.shape[:2])
+
+    def unroll(self, memory: Memory, actions: Tensor) -> Tensor:
+        """Predict open loop, feeding predictions back, actions (B, H, A) -> embeddings (B, H, D)."""
+        predictions = []
+        for action in actions.unbind(dim=1):
+            embedding = self.predictor(memory, action)
+            memory = memory.push(action, embedding)
+            predictions.append(embedding)
+        return torch.stack(predictions, dim=1)
+
+    def rollout(self, memory: Memory, actions: Tensor) -> Tensor:
+        """Imagine candidates, actions (B, N, H, A) from a memory of B rows -> embeddings (B, N, H, D)."""
+        batch, candidates = actions.shape[:2]
+        imagined = self.unroll(memory.repeat(candidates), actions.flatten(0, 1))
+        return imagined.unflatten(0, (batch, candidates))

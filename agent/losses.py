@@ -1,0 +1,168 @@
+"""What the world model learns from: small named terms, each unweighted; `world_model_loss` sums them.
+
+Without a term against it, prediction in embedding space is solved by a constant. SIGReg, or variance and covariance,
+forbid that; inverse dynamics keeps what actions change; temporal similarity keeps the path smooth.
+
+Letters: B batch, T time, D embedding, A action, R predicted steps, K history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mujepa.agent.jepa import JEPA
+from mujepa.agent.memory import Memory
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the terms; a term of weight 0 is not computed.
+
+    Attributes:
+        prediction: squared error of the open-loop prediction.
+        sigreg: distance of the embeddings from an isotropic Gaussian.
+        variance: hinge that keeps every dimension's standard deviation at 1 or above.
+        covariance: squared correlation between dimensions.
+        inverse_dynamics: squared error of the action read from the embeddings around it.
+        temporal_similarity: squared change from one embedding to the next.
+        directions: random directions that SIGReg tests, fresh each time.
+    """
+
+    prediction: float = 1.0
+    sigreg: float = 0.05
+    variance: float = 0.0
+    covariance: float = 0.0
+    inverse_dynamics: float = 1.0
+    temporal_similarity: float = 0.0
+    directions: int = 64
+
+    def weights(self) -> dict[str, float]:
+        """Return the weights of the terms in use, by name."""
+        names = (
+            "prediction",
+            "sigreg",
+            "variance",
+            "covariance",
+            "inverse_dynamics",
+            "temporal_similarity",
+        )
+        return {name: weight for name in names if (weight := getattr(self, name)) != 0}
+
+
+def prediction_error(predicted: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error, (B, R, D) against (B, R, D); the target is not detached (arXiv 2603.19312)."""
+    return (predicted - target).square().mean()
+
+
+def sigreg(embeddings: Tensor, directions: int, generator: torch.Generator) -> Tensor:
+    """Epps-Pulley statistic of random projections against N(0, 1) (SIGReg, LeJEPA, arXiv 2511.08544).
+
+    For unit directions u and the empirical characteristic function f of the projections,
+    N * integral over t in [-3, 3] of |f(t) - exp(-t^2 / 2)|^2 exp(-t^2 / 2) dt, averaged over directions; the
+    integrand is even, so that the trapezoid rule uses 17 knots of [0, 3].
+
+    Args:
+        embeddings: (N, D), N at least 128 for a useful statistic.
+        directions: how many directions to test.
+        generator: source of the directions, on the CPU.
+    """
+    unit = nn.functional.normalize(
+        torch.randn(embeddings.shape[1], directions, generator=generator), dim=0
+    )
+    projected = embeddings @ unit.to(embeddings)
+    knots = torch.linspace(0, 3, 17, device=embeddings.device)
+    gaussian = torch.exp(-knots.square() / 2)
+    weights = torch.full_like(knots, 2 * 3 / 16)
+    weights[0] = weights[-1] = 3 / 16
+    angles = projected[..., None] * knots
+    error = (angles.cos().mean(dim=0) - gaussian).square() + angles.sin().mean(dim=0).square()
+    return len(embeddings) * (error @ (weights * gaussian)).mean()
+
+
+def variance_hinge(embeddings: Tensor) -> Tensor:
+    """Mean of max(0, 1 - standard deviation) over dimensions, (N, D) -> () (VICReg, arXiv 2105.04906)."""
+    return (1 - (embeddings.var(dim=0) + 1e-4).sqrt()).relu().mean()
+
+
+def covariance_penalty(embeddings: Tensor) -> Tensor:
+    """Sum of squared off-diagonal covariances over D, (N, D) -> () (VICReg, arXiv 2105.04906)."""
+    centred = embeddings - embeddings.mean(dim=0)
+    covariance = centred.T @ centred / (len(embeddings) - 1)
+    return (covariance.square().sum() - covariance.diagonal().square().sum()) / embeddings.shape[1]
+
+
+def temporal_similarity(embeddings: Tensor) -> Tensor:
+    """Mean squared change between neighbouring steps, (B, T, D) -> () (PLDM, arXiv 2502.14819)."""
+    return (embeddings[:, 1:] - embeddings[:, :-1]).square().mean()
+
+
+class InverseDynamics(nn.Module):
+    """Reads the action a_t from the K embeddings up to t and the one after, (B, K + 1, D) -> (B, A)."""
+
+    def __init__(self, dim: int, history: int, action_size: int, width: int = 128) -> None:
+        super().__init__()
+        self.read = nn.Sequential(
+            nn.Linear((history + 1) * dim, width), nn.SiLU(), nn.Linear(width, action_size)
+        )
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Return the actions."""
+        return self.read(embeddings.flatten(1))
+
+
+def world_model_terms(
+    config: LossConfig,
+    jepa: JEPA,
+    inverse: InverseDynamics,
+    observations: Tensor,
+    actions: Tensor,
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
+    """Compute the terms in use on a batch of windows.
+
+    Args:
+        config: weights; only terms of non-zero weight are computed.
+        jepa: the world model.
+        inverse: the inverse-dynamics head.
+        observations: (B, T, ...), T = K + R.
+        actions: (B, T - 1, A), in units of the bounds.
+        generator: source of SIGReg's directions.
+
+    Returns:
+        Unweighted scalars by name.
+    """
+    history = jepa.history
+    embeddings = jepa.encode_windows(observations)
+    everything = embeddings.flatten(0, 1)
+    memory = Memory(embeddings[:, :history], actions[:, : history - 1])
+    windows = embeddings.unfold(1, history + 1, 1).transpose(2, 3)
+
+    def read_actions() -> Tensor:
+        return (
+            (inverse(windows.flatten(0, 1)) - actions[:, history - 1 :].flatten(0, 1))
+            .square()
+            .mean()
+        )
+
+    terms = {
+        "prediction": lambda: prediction_error(
+            jepa.unroll(memory, actions[:, history - 1 :]), embeddings[:, history:]
+        ),
+        "sigreg": lambda: torch.stack(
+            [sigreg(step, config.directions, generator) for step in embeddings.unbind(1)]
+        ).mean(),
+        "variance": lambda: variance_hinge(everything),
+        "covariance": lambda: covariance_penalty(everything),
+        "inverse_dynamics": read_actions,
+        "temporal_similarity": lambda: temporal_similarity(embeddings),
+    }
+    return {name: terms[name]() for name in config.weights()}
+
+
+def weighted_sum(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """Return the one scalar that is minimised: the only place where weights meet terms."""
+    return torch.stack([weights[name] * value for name, value in terms.items()]).sum()

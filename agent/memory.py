@@ -1,0 +1,44 @@
+"""Short-term memory: the last embeddings, and the actions between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the agent remembers, oldest first.
+
+    Attributes:
+        embeddings: (B, K, D), of the last K model steps.
+        actions: (B, K - 1, A), taken between them, in units of the bounds ([-1, 1]).
+    """
+
+    embeddings: Tensor
+    actions: Tensor
+
+    @classmethod
+    def at_rest(cls, embedding: Tensor, history: int, action_size: int) -> Memory:
+        """Return the memory of a world that has stood still at one embedding (B, D), without action."""
+        batch = len(embedding)
+        return cls(
+            embedding[:, None].expand(-1, history, -1),
+            embedding.new_zeros(batch, history - 1, action_size),
+        )
+
+    def push(self, action: Tensor, embedding: Tensor) -> Memory:
+        """Return the memory after taking `action` (B, A) and arriving at `embedding` (B, D)."""
+        return Memory(
+            torch.cat([self.embeddings[:, 1:], embedding[:, None]], dim=1),
+            torch.cat([self.actions, action[:, None]], dim=1)[:, 1:],
+        )
+
+    def repeat(self, candidates: int) -> Memory:
+        """Return each row N times in succession: (B, ...) -> (B * N, ...)."""
+        return Memory(
+            self.embeddings.repeat_interleave(candidates, dim=0),
+            self.actions.repeat_interleave(candidates, dim=0),
+        )

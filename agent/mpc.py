@@ -1,0 +1,190 @@
+"""The agent: model-predictive control in embedding space, with its state in the caller's hands.
+
+    agent = mujepa.load("pretrained/reacher")
+    state = agent.reset(goal_image)
+    state, action = agent.act(state, image)
+
+Letters: B environments, K history, H horizon in model steps, D embedding, A action.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from mujepa.agent.memory import Memory
+from mujepa.errors import UserError
+from mujepa.planners import Bounds, Plan, Planner
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from mujepa.agent.configurator import Configurator
+    from mujepa.agent.cost import Goal
+
+
+@dataclass(frozen=True)
+class AgentState:
+    """All that the agent carries from one step to the next.
+
+    Attributes:
+        goal: what it wants.
+        seeds: source of randomness of each of the B environments.
+        single: it acts in one environment, without a batch axis.
+        step: environment steps taken.
+        memory: its short-term memory; None before the first image.
+        plan: the latest plan; None before the first image.
+        planned_at: model step of the latest plan.
+        action: (B, A), held at present, in [-1, 1]; None before the first image.
+    """
+
+    goal: Goal
+    seeds: tuple[int, ...]
+    single: bool
+    step: int = 0
+    memory: Memory | None = None
+    plan: Plan | None = None
+    planned_at: int = 0
+    action: Tensor | None = None
+
+
+class Agent:
+    """Perceives, imagines and plans; acts with the first action of the best plan.
+
+    Args:
+        configurator: world model, critic and cost.
+        planner: searches action sequences in units of the bounds, [-1, 1].
+        action_low: lower bounds of the environment's actions, (A,).
+        action_high: upper bounds, (A,).
+        frame_skip: environment steps through which an action is held (one model step).
+        replan_every: model steps between plans; in between the last plan is followed.
+
+    Raises:
+        ValueError: `replan_every` is outside the planner's horizon.
+    """
+
+    def __init__(
+        self,
+        configurator: Configurator,
+        planner: Planner,
+        action_low: NDArray[np.float64],
+        action_high: NDArray[np.float64],
+        frame_skip: int,
+        replan_every: int = 1,
+    ) -> None:
+        if not 1 <= replan_every <= planner.horizon:
+            raise ValueError(
+                f"replan_every must be from 1 to the horizon {planner.horizon}, got {replan_every}"
+            )
+        self.configurator = configurator
+        self.jepa = configurator.jepa
+        self.planner = planner
+        self.frame_skip = frame_skip
+        self.replan_every = replan_every
+        self.device = next(self.jepa.parameters()).device
+        self._low, self._high = np.asarray(action_low), np.asarray(action_high)
+        unit = torch.ones(len(self._low), device=self.device)
+        self._bounds = Bounds(-unit, unit)
+
+    @torch.no_grad()
+    def reset(self, goal: NDArray[np.uint8], seed: int | Sequence[int] = 0) -> AgentState:
+        """Return the state in which the agent wants what the goal image shows.
+
+        Args:
+            goal: an image (P, P, 3), or one for each of B environments (B, P, P, 3).
+            seed: one for each environment; a single number counts upwards.
+
+        Raises:
+            UserError: the image has another size or type than the agent was trained on.
+        """
+        images = self._batch(goal, "goal image")
+        seeds = range(seed, seed + len(images)) if isinstance(seed, int) else seed
+        if len(seeds) != len(images):
+            raise UserError(
+                f"{len(images)} goal images but {len(seeds)} seeds; give one seed for each"
+            )
+        return AgentState(
+            self.configurator.goal(images),
+            tuple(seeds),
+            single=np.ndim(goal) == len(images.shape) - 1,
+        )
+
+    @torch.no_grad()
+    def act(
+        self, state: AgentState, observation: NDArray[np.uint8]
+    ) -> tuple[AgentState, NDArray[np.float32]]:
+        """Take one environment step.
+
+        The image is looked at, and the plan renewed, at every `frame_skip`-th step; in between the action is held.
+
+        Args:
+            state: from `reset` or the previous `act`.
+            observation: image (P, P, 3), or (B, P, P, 3) if the goal was a batch.
+
+        Returns:
+            The next state, and the action (A,) or (B, A), within the environment's bounds.
+
+        Raises:
+            UserError: the image has another size or type than the agent was trained on.
+        """
+        if state.step % self.frame_skip == 0:
+            state = self._decide(state, self._batch(observation, "image"))
+        assert state.action is not None
+        unit = state.action.cpu().double().numpy()
+        action = (self._low + (unit + 1) / 2 * (self._high - self._low)).astype(np.float32)
+        return replace(state, step=state.step + 1), action[0] if state.single else action
+
+    def _decide(self, state: AgentState, images: Tensor) -> AgentState:
+        embedding = self.jepa.encode(images)
+        if len(embedding) != len(state.seeds):
+            raise UserError(
+                f"{len(embedding)} images, but the agent was reset with {len(state.seeds)} goals"
+            )
+        if state.memory is None or state.action is None:
+            memory = Memory.at_rest(embedding, self.jepa.history, len(self._low))
+        else:
+            memory = state.memory.push(state.action, embedding)
+        now = state.step // self.frame_skip
+        plan, planned_at = state.plan, state.planned_at
+        if plan is None or now - planned_at >= self.replan_every:
+            plan, planned_at = self._plan(state, memory, now), now
+        action = plan.actions[:, now - planned_at]
+        return replace(state, memory=memory, plan=plan, planned_at=planned_at, action=action)
+
+    def _plan(self, state: AgentState, memory: Memory, now: int) -> Plan:
+        if state.plan is None:
+            search = self.planner.start(len(state.seeds), self._bounds)
+        else:
+            search = self.planner.shift(state.plan.search, self._bounds, now - state.planned_at)
+        generators = [_generator(seed, now) for seed in state.seeds]
+        return self.planner.plan(
+            self.configurator.cost_fn(memory, state.goal), search, self._bounds, generators
+        )
+
+    def _batch(self, images: NDArray[np.uint8], what: str) -> Tensor:
+        images, wanted = np.asarray(images), self.jepa.observation_shape
+        if images.shape[-len(wanted) :] != wanted or images.ndim not in (
+            len(wanted),
+            len(wanted) + 1,
+        ):
+            raise UserError(
+                f"{what} of shape {images.shape}; the agent was trained on {wanted}, or a batch of them"
+            )
+        if len(wanted) == 3 and images.dtype != np.uint8:
+            raise UserError(
+                f"{what} of type {images.dtype}; the agent was trained on uint8 images from 0 to 255"
+            )
+        batched = images if images.ndim > len(wanted) else images[None]
+        return torch.from_numpy(np.ascontiguousarray(batched)).to(self.device)
+
+
+def _generator(seed: int, step: int) -> torch.Generator:
+    """Return the source of randomness of one decision: the same for a seed and a step, whatever came before."""
+    words = np.random.SeedSequence([seed, step]).generate_state(2, np.uint64)
+    return torch.Generator().manual_seed(int(words[0] >> np.uint64(1)))

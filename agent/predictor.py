@@ -1,0 +1,47 @@
+"""World model, part two: the next embedding from the last embeddings and actions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from mujepa.agent.memory import Memory
+
+
+@dataclass(frozen=True)
+class PredictorConfig:
+    """How embeddings move.
+
+    Attributes:
+        history: K, embeddings that the prediction sees; velocity needs two.
+        width: hidden units.
+        depth: hidden layers.
+    """
+
+    history: int = 2
+    width: int = 256
+    depth: int = 2
+
+    def __post_init__(self) -> None:
+        if self.history < 1 or self.width < 1 or self.depth < 1:
+            raise ValueError(f"predictor needs history, width and depth of at least 1, got {self}")
+
+
+class Predictor(nn.Module):
+    """A residual perceptron: z_{t+1} = z_t + f(z_{t-K+1..t}, a_{t-K+1..t})."""
+
+    def __init__(self, config: PredictorConfig, dim: int, action_size: int) -> None:
+        super().__init__()
+        self.history = config.history
+        sizes = [config.history * (dim + action_size)] + [config.width] * config.depth
+        hidden = [nn.Sequential(nn.Linear(i, o), nn.SiLU()) for i, o in pairwise(sizes)]
+        self.change = nn.Sequential(*hidden, nn.Linear(config.width, dim))
+
+    def forward(self, memory: Memory, action: Tensor) -> Tensor:
+        """Return the next embedding (B, D) after `action` (B, A)."""
+        actions = torch.cat([memory.actions, action[:, None]], dim=1)
+        inputs = torch.cat([memory.embeddings.flatten(1), actions.flatten(1)], dim=1)
+        return memory.embeddings[:, -1] + self.change(inputs)

@@ -1,0 +1,106 @@
+"""The `mujepa` command: one sub-command for each script. Only the chosen script is imported."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+from mujepa.errors import UserError
+
+COMMANDS = {
+    "collect": (
+        "collect",
+        "CollectConfig",
+        "collect experience: environment + behaviour policy -> dataset",
+    ),
+    "train": (
+        "train",
+        "TrainConfig",
+        "train an agent: dataset -> world model, critic -> checkpoint",
+    ),
+    "evaluate": (
+        "evaluate",
+        "EvaluateConfig",
+        "judge a checkpoint: success with intervals and bounds -> report",
+    ),
+    "visualize": (
+        "visualize",
+        "VisualizeConfig",
+        "watch an agent: goal, reality and imagination -> video",
+    ),
+}
+USAGE = "\n".join(
+    [
+        "usage: mujepa COMMAND ...",
+        "",
+        "An embodied agent that plans with a learned world model, in MuJoCo.",
+        "",
+        *[f"  {name:<10} {text}" for name, (_, _, text) in COMMANDS.items()],
+        "",
+        "mujepa COMMAND --help tells about one. From nothing to an agent:",
+        "",
+        "  mujepa train reacher --out runs/reacher",
+        "  mujepa evaluate runs/reacher --episodes 200",
+    ]
+)
+
+Config = TypeVar("Config")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE)  # noqa: T201 - the command line's own output
+        return 0
+    if arguments[0] not in COMMANDS:
+        import difflib
+
+        near = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"commands: {', '.join(COMMANDS)}"
+        return _complain(f"unknown command {arguments[0]!r}; {hint}")
+    module_name, config_name, _ = COMMANDS[arguments[0]]
+    module = importlib.import_module(f"mujepa.{module_name}")
+    return run(
+        getattr(module, module_name),
+        getattr(module, config_name),
+        arguments[1:],
+        f"mujepa {arguments[0]}",
+    )
+
+
+def run(
+    function: Callable[[Config], None],
+    config: type[Config],
+    arguments: list[str] | None = None,
+    name: str | None = None,
+) -> int:
+    """Read a configuration from the command line, call the function, and turn errors into exit codes.
+
+    Returns:
+        0 done, 2 bad input (one line on stderr says what and how to mend it), 130 interrupted.
+    """
+    import tyro
+
+    try:
+        function(tyro.cli(config, args=arguments, prog=name, description=config.__doc__))
+    except UserError as error:
+        return _complain(str(error))
+    except OSError as error:
+        return _complain(
+            f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+        )
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _complain(message: str) -> int:
+    print(f"mujepa: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

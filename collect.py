@@ -1,0 +1,71 @@
+"""Collect experience: environment + behaviour policy -> rollout dataset."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from mujepa.cli import run
+from mujepa.errors import UserError
+from mujepa.rollouts.collect import collect as collect_shards
+from mujepa.rollouts.collect import make_recipe, shard_sizes
+from mujepa.rollouts.store import Dataset
+from mujepa.screen import progress_bar, say
+
+
+@dataclass(frozen=True)
+class CollectConfig:
+    """Collect episodes of random, time-correlated actions, seen through the task's camera.
+
+    What is already in --out is kept: an interrupted collection goes on, a larger number of episodes appends.
+    """
+
+    task: Annotated[str, tyro.conf.Positional]
+    """Name of the task, for example `reacher`."""
+    out: Path
+    """Folder of the dataset."""
+    episodes: int = 4000
+    """Episodes in total."""
+    steps: int | None = None
+    """Model steps per episode; by default the task's budget."""
+    workers: int = 0
+    """Processes; 0 for one per core."""
+    seed: int = 0
+    """Seed of starts and actions."""
+
+    def __post_init__(self) -> None:
+        for name in ("episodes", "steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"--{name} must be at least 1, got {value}")
+        if self.workers < 0 or self.seed < 0:
+            raise UserError(f"--workers {self.workers} and --seed {self.seed} must not be negative")
+
+
+def collect(config: CollectConfig) -> None:
+    """Run the collection that a configuration describes; see `mujepa collect --help`.
+
+    Raises:
+        UserError: bad input, no OpenGL library, a full disk, or another recipe in the folder.
+    """
+    recipe = make_recipe(config.task, config.seed, config.steps)
+    per_episode = recipe.steps + 1
+    total = sum(shard_sizes(config.episodes)) * per_episode
+    workers = config.workers or len(os.sched_getaffinity(0))
+    with progress_bar(total, "collect", unit="frame") as bar:
+        collected = 0
+        for frames in collect_shards(config.out, recipe, config.episodes, workers):
+            bar.update(frames)
+            collected += frames
+        bar.update(total - bar.n)
+    dataset = Dataset(config.out, verify=False)
+    say(f"{config.out}: {len(dataset)} episodes, {dataset.frames} frames ({collected} new)")
+
+
+if __name__ == "__main__":
+    sys.exit(run(collect, CollectConfig))

@@ -1,0 +1,192 @@
+"""The physics of a task as functions of batches of states, on MuJoCo's own threads."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import mujoco
+import numpy as np
+from mujoco.rollout import Rollout
+
+from mujepa.envs.opengl import Renderer
+from mujepa.errors import UserError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from mujepa.envs.task import Task
+
+STATE = mujoco.mjtState.mjSTATE_FULLPHYSICS.value
+MAX_DRAWS = 1000
+
+
+@dataclass(frozen=True)
+class Episode:
+    """Where an episode starts and what its goal is: two simulator states, (S,) each."""
+
+    start: NDArray[np.float64]
+    goal: NDArray[np.float64]
+
+
+class World:
+    """One task's compiled model. States go in and come out; nothing is remembered between calls.
+
+    A state is MuJoCo's full physics state (time, positions, velocities, activations). The solver's
+    warm start is switched off, so that this is *all* of the state: stepping from a stored state
+    continues bit for bit, and threads, batches and single steps agree.
+
+    Letters: B batch, T time, S state, A action, G goal, P image size.
+
+    Args:
+        task: the task.
+        image_size: width and height of observations [pixels].
+        threads: threads that step simulations; 0 steps them in the calling thread.
+
+    Raises:
+        UserError: the task's MuJoCo file cannot be compiled.
+    """
+
+    def __init__(self, task: Task, image_size: int = 64, threads: int = 0) -> None:
+        try:
+            self.model = mujoco.MjModel.from_xml_path(str(task.mjcf))
+        except ValueError as error:
+            raise UserError(
+                f"{task.mjcf} is not a valid MuJoCo model: {str(error).splitlines()[0]}"
+            ) from error
+        self.model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_WARMSTART.value
+        self.task = task
+        self.image_size = image_size
+        self.state_size: int = mujoco.mj_stateSize(self.model, STATE)
+        self.action_low, self.action_high = self.model.actuator_ctrlrange.T.copy()
+        self._data = mujoco.MjData(self.model)
+        self._rollout = Rollout(nthread=threads)
+        self._thread_data = [mujoco.MjData(self.model) for _ in range(max(threads, 1))]
+        sensor = self.model.sensor(task.goal_sensor)
+        self.goal_size = int(sensor.dim[0])
+        self._goal_slice = slice(int(sensor.adr[0]), int(sensor.adr[0]) + self.goal_size)
+
+    def state(
+        self, qpos: NDArray[np.float64], qvel: NDArray[np.float64] | None = None
+    ) -> NDArray[np.float64]:
+        """Return the state (S,) at time 0 with these positions (nq,) and velocities (nv,), or at rest."""
+        mujoco.mj_resetData(self.model, self._data)
+        self._data.qpos[:] = qpos
+        if qvel is not None:
+            self._data.qvel[:] = qvel
+        state = np.empty(self.state_size)
+        mujoco.mj_getState(self.model, self._data, state, STATE)
+        return state
+
+    def to_unit(self, actions: NDArray[Any]) -> NDArray[np.float32]:
+        """Return actions (..., A) in units of the bounds, [-1, 1]."""
+        centre, half = (
+            (self.action_high + self.action_low) / 2,
+            (self.action_high - self.action_low) / 2,
+        )
+        return ((actions - centre) / half).astype(np.float32)
+
+    def from_unit(self, actions: NDArray[Any]) -> NDArray[np.float64]:
+        """Return actions (..., A) given in units of the bounds, in the actuators' own."""
+        centre, half = (
+            (self.action_high + self.action_low) / 2,
+            (self.action_high - self.action_low) / 2,
+        )
+        return centre + half * np.asarray(actions, np.float64)
+
+    def sample_episode(self, rng: np.random.Generator) -> Episode:
+        """Draw a start and a goal; starts that are already solved are drawn again.
+
+        Raises:
+            UserError: no unsolved start was found.
+        """
+        for _ in range(MAX_DRAWS):
+            episode = Episode(
+                self.state(*self.task.sample_start(self.model, rng)),
+                self.state(self.task.sample_goal(self.model, rng)),
+            )
+            ends = self.achieved(np.stack([episode.start, episode.goal]))
+            if self.task.distance(ends[0], ends[1]) > self.task.tolerance:
+                return episode
+        raise UserError(
+            f"task {self.task.name!r}: {MAX_DRAWS} starts in a row were already solved; lower the tolerance"
+        )
+
+    def step(self, states: NDArray[np.float64], actions: NDArray[Any]) -> NDArray[np.float64]:
+        """Advance each state (B, S) by one environment step under its action (B, A) -> (B, S)."""
+        return self.rollout(states, np.asarray(actions)[:, None])[0][:, -1]
+
+    def rollout(
+        self, states: NDArray[np.float64], actions: NDArray[Any], hold: int = 1
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Run open-loop action sequences from states.
+
+        Args:
+            states: (B, S).
+            actions: (B, T, A), clipped to the actuators' limits by MuJoCo.
+            hold: environment steps through which each action is held.
+
+        Returns:
+            The states (B, T, S) at the end of each action, and the goals achieved there (B, T, G), read from
+            MuJoCo's sensors, which lag by one physics step; `achieved` gives them exactly.
+        """
+        repeat = hold * self.task.substeps
+        controls = np.repeat(np.asarray(actions, np.float64), repeat, axis=1)
+        batch, steps = controls.shape[:2]
+        trajectory = np.empty((batch, steps, self.state_size))
+        sensors = np.empty((batch, steps, self.model.nsensordata))
+        self._rollout.rollout(
+            self.model,
+            self._thread_data,
+            states,
+            controls,
+            nstep=steps,
+            state=trajectory,
+            sensordata=sensors,
+        )
+        return trajectory[:, repeat - 1 :: repeat], sensors[
+            :, repeat - 1 :: repeat, self._goal_slice
+        ]
+
+    def achieved(self, states: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the goals (B, G) that the states (B, S) achieve."""
+        return np.stack([self._at(state).sensordata[self._goal_slice].copy() for state in states])
+
+    def joint_distance(
+        self, one: NDArray[np.float64], other: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return how far joints are apart, (..., S) and (..., S) -> (...) [rad, m]; hinges without limits turn freely."""
+        difference = one[..., 1 : 1 + self.model.nq] - other[..., 1 : 1 + self.model.nq]
+        hinge = self.model.jnt_type == mujoco.mjtJoint.mjJNT_HINGE
+        for address in self.model.jnt_qposadr[hinge & ~self.model.jnt_limited.astype(bool)]:
+            difference[..., address] = (difference[..., address] + np.pi) % (2 * np.pi) - np.pi
+        return np.linalg.norm(difference, axis=-1)
+
+    def proprioception(self, states: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return joint positions and velocities, (B, S) -> (B, nq + nv)."""
+        return states[:, 1 : 1 + self.model.nq + self.model.nv].copy()
+
+    def render(self, states: NDArray[np.float64]) -> NDArray[np.uint8]:
+        """Return what the observation camera sees in each state, (B, S) -> (B, P, P, 3) uint8."""
+        return np.stack([self._observer.render(self._at(state)) for state in states])
+
+    def render_pretty(
+        self, state: NDArray[np.float64], goal: NDArray[np.float64] | None = None
+    ) -> NDArray[np.uint8]:
+        """Return a picture for people, (480, 480, 3) uint8, with the achieved goal of state `goal` as a ball."""
+        markers = [self.achieved(goal[None])[0]] if goal is not None else []
+        return self._beauty.render(self._at(state), [m for m in markers if m.shape == (3,)])
+
+    def _at(self, state: NDArray[np.float64]) -> mujoco.MjData:
+        mujoco.mj_setState(self.model, self._data, state, STATE)
+        mujoco.mj_forward(self.model, self._data)
+        return self._data
+
+    @functools.cached_property
+    def _observer(self) -> Renderer:
+        return Renderer(self.model, self.task.observation_camera, self.image_size)
+
+    @functools.cached_property
+    def _beauty(self) -> Renderer:
+        return Renderer(self.model, self.task.pretty_camera, 480, pretty=True)

@@ -1,0 +1,1 @@
+"""Judging an agent: the one evaluation loop, its statistics, diagnostics and report."""

@@ -1,0 +1,1 @@
+"""Learning: the stages of training, and where a run stands on disk."""

@@ -1,0 +1,95 @@
+"""What is learned from: the dataset, which episodes are held out, and the world that it came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from mujepa.envs.registry import find_task
+from mujepa.envs.world import World
+from mujepa.evaluation.diagnostics import ValidationSet
+from mujepa.rollouts.sampling import Split, split_episodes
+from mujepa.rollouts.store import Dataset
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from mujepa.agent.jepa import JEPA
+
+STREAM = 2
+"""Second word of the random streams of training (collection has 0, the split 1, evaluation 3)."""
+VALIDATION_EPISODES = 64
+"""Held-out episodes that the diagnostics use at most."""
+ENCODE_FRAMES = 2048
+"""Frames that are encoded at once."""
+
+
+@dataclass(frozen=True)
+class Experience:
+    """The data that both stages learn from, and the world that it came from."""
+
+    dataset: Dataset
+    split: Split
+    validation: ValidationSet
+    world: World
+    seed: int
+    device: torch.device
+
+    def random(self, stage: int, update: int) -> np.random.Generator:
+        """Return the random stream of one update."""
+        return np.random.default_rng([self.seed, STREAM, stage, update])
+
+    def unit_actions(self, actions: NDArray[np.float32]) -> Tensor:
+        """Return actions in units of the bounds, [-1, 1]."""
+        return torch.from_numpy(self.world.to_unit(actions)).to(self.device)
+
+
+def load_experience(
+    folder: Path, validation_share: float, seed: int, device: torch.device
+) -> Experience:
+    """Open a dataset, verify it, and hold out some of its episodes.
+
+    Raises:
+        UserError: the dataset is missing, damaged or too small.
+    """
+    dataset = Dataset(folder)
+    world = World(find_task(dataset.recipe.task), dataset.recipe.image_size, threads=2)
+    split = split_episodes(len(dataset), validation_share, seed)
+    episodes = split.validation[:VALIDATION_EPISODES]
+    length = int(dataset.lengths[episodes].min())
+
+    def column(name: str) -> NDArray[Any]:
+        return dataset.gather(name, episodes, np.zeros_like(episodes), length)
+
+    validation = ValidationSet(
+        torch.from_numpy(column("pixels")).to(device),
+        torch.from_numpy(world.to_unit(column("action")[:, :-1])).to(device),
+        column("state"),
+        column("achieved"),
+    )
+    return Experience(dataset, split, validation, world, seed, device)
+
+
+@torch.no_grad()
+def encode_episodes(
+    data: Experience, jepa: JEPA, episodes: NDArray[np.int64]
+) -> tuple[Tensor, Tensor]:
+    """Encode whole episodes, one after the other.
+
+    Returns:
+        Embeddings (frames, D) and achieved goals (frames, G).
+    """
+    embeddings, achieved = [], []
+    group = max(1, ENCODE_FRAMES // int(data.dataset.lengths.max()))
+    for part in np.array_split(episodes, -(-len(episodes) // group)):
+        pixels = np.concatenate([data.dataset.episode("pixels", int(episode)) for episode in part])
+        embeddings.append(jepa.encode(torch.from_numpy(pixels).to(data.device)))
+        achieved += [data.dataset.episode("achieved", int(episode)) for episode in part]
+    goals = torch.from_numpy(np.concatenate(achieved).astype(np.float32)).to(data.device)
+    return torch.cat(embeddings), goals

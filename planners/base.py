@@ -1,0 +1,188 @@
+"""The search loop over action sequences, once for all planners.
+
+A planner sees nothing but a function from actions to costs. `Planner.plan` owns the bounds, the warm start,
+the chunking, the best sequence so far and the trace; an algorithm is `sample` and `update`.
+
+Letters: B environments, N candidates, H horizon in model steps, A action size, K elites, I iterations.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+CostFn = Callable[[Tensor], Tensor]
+"""Actions (B, N, H, A) -> cost (B, N); lower is better, NaN counts as infinitely bad."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The box that every action stays in: `low` and `high`, (A,) each."""
+
+    low: Tensor
+    high: Tensor
+
+    def __post_init__(self) -> None:
+        if (
+            self.low.shape != self.high.shape
+            or self.low.ndim != 1
+            or not bool((self.low < self.high).all())
+        ):
+            raise ValueError(
+                f"bounds need low < high of one shape (A,), got {self.low} and {self.high}"
+            )
+
+    def clip(self, actions: Tensor) -> Tensor:
+        """Return the actions (..., A) moved to the nearest ones inside the box."""
+        return torch.clamp(actions, self.low, self.high)
+
+
+@dataclass(frozen=True)
+class Search:
+    """A distribution over action sequences: `mean` and `std`, (B, H, A) each."""
+
+    mean: Tensor
+    std: Tensor
+
+
+@dataclass(frozen=True)
+class Trace:
+    """How the search went: the lowest and the median cost of each iteration, (I, B) each."""
+
+    lowest: Tensor
+    median: Tensor
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The outcome of a search.
+
+    Attributes:
+        actions: the best sequence of all that were tried, (B, H, A).
+        cost: its cost, (B,); infinite if no candidate had a finite one.
+        search: the final distribution; `Planner.shift` turns it into the next warm start.
+        trace: costs by iteration.
+    """
+
+    actions: Tensor
+    cost: Tensor
+    search: Search
+    trace: Trace
+
+
+class Planner(ABC):
+    """A sampling-based optimiser of action sequences.
+
+    Args:
+        horizon: H, model steps to look ahead.
+        samples: N, candidates per iteration.
+        iterations: I, rounds of sampling and updating.
+        initial_std: standard deviation of a fresh search, in half-widths of the bounds.
+        chunk: most sequences given to the cost function at once, over all environments.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        horizon: int,
+        samples: int,
+        iterations: int,
+        initial_std: float = 0.7,
+        chunk: int = 4096,
+    ) -> None:
+        for name, value in (
+            ("horizon", horizon),
+            ("samples", samples),
+            ("iterations", iterations),
+            ("chunk", chunk),
+        ):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if not initial_std > 0:
+            raise ValueError(f"initial_std must be positive, got {initial_std}")
+        self.horizon = horizon
+        self.samples = samples
+        self.iterations = iterations
+        self.initial_std = initial_std
+        self.chunk = chunk
+
+    @abstractmethod
+    def sample(
+        self, search: Search, bounds: Bounds, generators: Sequence[torch.Generator]
+    ) -> Tensor:
+        """Draw candidates (B, N, H, A); row b uses `generators[b]` alone. They need not respect the bounds."""
+
+    @abstractmethod
+    def update(self, search: Search, bounds: Bounds, actions: Tensor, costs: Tensor) -> Search:
+        """Return the distribution after seeing the costs (B, N), NaN-free, of actions (B, N, H, A)."""
+
+    def start(self, batch: int, bounds: Bounds) -> Search:
+        """Return the distribution of a search that knows nothing: centred in the bounds."""
+        centre, half = (bounds.high + bounds.low) / 2, (bounds.high - bounds.low) / 2
+        shape = (batch, self.horizon, len(bounds.low))
+        return Search(centre.expand(shape), (self.initial_std * half).expand(shape))
+
+    def shift(self, search: Search, bounds: Bounds, steps: int = 1) -> Search:
+        """Return the warm start for `steps` model steps later: the rest of the plan, its last action held."""
+        fresh = self.start(len(search.mean), bounds)
+        steps = min(steps, self.horizon)
+        tail = search.mean[:, -1:].expand(-1, steps, -1)
+        return replace(search, mean=torch.cat([search.mean[:, steps:], tail], dim=1), std=fresh.std)
+
+    def plan(
+        self, cost: CostFn, search: Search, bounds: Bounds, generators: Sequence[torch.Generator]
+    ) -> Plan:
+        """Search for the action sequence of lowest cost.
+
+        The mean of the distribution is itself a candidate in every iteration, so the result is never worse
+        than the warm start.
+
+        Args:
+            cost: the cost function, called with at most `chunk` sequences.
+            search: where to start, from `start` or `shift`.
+            bounds: the box of the actions.
+            generators: one source of randomness for each of the B environments, on the CPU, so that an
+                environment's plan depends neither on its neighbours nor on the device.
+
+        Raises:
+            ValueError: shapes do not fit.
+        """
+        batch, horizon, size = search.mean.shape
+        if horizon != self.horizon or size != len(bounds.low) or batch != len(generators):
+            raise ValueError(
+                f"search of shape {tuple(search.mean.shape)} does not fit horizon {self.horizon}, "
+                f"{len(bounds.low)} actions and {len(generators)} generators"
+            )
+        best, best_cost = bounds.clip(search.mean), search.mean.new_full((batch,), torch.inf)
+        lowest, median = [], []
+        for _ in range(self.iterations):
+            candidates = torch.cat(
+                [search.mean[:, None], self.sample(search, bounds, generators)], dim=1
+            )
+            candidates = bounds.clip(candidates[:, : self.samples])
+            costs = self._evaluate(cost, candidates)
+            value, index = costs.min(dim=1)
+            better = value < best_cost
+            chosen = candidates[torch.arange(batch, device=index.device), index]
+            best = torch.where(better[:, None, None], chosen, best)
+            best_cost = torch.where(better, value, best_cost)
+            lowest.append(value)
+            median.append(costs.median(dim=1).values)
+            search = self.update(search, bounds, candidates, costs)
+        return Plan(best, best_cost, search, Trace(torch.stack(lowest), torch.stack(median)))
+
+    def _evaluate(self, cost: CostFn, actions: Tensor) -> Tensor:
+        candidates = max(1, self.chunk // len(actions))
+        costs = torch.cat([cost(part) for part in actions.split(candidates, dim=1)], dim=1)
+        if costs.shape != actions.shape[:2]:
+            raise ValueError(
+                f"the cost function returned {tuple(costs.shape)} for actions {tuple(actions.shape)}"
+            )
+        return torch.nan_to_num(costs, nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)

@@ -1,0 +1,83 @@
+"""Cross-entropy method: refit a Gaussian to the best candidates, again and again (Rubinstein 1999)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mujepa.planners.base import Bounds, Planner, Search
+from mujepa.planners.noise import correlated_noise
+
+
+class CEM(Planner):
+    """Cross-entropy method with noise correlated over time.
+
+    Args:
+        horizon: H, model steps to look ahead.
+        samples: N, candidates per iteration.
+        iterations: rounds of sampling and refitting.
+        elites: K, best candidates that the Gaussian is refitted to; all, if there are fewer.
+        initial_std: standard deviation of a fresh search, in half-widths of the bounds.
+        min_std: smallest standard deviation, in half-widths of the bounds.
+        correlation: correlation of the noise between neighbouring model steps, in [0, 1).
+        chunk: most sequences given to the cost function at once.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        horizon: int = 6,
+        samples: int = 256,
+        iterations: int = 5,
+        elites: int = 25,
+        initial_std: float = 0.7,
+        min_std: float = 0.05,
+        correlation: float = 0.5,
+        chunk: int = 4096,
+    ) -> None:
+        super().__init__(
+            horizon=horizon,
+            samples=samples,
+            iterations=iterations,
+            initial_std=initial_std,
+            chunk=chunk,
+        )
+        if elites < 1:
+            raise ValueError(f"elites must be at least 1, got {elites}")
+        if min_std < 0:
+            raise ValueError(f"min_std must not be negative, got {min_std}")
+        if not 0 <= correlation < 1:
+            raise ValueError(f"correlation must be in [0, 1), got {correlation}")
+        self.elites = elites
+        self.min_std = min_std
+        self.correlation = correlation
+
+    def sample(
+        self, search: Search, bounds: Bounds, generators: Sequence[torch.Generator]
+    ) -> Tensor:
+        """Draw N candidates from the Gaussian, with noise correlated over the horizon."""
+        _, horizon, size = search.mean.shape
+        noise = correlated_noise(generators, self.samples, horizon, size, self.correlation).to(
+            search.mean
+        )
+        return search.mean[:, None] + search.std[:, None] * noise
+
+    def update(self, search: Search, bounds: Bounds, actions: Tensor, costs: Tensor) -> Search:
+        """Refit mean and standard deviation to the elites; a row without a finite cost stays as it is."""
+        elite_costs, index = costs.topk(min(self.elites, costs.shape[1]), dim=1, largest=False)
+        elites = actions.gather(1, index[:, :, None, None].expand(-1, -1, *actions.shape[2:]))
+        weights = elite_costs.isfinite().to(actions)[:, :, None, None]
+        count = weights.sum(dim=1).clamp(min=1)
+        mean = (weights * elites).sum(dim=1) / count
+        variance = (weights * (elites - mean[:, None]).square()).sum(dim=1) / count
+        floor = self.min_std * (bounds.high - bounds.low) / 2
+        any_finite = elite_costs.isfinite().any(dim=1)[:, None, None]
+        return Search(
+            torch.where(any_finite, mean, search.mean),
+            torch.where(any_finite, torch.maximum(variance.sqrt(), floor), search.std),
+        )

@@ -1,0 +1,154 @@
+"""Collect experience: episodes of a behaviour policy, rendered, shard by shard, in several processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mujepa.envs.registry import find_task
+from mujepa.envs.world import World
+from mujepa.errors import UserError
+from mujepa.rollouts.behaviour import RedNoise
+from mujepa.rollouts.store import Recipe, episodes_in_shard, read_meta, write_meta, write_shard
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+EPISODES_PER_SHARD = 100
+STREAM = 0
+"""First word after the seed in every episode's random stream; evaluation uses another, so that they never meet."""
+
+
+def make_recipe(
+    task_name: str, seed: int, steps: int | None = None, behaviour: RedNoise | None = None
+) -> Recipe:
+    """Return the recipe for a task's experience; `steps` defaults to the task's budget.
+
+    Raises:
+        UserError: the task is unknown.
+    """
+    task = find_task(task_name)
+    world = World(task)
+    return Recipe(
+        task=task.name,
+        seed=seed,
+        image_size=world.image_size,
+        frame_skip=task.frame_skip,
+        steps=steps or task.budget_steps // task.frame_skip,
+        behaviour=asdict(behaviour or RedNoise()),
+        action_low=world.action_low.tolist(),
+        action_high=world.action_high.tolist(),
+    )
+
+
+def collect(folder: Path, recipe: Recipe, episodes: int, workers: int) -> Iterator[int]:
+    """Bring a dataset to at least this many episodes, and yield the frames of each shard that is added.
+
+    Complete shards are kept, so that an interrupted collection continues and a larger number appends. An episode
+    depends on the recipe and its index alone, not on the workers.
+
+    Args:
+        folder: the dataset's folder, made if missing.
+        recipe: what to collect; must equal the recipe of what is there.
+        episodes: wanted in total; rounded up to whole shards once there is more than one.
+        workers: processes, each with its own OpenGL context.
+
+    Raises:
+        UserError: the folder holds another recipe, a worker died, or nothing can be written or rendered.
+    """
+    if (folder / "meta.json").exists():
+        old = read_meta(folder)["recipe"]
+        different = {
+            key for key, value in asdict(recipe).items() if _plain(old.get(key)) != _plain(value)
+        }
+        if different:
+            key = min(different)
+            raise UserError(
+                f"{folder} was collected with {key}={old.get(key)!r}, not {asdict(recipe)[key]!r}; "
+                "choose another folder with --out"
+            )
+    sizes = shard_sizes(episodes)
+    names = [f"shard-{index:05d}" for index in range(len(sizes))]
+    there = {path.name: episodes_in_shard(path) for path in folder.glob("shard-?????")}
+    missing = [index for index, name in enumerate(names) if there.get(name, 0) < sizes[index]]
+    good = {name for name, count in there.items() if count} - {names[index] for index in missing}
+    for leftover in folder.glob(".shard-*.tmp"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    if not missing:
+        write_meta(folder, recipe, sorted(good))
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(
+        min(workers, len(missing)), mp_context=context, initializer=_single_thread
+    ) as pool:
+        jobs = {
+            pool.submit(
+                collect_shard,
+                folder / names[index],
+                recipe,
+                index * EPISODES_PER_SHARD,
+                sizes[index],
+            ): names[index]
+            for index in missing
+        }
+        try:
+            for job in as_completed(jobs):
+                frames = job.result()
+                good.add(jobs[job])
+                write_meta(folder, recipe, sorted(good))
+                yield frames
+        except BrokenProcessPool as error:
+            raise UserError(
+                "a collecting process died; run the same command again to continue where it stopped"
+            ) from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def shard_sizes(episodes: int) -> list[int]:
+    """Return the episodes of each shard: one small shard, or as many full ones as needed."""
+    if episodes <= EPISODES_PER_SHARD:
+        return [episodes]
+    return [EPISODES_PER_SHARD] * -(-episodes // EPISODES_PER_SHARD)
+
+
+def collect_shard(folder: Path, recipe: Recipe, first_episode: int, episodes: int) -> int:
+    """Simulate, render and write one shard; return its frames."""
+    world = World(find_task(recipe.task), recipe.image_size)
+    policy = RedNoise(**{key: tuple(value) for key, value in recipe.behaviour.items()})
+    starts, actions = [], []
+    for episode in range(first_episode, first_episode + episodes):
+        rng = np.random.default_rng([recipe.seed, STREAM, episode])
+        starts.append(world.state(*world.task.sample_start(world.model, rng)))
+        actions.append(policy.actions(rng, recipe.steps, world.action_low, world.action_high))
+    first, action = np.stack(starts), np.stack(actions)
+    later, _ = world.rollout(first, action, hold=recipe.frame_skip)
+    states = np.concatenate([first[:, None], later], axis=1).reshape(-1, world.state_size)
+    padded = np.concatenate([action, np.zeros_like(action[:, :1])], axis=1)
+    columns = {
+        "pixels": world.render(states),
+        "action": padded.reshape(len(states), -1),
+        "state": states,
+        "achieved": world.achieved(states),
+    }
+    write_shard(folder, columns, [recipe.steps + 1] * episodes)
+    return len(states)
+
+
+def _single_thread() -> None:
+    os.environ["OMP_NUM_THREADS"] = os.environ["LP_NUM_THREADS"] = "1"
+
+
+def _plain(value: object) -> object:
+    """Tuples become lists, as in JSON."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,200 @@
+"""Experience on disk: a folder of shards, each a folder of memory-mapped .npy columns.
+
+    data/reacher/meta.json                 what was collected, how, and the shards that are complete
+    data/reacher/shard-00000/pixels.npy    (F, P, P, 3) uint8, all frames of the shard, episode after episode
+                             action.npy    (F, A) float32, the action held after each frame; zero after the last
+                             state.npy     (F, S) float64, simulator states
+                             achieved.npy  (F, G) float64, achieved goals
+                             shard.json    lengths of the episodes, sizes and checksums of the columns
+
+A shard appears whole, by renaming its folder. meta.json names the shards with the checksum of their shard.json,
+so that every byte is covered by it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mujepa.errors import UserError
+from mujepa.files import read_json, replacing_folder, sha256, surviving_folder, write_json
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SCHEMA_VERSION = 1
+COLUMNS = ("pixels", "action", "state", "achieved")
+REMEDY = "collect it again with: mujepa collect TASK --out FOLDER"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What determines the frames of a dataset, but for how many there are.
+
+    Attributes:
+        task: name of the task.
+        seed: seed of everything random.
+        image_size: P [pixels].
+        frame_skip: environment steps between frames.
+        steps: model steps per episode; an episode has one frame more.
+        behaviour: settings of the behaviour policy.
+        action_low: lower bounds of the action, A numbers.
+        action_high: upper bounds.
+    """
+
+    task: str
+    seed: int
+    image_size: int
+    frame_skip: int
+    steps: int
+    behaviour: dict[str, Any]
+    action_low: list[float]
+    action_high: list[float]
+
+
+def write_shard(folder: Path, columns: dict[str, NDArray[Any]], lengths: list[int]) -> None:
+    """Write one shard, whole or not at all.
+
+    Args:
+        folder: where.
+        columns: frames by column, (F, ...) each, F the sum of the lengths.
+        lengths: frames of each episode.
+    """
+    with replacing_folder(folder) as temporary:
+        files = {}
+        for name in COLUMNS:
+            path = temporary / f"{name}.npy"
+            np.save(path, columns[name])
+            files[name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        write_json(temporary / "shard.json", {"lengths": lengths, "files": files})
+
+
+def write_meta(folder: Path, recipe: Recipe, shards: list[str]) -> None:
+    """Replace the dataset's meta.json: the recipe and the complete shards."""
+    entries = [{"name": name, "sha256": sha256(folder / name / "shard.json")} for name in shards]
+    write_json(
+        folder / "meta.json",
+        {"schema_version": SCHEMA_VERSION, "recipe": asdict(recipe), "shards": entries},
+    )
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """Return meta.json.
+
+    Raises:
+        UserError: it is missing, damaged or of another version.
+    """
+    meta = read_json(folder / "meta.json", REMEDY)
+    if meta.get("schema_version") != SCHEMA_VERSION or not {"recipe", "shards"} <= meta.keys():
+        raise UserError(
+            f"{folder} has dataset schema {meta.get('schema_version')!r}, this version reads {SCHEMA_VERSION}; {REMEDY}"
+        )
+    return meta
+
+
+def episodes_in_shard(folder: Path) -> int:
+    """Return the episodes of a shard, or 0 if it is missing or a column lacks the checksum written with it."""
+    try:
+        return len(_check_shard(surviving_folder(folder)))
+    except UserError:
+        return 0
+
+
+def _check_shard(folder: Path, expected: str | None = None) -> list[int]:
+    info = read_json(folder / "shard.json", REMEDY)
+    damaged = expected is not None and sha256(folder / "shard.json") != expected
+    for name, file in info.get("files", {}).items():
+        path = folder / f"{name}.npy"
+        damaged |= (
+            not path.is_file()
+            or path.stat().st_size != file["bytes"]
+            or sha256(path) != file["sha256"]
+        )
+    if damaged or set(info.get("files", {})) != set(COLUMNS):
+        raise UserError(f"{folder} is damaged (checksum); {REMEDY}")
+    return info["lengths"]
+
+
+class Dataset:
+    """Episodes on disk, read through memory maps.
+
+    Args:
+        folder: a dataset folder.
+        verify: check every column against its checksum (about a second per gigabyte).
+
+    Raises:
+        UserError: the dataset is missing, empty or damaged.
+    """
+
+    def __init__(self, folder: Path, *, verify: bool = True) -> None:
+        meta = read_meta(folder)
+        self.folder = folder
+        self.recipe = Recipe(**meta["recipe"])
+        self.digest = sha256(folder / "meta.json")
+        self._columns: dict[str, list[NDArray[Any]]] = {name: [] for name in COLUMNS}
+        starts, lengths, shards = [], [], []
+        for number, entry in enumerate(meta["shards"]):
+            shard = surviving_folder(folder / entry["name"])
+            shard_lengths = (
+                _check_shard(shard, entry["sha256"])
+                if verify
+                else read_json(shard / "shard.json", REMEDY)["lengths"]
+            )
+            for name in COLUMNS:
+                self._columns[name].append(np.load(shard / f"{name}.npy", mmap_mode="r"))
+            starts += list(np.cumsum([0, *shard_lengths[:-1]]))
+            lengths += shard_lengths
+            shards += [number] * len(shard_lengths)
+        if not lengths:
+            raise UserError(f"{folder} holds no complete shard; {REMEDY}")
+        self.starts, self.lengths, self.shards = (
+            np.array(starts),
+            np.array(lengths),
+            np.array(shards),
+        )
+
+    def __len__(self) -> int:
+        """Return the number of episodes."""
+        return len(self.lengths)
+
+    @property
+    def frames(self) -> int:
+        """The number of frames."""
+        return int(self.lengths.sum())
+
+    def gather(
+        self, column: str, episodes: NDArray[np.int64], offsets: NDArray[np.int64], length: int
+    ) -> NDArray[Any]:
+        """Copy windows of one column.
+
+        Args:
+            column: one of `COLUMNS`.
+            episodes: (B,) indices of episodes.
+            offsets: (B,) first frame of each window within its episode.
+            length: T, frames per window.
+
+        Returns:
+            (B, T, ...).
+
+        Raises:
+            IndexError: a window would leave its episode.
+        """
+        if (offsets < 0).any() or (offsets + length > self.lengths[episodes]).any():
+            raise IndexError("a window leaves its episode")
+        parts = self._columns[column]
+        out = np.empty((len(episodes), length, *parts[0].shape[1:]), parts[0].dtype)
+        rows = (self.starts[episodes] + offsets)[:, None] + np.arange(length)
+        shards = self.shards[episodes]
+        for shard in np.unique(shards):
+            chosen = np.flatnonzero(shards == shard)
+            out[chosen] = parts[shard][rows[chosen]]
+        return out
+
+    def episode(self, column: str, episode: int) -> NDArray[Any]:
+        """Copy one column of one episode, (frames, ...)."""
+        return self.gather(column, np.array([episode]), np.array([0]), int(self.lengths[episode]))[
+            0
+        ]

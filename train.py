@@ -1,0 +1,319 @@
+"""Train an agent: collect experience if there is none, learn the world model, then the critic."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+
+from mujepa.agent.checkpoint import AgentConfig, Networks, save_checkpoint
+from mujepa.agent.critic import CriticConfig
+from mujepa.agent.device import DeviceName, choose_device
+from mujepa.agent.jepa import JEPAConfig
+from mujepa.agent.losses import LossConfig, weighted_sum
+from mujepa.cli import run
+from mujepa.collect import CollectConfig, collect
+from mujepa.envs.registry import find_task
+from mujepa.envs.world import World
+from mujepa.errors import UserError
+from mujepa.learning.experience import Experience, load_experience
+from mujepa.learning.interruption import Interruption
+from mujepa.learning.progress import (
+    Metrics,
+    Progress,
+    check_settings,
+    restore_networks,
+    restore_optimizer,
+    save_progress,
+)
+from mujepa.learning.stages import CriticStage, Stage, WorldModelStage
+from mujepa.planners import PlannerConfig
+from mujepa.provenance import command, machine, versions
+from mujepa.screen import progress_bar, say
+
+WARM_UP = 100
+"""Updates in which the learning rate rises."""
+STAGE_SHARE = (0.8, 0.2)
+"""Shares of --minutes that the world model and the critic may use."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Train an agent on a task, from pixels.
+
+    Collects experience first if there is none. The folder --out then holds the checkpoints `best` and `last`,
+    metrics.jsonl and train.json; `mujepa evaluate OUT` judges the best one.
+    """
+
+    task: Annotated[str, tyro.conf.Positional]
+    """Name of the task, for example `reacher`."""
+    out: Path
+    """Folder of the run."""
+    data: Path | None = None
+    """Folder of the dataset, collected if it is not there; by default data/TASK-seedSEED."""
+    episodes: int = 4000
+    """Episodes to learn from; what the dataset lacks is collected."""
+    workers: int = 0
+    """Processes that collect; 0 for one per core."""
+    seed: int = 0
+    """Seed of data, weights and batches: same seed, same machine, same agent."""
+    updates: int = 2000
+    """Updates of the world model."""
+    critic_updates: int = 3000
+    """Updates of the critic."""
+    minutes: float | None = None
+    """Stop earlier, after so many minutes of training; the result then depends on the machine's speed."""
+    batch: int = 128
+    """Windows per update of the world model."""
+    rollout: int = 4
+    """Model steps predicted open loop in training."""
+    learning_rate: float = 2e-3
+    """Highest learning rate of the world model; it warms up and then falls as a cosine."""
+    critic_batch: int = 1024
+    """Pairs per update of the critic."""
+    critic_learning_rate: float = 1e-3
+    """Highest learning rate of the critic."""
+    imagined: float = 0.5
+    """Share of the critic's starting points that the world model imagines instead of seeing."""
+    validation: float = 0.02
+    """Share of the episodes held out for the diagnostics."""
+    checkpoint_every: int = 250
+    """Updates between diagnostics and checkpoints."""
+    wandb: Literal["off", "offline", "online"] = "off"
+    """Also log to Weights & Biases; offline needs no account."""
+    resume: bool = False
+    """Go on where the run in --out stopped; the result is that of an uninterrupted run."""
+    device: DeviceName = "auto"
+    """Where to compute."""
+    threads: int = 0
+    """Threads that compute on the CPU, 0 for one per core; results repeat for equal numbers."""
+    jepa: JEPAConfig = field(default_factory=JEPAConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    critic: CriticConfig = field(default_factory=CriticConfig)
+    planner: PlannerConfig = field(default_factory=PlannerConfig)
+    cost: str = "critic"
+    """What the planner will minimise, for example `critic + 0.05*goal`."""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "episodes",
+            "updates",
+            "critic_updates",
+            "batch",
+            "rollout",
+            "critic_batch",
+            "checkpoint_every",
+        ):
+            if getattr(self, name) < 1:
+                raise UserError(
+                    f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}"
+                )
+        if self.minutes is not None and not self.minutes > 0:
+            raise UserError(f"--minutes must be positive, got {self.minutes}")
+        if not 0 <= self.imagined <= 1 or not 0 < self.validation < 1:
+            raise UserError(
+                f"--imagined {self.imagined} and --validation {self.validation} must be shares, from 0 to 1"
+            )
+
+    @property
+    def dataset(self) -> Path:
+        """Folder of the dataset."""
+        return self.data or Path("data") / f"{self.task}-seed{self.seed}"
+
+
+def train(config: TrainConfig) -> None:
+    """Run the training that a configuration describes; see `mujepa train --help`.
+
+    Raises:
+        UserError: bad input, a full disk, or a loss that is not finite.
+    """
+    find_task(config.task)
+    device = choose_device(config.device)
+    check_settings(config.out, asdict(config), resume=config.resume)
+    collect(
+        CollectConfig(
+            config.task, config.dataset, config.episodes, workers=config.workers, seed=config.seed
+        )
+    )
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    Training(config, load_experience(config.dataset, config.validation, config.seed, device)).run()
+
+
+class Training:
+    """One run: the networks, the stages that they go through, and the records that are kept."""
+
+    def __init__(self, config: TrainConfig, experience: Experience) -> None:
+        torch.manual_seed(config.seed)
+        self.config = config
+        self.experience = experience
+        self.agent_config = _agent_config(config, experience.world)
+        self.networks = Networks(self.agent_config).to(experience.device)
+        self.resumed = config.resume and (config.out / "last").exists()
+        self.progress = restore_networks(config.out, self.networks) if self.resumed else Progress()
+        self.metrics = Metrics(
+            config.out, self.progress if self.resumed else None, config.wandb, asdict(config)
+        )
+        self.stages: list[Stage] = [
+            WorldModelStage(
+                experience, self.networks, config.loss, updates=config.updates, batch=config.batch,
+                rollout=config.rollout, learning_rate=config.learning_rate,
+            ),
+            CriticStage(
+                experience, self.networks, updates=config.critic_updates, batch=config.critic_batch,
+                imagined=config.imagined, learning_rate=config.critic_learning_rate, cost=config.cost,
+            ),
+        ]  # fmt: skip
+
+    def run(self) -> None:
+        """Go through the stages that are left."""
+        try:
+            with Interruption() as interruption:
+                for index in range(self.progress.stage, len(self.stages)):
+                    self.learn(index, self.stages[index], interruption)
+        finally:
+            self.metrics.close()
+        say(
+            f"trained in {self.progress.seconds / 60:.1f} min; judge it with: mujepa evaluate {self.config.out}"
+        )
+
+    def learn(self, index: int, stage: Stage, interruption: Interruption) -> None:
+        """THE training loop: draw a batch, compute the terms, step, and now and then look and save."""
+        modules = stage.modules()
+        optimizer = torch.optim.AdamW(
+            modules.parameters(), lr=stage.learning_rate, weight_decay=1e-4
+        )
+        if self.resumed and self.progress.stage == index and self.progress.update:
+            restore_optimizer(self.config.out, modules, optimizer)
+        clock = Clock(self.progress, self.config.minutes, STAGE_SHARE[index])
+        with progress_bar(stage.updates, stage.name, self.progress.update) as bar:
+            while self.progress.update < stage.updates and clock.fraction() < 1:
+                update = self.progress.update
+                fraction = max(update / stage.updates, clock.fraction())
+                for group in optimizer.param_groups:
+                    group["lr"] = stage.learning_rate * schedule(update, fraction)
+                modules.train()
+                terms = stage.terms(update)
+                optimizer.zero_grad()
+                weighted_sum(terms, stage.weights).backward()
+                norm = torch.nn.utils.clip_grad_norm_(modules.parameters(), 1.0)
+                self._check_finite(terms | {"gradient": norm}, stage, update)
+                optimizer.step()
+                self.progress = clock.advance(self.progress)
+                bar.update()
+                due = self.progress.update % self.config.checkpoint_every == 0
+                if due or interruption.wanted:
+                    self._checkpoint(index, stage, optimizer, terms, judge=due)
+                if interruption.wanted:
+                    say(
+                        f"interrupted; go on with: mujepa train {self.config.task} --out {self.config.out} --resume"
+                    )
+                    raise KeyboardInterrupt
+        modules.eval()
+        stage.finish()
+        self._checkpoint(index, stage, optimizer, {}, judge=True)
+        if index + 1 < len(self.stages):
+            self.progress = Progress(stage=index + 1, seconds=self.progress.seconds)
+
+    def _checkpoint(
+        self,
+        index: int,
+        stage: Stage,
+        optimizer: torch.optim.Optimizer,
+        terms: dict[str, Any],
+        *,
+        judge: bool,
+    ) -> None:
+        """Record where the run stands, and save `last`; if judged, also `best` where it is."""
+        self.networks.eval()
+        config = replace(self.agent_config, cost=stage.cost)
+        if judge:
+            diagnostics = stage.validate()
+            position = {"stage": stage.name, "stage_index": index, "update": self.progress.update}
+            losses = {name: value.item() for name, value in terms.items()}
+            self.metrics.record(
+                position | losses | diagnostics | {"seconds": round(self.progress.seconds, 2)}
+            )
+            if self.progress.best is None or diagnostics["score"] >= self.progress.best:
+                self.progress = replace(self.progress, best=diagnostics["score"])
+                save_checkpoint(self.config.out / "best", config, self.networks, self._provenance())
+        save_progress(
+            self.config.out,
+            config,
+            self.networks,
+            self._provenance(),
+            self.progress,
+            stage.modules(),
+            optimizer,
+        )
+
+    def _provenance(self) -> dict[str, Any]:
+        return {
+            "command": command(),
+            "seed": self.config.seed,
+            "data": {
+                "digest": self.experience.dataset.digest,
+                "frames": self.experience.dataset.frames,
+            },
+            "minutes": round(self.progress.seconds / 60, 2),
+            "versions": versions(),
+            "machine": machine(),
+        }
+
+    def _check_finite(self, values: dict[str, torch.Tensor], stage: Stage, update: int) -> None:
+        for name, value in values.items():
+            if not bool(torch.isfinite(value)):
+                raise UserError(
+                    f"training stopped: {name} of the {stage.name} is {value.item()} at update {update}; the last good "
+                    f"checkpoint is kept in {self.config.out}; try a lower learning rate"
+                )
+
+
+class Clock:
+    """Time spent in a stage, and how much of its share of --minutes that is."""
+
+    def __init__(self, progress: Progress, minutes: float | None, share: float) -> None:
+        self._before = progress.seconds - progress.stage_seconds
+        self._origin = time.monotonic() - progress.stage_seconds
+        self._limit = 60 * minutes * share if minutes else math.inf
+
+    def fraction(self) -> float:
+        """Return the fraction of the stage's time that is gone; 0 without a limit."""
+        return (time.monotonic() - self._origin) / self._limit
+
+    def advance(self, progress: Progress) -> Progress:
+        """Return the progress one update later."""
+        spent = time.monotonic() - self._origin
+        return replace(
+            progress, update=progress.update + 1, stage_seconds=spent, seconds=self._before + spent
+        )
+
+
+def schedule(update: int, fraction: float) -> float:
+    """Return the share of the learning rate: linear warm-up, then a cosine down to a hundredth."""
+    return min(1.0, (update + 1) / WARM_UP) * (0.01 + 0.99 * (1 + math.cos(math.pi * fraction)) / 2)
+
+
+def _agent_config(config: TrainConfig, world: World) -> AgentConfig:
+    return AgentConfig(
+        task=config.task,
+        observation_shape=(world.image_size, world.image_size, 3),
+        action_low=tuple(world.action_low.tolist()),
+        action_high=tuple(world.action_high.tolist()),
+        goal_size=world.goal_size,
+        frame_skip=world.task.frame_skip,
+        jepa=config.jepa,
+        critic=config.critic,
+        planner=config.planner,
+        cost=config.cost,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(run(train, TrainConfig))
