@@ -25,7 +25,7 @@ class CriticConfig:
         apart_steps: model steps that such frames are kept apart.
     """
 
-    width: int = 256
+    width: int = 128
     features: int = 32
     expectile: float = 0.9
     apart_weight: float = 0.02

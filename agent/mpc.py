@@ -162,7 +162,7 @@ class Agent:
             search = self.planner.start(len(state.seeds), self._bounds)
         else:
             search = self.planner.shift(state.plan.search, self._bounds, now - state.planned_at)
-        generators = [_generator(seed, now) for seed in state.seeds]
+        generators = [decision_generator(seed, now) for seed in state.seeds]
         return self.planner.plan(
             self.configurator.cost_fn(memory, state.goal), search, self._bounds, generators
         )
@@ -184,7 +184,7 @@ class Agent:
         return torch.from_numpy(np.ascontiguousarray(batched)).to(self.device)
 
 
-def _generator(seed: int, step: int) -> torch.Generator:
+def decision_generator(seed: int, step: int) -> torch.Generator:
     """Return the source of randomness of one decision: the same for a seed and a step, whatever came before."""
     words = np.random.SeedSequence([seed, step]).generate_state(2, np.uint64)
     return torch.Generator().manual_seed(int(words[0] >> np.uint64(1)))

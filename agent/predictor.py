@@ -22,7 +22,7 @@ class PredictorConfig:
     """
 
     history: int = 2
-    width: int = 256
+    width: int = 192
     depth: int = 2
 
     def __post_init__(self) -> None:

@@ -26,10 +26,10 @@ class PlannerConfig:
     """
 
     kind: Literal["cem", "random"] = "cem"
-    horizon: int = 6
-    samples: int = 256
-    iterations: int = 5
-    elites: int = 25
+    horizon: int = 5
+    samples: int = 128
+    iterations: int = 4
+    elites: int = 16
     initial_std: float = 0.7
     min_std: float = 0.05
     correlation: float = 0.5

@@ -1,0 +1,94 @@
+"""THE evaluation loop: every success rate in this project comes from here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mujepa.envs.gym import GoalVectorEnv
+from mujepa.evaluation.statistics import success_rate
+
+if TYPE_CHECKING:
+    from mujepa.envs.task import Task
+    from mujepa.evaluation.manifest import Manifest
+    from mujepa.evaluation.policies import Policy
+    from numpy.typing import NDArray
+
+EPISODES_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What happened in E episodes of T environment steps.
+
+    Attributes:
+        distance: to the goal after each step, (E, T).
+        states: simulator states, from the start on, (E, T + 1, S).
+        tolerance: distance at which the goal counts as reached.
+        hold_steps: last steps through which it must be held.
+    """
+
+    distance: NDArray[np.float64]
+    states: NDArray[np.float64]
+    tolerance: float
+    hold_steps: int
+
+    @property
+    def held(self) -> NDArray[np.bool_]:
+        """Success at the end, (E,): within the tolerance through all of the last `hold_steps` steps."""
+        return (self.distance[:, -self.hold_steps :] <= self.tolerance).all(axis=1)
+
+    @property
+    def reached(self) -> NDArray[np.bool_]:
+        """Success at any time, (E,): within the tolerance after at least one step."""
+        return (self.distance <= self.tolerance).any(axis=1)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the figures of the outcome, as result.json has them."""
+        return {
+            "episodes": len(self.distance),
+            "success_at_end": asdict(success_rate(int(self.held.sum()), len(self.held))),
+            "success_any": asdict(success_rate(int(self.reached.sum()), len(self.reached))),
+            "median_final_distance": float(np.median(self.distance[:, -1])),
+        }
+
+
+def run_episodes(
+    task: Task,
+    image_size: int,
+    policy: Policy[Any],
+    manifest: Manifest,
+    on_step: Callable[[], None] = lambda: None,
+) -> Outcome:
+    """Run a policy through the episodes of a manifest.
+
+    The budget is the task's; nothing is reset before it is over, and success does not end an episode. Images are
+    drawn at every `frame_skip`-th step, when policies look.
+
+    Args:
+        task: the task.
+        image_size: width and height of the images.
+        policy: who acts.
+        manifest: starts, goals and seeds; all randomness of an episode comes from its own seed.
+        on_step: called after each environment step of each batch of up to 256 episodes.
+    """
+    distances, trajectories = [], []
+    for first in range(0, len(manifest.episodes), EPISODES_AT_ONCE):
+        part = slice(first, first + EPISODES_AT_ONCE)
+        episodes, seeds = manifest.episodes[part], manifest.seeds[part]
+        env = GoalVectorEnv(len(episodes), task, image_size, pixels_every=task.frame_skip, autoreset=False)
+        observation, info = env.reset(options={"episodes": episodes})
+        state = policy.reset(observation, info, seeds)
+        states, distance = [env.get_state()], []
+        for _ in range(task.budget_steps):
+            state, action = policy.act(state, observation | {"state": states[-1]})
+            observation, _, _, _, info = env.step(action)
+            states.append(env.get_state())
+            distance.append(info["distance"])
+            on_step()
+        distances.append(np.stack(distance, axis=1))
+        trajectories.append(np.stack(states, axis=1))
+    return Outcome(np.concatenate(distances), np.concatenate(trajectories), task.tolerance, task.hold_steps)

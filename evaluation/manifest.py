@@ -1,0 +1,44 @@
+"""The frozen episodes that a task is judged on."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from mujepa.envs.world import Episode, World
+
+STREAM = 3
+"""Second word of the random streams of evaluation; collection has 0, so that the two never meet."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Episodes to judge on: starts and goals, and a seed for what is random within each.
+
+    Attributes:
+        episodes: start and goal states.
+        seeds: one for each episode.
+        digest: SHA-256 over the starts and goals, rounded to a micrometre; equal digests are
+            equal episodes.
+    """
+
+    episodes: list[Episode]
+    seeds: list[int]
+    digest: str
+
+
+def make_manifest(world: World, episodes: int, seed: int) -> Manifest:
+    """Draw the episodes of a task, the same for the same seed; more episodes only append.
+
+    Starts that are already solved are excluded, and the random streams are apart from those of
+    collection, so that no episode is one of the training data.
+    """
+    drawn = [world.sample_episode(np.random.default_rng([seed, STREAM, i])) for i in range(episodes)]
+    content = np.stack([np.concatenate([episode.start, episode.goal]) for episode in drawn])
+    digest = hashlib.sha256(np.round(content, 6).tobytes()).hexdigest()
+    words = np.random.SeedSequence([seed, STREAM]).generate_state(episodes)
+    return Manifest(drawn, [int(word) for word in words], digest)

@@ -1,0 +1,147 @@
+"""Who can be judged: the agent, and the bounds that its figures stand between.
+
+A policy keeps no state of its own: `reset` returns one, `act` takes it and returns the next. Observations are those
+of `GoalVectorEnv`, with the simulator's states under `state`, at which only the oracle looks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+import numpy as np
+import torch
+
+from mujepa.agent.mpc import Agent, AgentState, decision_generator
+from mujepa.planners import Bounds, Planner, Search
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mujepa.envs.world import World
+    from numpy.typing import NDArray
+
+State = TypeVar("State")
+Observation = dict[str, Any]
+
+
+class Policy(Protocol, Generic[State]):
+    """Anything that acts in a batch of B episodes."""
+
+    def reset(self, observation: Observation, info: dict[str, Any], seeds: Sequence[int]) -> State:
+        """Return the state at the start of the episodes; `info` holds the goal images."""
+        ...
+
+    def act(self, state: State, observation: Observation) -> tuple[State, NDArray[np.float32]]:
+        """Return the next state and the actions (B, A)."""
+        ...
+
+
+@dataclass(frozen=True)
+class AgentPolicy:
+    """The agent, which sees images only."""
+
+    agent: Agent
+
+    def reset(self, observation: Observation, info: dict[str, Any], seeds: Sequence[int]) -> AgentState:
+        """Want what the goal images show."""
+        return self.agent.reset(info["goal_pixels"], list(seeds))
+
+    def act(self, state: AgentState, observation: Observation) -> tuple[AgentState, NDArray[np.float32]]:
+        """Plan on the images."""
+        return self.agent.act(state, observation["pixels"])
+
+
+@dataclass(frozen=True)
+class ZeroPolicy:
+    """The lower bound of those who do nothing."""
+
+    world: World
+
+    def reset(self, observation: Observation, info: dict[str, Any], seeds: Sequence[int]) -> int:
+        """Remember how many environments there are."""
+        return len(seeds)
+
+    def act(self, state: int, observation: Observation) -> tuple[int, NDArray[np.float32]]:
+        """Do nothing: the action nearest to zero."""
+        idle = np.clip(0.0, self.world.action_low, self.world.action_high)
+        return state, np.tile(idle, (state, 1)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class RandomPolicy:
+    """The lower bound of those who do anything: uniform actions, held as the agent holds its own."""
+
+    world: World
+
+    def reset(
+        self, observation: Observation, info: dict[str, Any], seeds: Sequence[int]
+    ) -> tuple[int, tuple[int, ...]]:
+        """Start to count steps."""
+        return 0, tuple(seeds)
+
+    def act(
+        self, state: tuple[int, tuple[int, ...]], observation: Observation
+    ) -> tuple[tuple[int, tuple[int, ...]], NDArray[np.float32]]:
+        """Draw an action for each episode from the episode's own stream."""
+        step, seeds = state
+        now = step // self.world.task.frame_skip
+        size = len(self.world.action_low)
+        unit = [np.random.default_rng([seed, now]).uniform(-1, 1, size) for seed in seeds]
+        return (step + 1, seeds), self.world.from_unit(np.stack(unit)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class OracleState:
+    """What the oracle carries: seeds, steps taken, its search and the actions (B, A) that it holds."""
+
+    seeds: tuple[int, ...]
+    step: int
+    search: Search
+    unit: NDArray[np.float64]
+
+
+class OraclePolicy:
+    """The upper bound: the same planner with the true simulator as its model and the task's distance as its cost.
+
+    Where it fails, the task or the planner is at fault, not the learned model.
+
+    Args:
+        world: the true simulator.
+        planner: the agent's planner.
+    """
+
+    def __init__(self, world: World, planner: Planner) -> None:
+        self.world = world
+        self.planner = planner
+        unit = torch.ones(len(world.action_low))
+        self._bounds = Bounds(-unit, unit)
+
+    def reset(self, observation: Observation, info: dict[str, Any], seeds: Sequence[int]) -> OracleState:
+        """Begin with a search that knows nothing."""
+        search = self.planner.start(len(seeds), self._bounds)
+        return OracleState(tuple(seeds), 0, search, np.zeros((len(seeds), len(self.world.action_low))))
+
+    def act(self, state: OracleState, observation: Observation) -> tuple[OracleState, NDArray[np.float32]]:
+        """Plan at every model step on the simulator's states."""
+        skip = self.world.task.frame_skip
+        if state.step % skip == 0:
+            generators = [decision_generator(seed, state.step // skip) for seed in state.seeds]
+            cost = self.cost_fn(observation["state"], observation["desired_goal"])
+            plan = self.planner.plan(cost, state.search, self._bounds, generators)
+            search = self.planner.shift(plan.search, self._bounds)
+            state = replace(state, search=search, unit=plan.actions[:, 0].double().numpy())
+        return replace(state, step=state.step + 1), self.world.from_unit(state.unit).astype(np.float32)
+
+    def cost_fn(self, states: NDArray[np.float64], goals: NDArray[np.float64]) -> Any:  # noqa: ANN401 - a CostFn
+        """Return the cost of action sequences (B, N, H, A): the mean distance to the goals (B, G) on the way."""
+
+        def cost(actions: torch.Tensor) -> torch.Tensor:
+            batch, candidates, horizon, size = actions.shape
+            controls = self.world.from_unit(actions.reshape(-1, horizon, size).numpy())
+            starts = np.repeat(states, candidates, axis=0)
+            _, achieved = self.world.rollout(starts, controls, hold=self.world.task.frame_skip)
+            distance = self.world.task.distance(achieved, np.repeat(goals, candidates, axis=0)[:, None])
+            return torch.from_numpy(distance.mean(axis=1).reshape(batch, candidates)).float()
+
+        return cost
