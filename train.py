@@ -47,8 +47,8 @@ STAGE_SHARE = (0.8, 0.2)
 class TrainConfig:
     """Train an agent on a task, from pixels.
 
-    Collects experience first if there is none. The folder --out then holds the checkpoints `best` and `last`,
-    metrics.jsonl and train.json; `mujepa evaluate OUT` judges the best one.
+    Collects experience first if there is none. The folder --out then holds the checkpoints `best`
+    and `last`, metrics.jsonl and train.json; `mujepa evaluate OUT` judges the best one.
     """
 
     task: Annotated[str, tyro.conf.Positional]
@@ -68,7 +68,7 @@ class TrainConfig:
     critic_updates: int = 3000
     """Updates of the critic."""
     minutes: float | None = None
-    """Stop earlier, after so many minutes of training; the result then depends on the machine's speed."""
+    """Stop earlier, after so many minutes; the result then depends on the machine's speed."""
     batch: int = 128
     """Windows per update of the world model."""
     rollout: int = 4
@@ -118,7 +118,8 @@ class TrainConfig:
             raise UserError(f"--minutes must be positive, got {self.minutes}")
         if not 0 <= self.imagined <= 1 or not 0 < self.validation < 1:
             raise UserError(
-                f"--imagined {self.imagined} and --validation {self.validation} must be shares, from 0 to 1"
+                f"--imagined {self.imagined} and --validation {self.validation} must be shares, "
+                "from 0 to 1"
             )
 
     @property
@@ -166,8 +167,9 @@ class Training:
                 rollout=config.rollout, learning_rate=config.learning_rate,
             ),
             CriticStage(
-                experience, self.networks, updates=config.critic_updates, batch=config.critic_batch,
-                imagined=config.imagined, learning_rate=config.critic_learning_rate, cost=config.cost,
+                experience, self.networks, updates=config.critic_updates,
+                batch=config.critic_batch, imagined=config.imagined,
+                learning_rate=config.critic_learning_rate, cost=config.cost,
             ),
         ]  # fmt: skip
 
@@ -179,12 +181,11 @@ class Training:
                     self.learn(index, self.stages[index], interruption)
         finally:
             self.metrics.close()
-        say(
-            f"trained in {self.progress.seconds / 60:.1f} min; judge it with: mujepa evaluate {self.config.out}"
-        )
+        minutes, out = self.progress.seconds / 60, self.config.out
+        say(f"trained in {minutes:.1f} min; judge it with: mujepa evaluate {out}")
 
     def learn(self, index: int, stage: Stage, interruption: Interruption) -> None:
-        """THE training loop: draw a batch, compute the terms, step, and now and then look and save."""
+        """THE training loop: draw a batch, compute the terms, step; now and then judge and save."""
         modules = stage.modules()
         optimizer = torch.optim.AdamW(
             modules.parameters(), lr=stage.learning_rate, weight_decay=1e-4
@@ -211,9 +212,7 @@ class Training:
                 if due or interruption.wanted:
                     self._checkpoint(index, stage, optimizer, terms, judge=due)
                 if interruption.wanted:
-                    say(
-                        f"interrupted; go on with: mujepa train {self.config.task} --out {self.config.out} --resume"
-                    )
+                    say(f"interrupted; {self.config.out} is usable, and --resume goes on")
                     raise KeyboardInterrupt
         modules.eval()
         stage.finish()
@@ -270,8 +269,9 @@ class Training:
         for name, value in values.items():
             if not bool(torch.isfinite(value)):
                 raise UserError(
-                    f"training stopped: {name} of the {stage.name} is {value.item()} at update {update}; the last good "
-                    f"checkpoint is kept in {self.config.out}; try a lower learning rate"
+                    f"training stopped: {name} of the {stage.name} is {value.item()} at update "
+                    f"{update}; the last good checkpoint is kept in {self.config.out}; try a "
+                    "lower learning rate"
                 )
 
 

@@ -171,6 +171,17 @@ class World:
         """Return what the observation camera sees in each state, (B, S) -> (B, P, P, 3) uint8."""
         return np.stack([self._observer.render(self._at(state)) for state in states])
 
+    def project(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return where world positions (..., 3) appear to the observation camera.
+
+        Shares of the image, (..., 2): x from the left, y from the top, inside it from 0 to 1.
+        """
+        camera = self.model.camera(self.task.observation_camera).id
+        axes = self._data.cam_xmat[camera].reshape(3, 3)  # its columns: right, up, backwards
+        seen = (points - self._data.cam_xpos[camera]) @ axes
+        half = -seen[..., 2] * np.tan(np.deg2rad(self.model.cam_fovy[camera]) / 2)
+        return np.stack([0.5 + seen[..., 0] / half / 2, 0.5 - seen[..., 1] / half / 2], axis=-1)
+
     def render_pretty(
         self, state: NDArray[np.float64], goal: NDArray[np.float64] | None = None
     ) -> NDArray[np.uint8]:

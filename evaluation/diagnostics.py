@@ -1,7 +1,7 @@
-"""What predicts planning success better than the loss does: rank correlations and open-loop error.
+"""What predicts planning success better than the loss: rank correlations, open-loop error.
 
-Prediction loss hardly correlates with success across seeds; whether cost ranks states and candidates as the
-simulator does is what a planner lives on.
+Prediction loss hardly correlates with success across seeds; whether the cost ranks states and
+candidates as the simulator does is what a planner lives on.
 
 Letters: B batch, N candidates, H horizon, T time, D embedding, A action.
 """
@@ -44,8 +44,9 @@ class ValidationSet:
 
 
 def effective_rank(embeddings: Tensor) -> float:
-    """Return exp of the entropy of the normalised singular values of (N, D); D if isotropic, 1 if collapsed
-    to a line (Roy and Vetterli 2007).
+    """Return exp of the entropy of the normalised singular values of (N, D).
+
+    D if the embeddings are isotropic, 1 if they collapsed to a line (Roy and Vetterli 2007).
     """
     values = torch.linalg.svdvals(embeddings - embeddings.mean(dim=0))
     share = values / values.sum().clamp(min=1e-12)
@@ -64,7 +65,8 @@ def open_loop_error(
         horizon: H.
 
     Returns:
-        Mean squared error of the prediction by step, and that of a frozen world (nothing ever moves); H each.
+        Mean squared error of the prediction by step, and that of a frozen world, in which nothing
+        ever moves; H each.
     """
     history = jepa.history
     starts = range(history - 1, embeddings.shape[1] - horizon)
@@ -82,7 +84,7 @@ def distance_correlation(estimated: NDArray[np.float64], true: NDArray[np.float6
     """Return Spearman's rank correlation; 0 where one of them is constant."""
     if np.ptp(estimated) == 0 or np.ptp(true) == 0:
         return 0.0
-    return float(spearmanr(estimated, true).statistic)
+    return float(np.asarray(spearmanr(estimated, true))[0])
 
 
 def candidate_ranking(
@@ -95,8 +97,9 @@ def candidate_ranking(
 ) -> float:
     """Rank random action sequences by the planner's cost and by the simulator, and correlate.
 
-    In each of B held-out episodes the state of one step and the final frame of *another* episode make a planning
-    problem; 64 candidates are judged by the cost and by the true distance of the joints over the horizon.
+    In each of B held-out episodes the state of one step and the final frame of *another* episode
+    make a planning problem; 64 candidates are judged by the cost and by the true distance of the
+    joints over the horizon.
 
     Returns:
         The mean over the problems of Spearman's correlation.

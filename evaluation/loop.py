@@ -12,10 +12,11 @@ from mujepa.envs.gym import GoalVectorEnv
 from mujepa.evaluation.statistics import success_rate
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from mujepa.envs.task import Task
     from mujepa.evaluation.manifest import Manifest
     from mujepa.evaluation.policies import Policy
-    from numpy.typing import NDArray
 
 EPISODES_AT_ONCE = 256
 
@@ -38,13 +39,13 @@ class Outcome:
 
     @property
     def held(self) -> NDArray[np.bool_]:
-        """Success at the end, (E,): within the tolerance through all of the last `hold_steps` steps."""
-        return (self.distance[:, -self.hold_steps :] <= self.tolerance).all(axis=1)
+        """Success at the end, (E,): within the tolerance in all of the last `hold_steps` steps."""
+        return np.all(self.distance[:, -self.hold_steps :] <= self.tolerance, axis=1)
 
     @property
     def reached(self) -> NDArray[np.bool_]:
         """Success at any time, (E,): within the tolerance after at least one step."""
-        return (self.distance <= self.tolerance).any(axis=1)
+        return np.any(self.distance <= self.tolerance, axis=1)
 
     def summary(self) -> dict[str, Any]:
         """Return the figures of the outcome, as result.json has them."""
@@ -61,12 +62,12 @@ def run_episodes(
     image_size: int,
     policy: Policy[Any],
     manifest: Manifest,
-    on_step: Callable[[], None] = lambda: None,
+    on_step: Callable[[], object] = lambda: None,
 ) -> Outcome:
     """Run a policy through the episodes of a manifest.
 
-    The budget is the task's; nothing is reset before it is over, and success does not end an episode. Images are
-    drawn at every `frame_skip`-th step, when policies look.
+    The budget is the task's; nothing is reset before it is over, and success does not end an
+    episode. Images are drawn at every `frame_skip`-th step, when policies look.
 
     Args:
         task: the task.
@@ -79,16 +80,19 @@ def run_episodes(
     for first in range(0, len(manifest.episodes), EPISODES_AT_ONCE):
         part = slice(first, first + EPISODES_AT_ONCE)
         episodes, seeds = manifest.episodes[part], manifest.seeds[part]
-        env = GoalVectorEnv(len(episodes), task, image_size, pixels_every=task.frame_skip, autoreset=False)
+        env = GoalVectorEnv(
+            len(episodes), task, image_size, pixels_every=task.frame_skip, autoreset=False
+        )
         observation, info = env.reset(options={"episodes": episodes})
         state = policy.reset(observation, info, seeds)
-        states, distance = [env.get_state()], []
+        states, distances_now = [env.get_state()], []
         for _ in range(task.budget_steps):
             state, action = policy.act(state, observation | {"state": states[-1]})
             observation, _, _, _, info = env.step(action)
             states.append(env.get_state())
-            distance.append(info["distance"])
+            distances_now.append(info["distance"])
             on_step()
-        distances.append(np.stack(distance, axis=1))
+        distances.append(np.stack(distances_now, axis=1))
         trajectories.append(np.stack(states, axis=1))
-    return Outcome(np.concatenate(distances), np.concatenate(trajectories), task.tolerance, task.hold_steps)
+    distance, states = np.concatenate(distances), np.concatenate(trajectories)
+    return Outcome(distance, states, task.tolerance, task.hold_steps)

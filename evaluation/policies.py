@@ -1,7 +1,8 @@
 """Who can be judged: the agent, and the bounds that its figures stand between.
 
-A policy keeps no state of its own: `reset` returns one, `act` takes it and returns the next. Observations are those
-of `GoalVectorEnv`, with the simulator's states under `state`, at which only the oracle looks.
+A policy keeps no state of its own: `reset` returns one, `act` takes it and returns the next.
+Observations are those of `GoalVectorEnv`, with the simulator's states under `state`, at which only
+the oracle looks.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ import numpy as np
 import torch
 
 from mujepa.agent.mpc import Agent, AgentState, decision_generator
-from mujepa.planners import Bounds, Planner, Search
+from mujepa.planners import Bounds, CostFn, Planner, Search
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mujepa.envs.world import World
     from numpy.typing import NDArray
+
+    from mujepa.envs.world import World
 
 State = TypeVar("State")
 Observation = dict[str, Any]
@@ -43,11 +45,15 @@ class AgentPolicy:
 
     agent: Agent
 
-    def reset(self, observation: Observation, info: dict[str, Any], seeds: Sequence[int]) -> AgentState:
+    def reset(
+        self, observation: Observation, info: dict[str, Any], seeds: Sequence[int]
+    ) -> AgentState:
         """Want what the goal images show."""
         return self.agent.reset(info["goal_pixels"], list(seeds))
 
-    def act(self, state: AgentState, observation: Observation) -> tuple[AgentState, NDArray[np.float32]]:
+    def act(
+        self, state: AgentState, observation: Observation
+    ) -> tuple[AgentState, NDArray[np.float32]]:
         """Plan on the images."""
         return self.agent.act(state, observation["pixels"])
 
@@ -70,7 +76,7 @@ class ZeroPolicy:
 
 @dataclass(frozen=True)
 class RandomPolicy:
-    """The lower bound of those who do anything: uniform actions, held as the agent holds its own."""
+    """The lower bound of those who do anything: uniform actions, held for a model step."""
 
     world: World
 
@@ -93,7 +99,7 @@ class RandomPolicy:
 
 @dataclass(frozen=True)
 class OracleState:
-    """What the oracle carries: seeds, steps taken, its search and the actions (B, A) that it holds."""
+    """What the oracle carries: seeds, steps taken, its search, the actions (B, A) that it holds."""
 
     seeds: tuple[int, ...]
     step: int
@@ -102,7 +108,7 @@ class OracleState:
 
 
 class OraclePolicy:
-    """The upper bound: the same planner with the true simulator as its model and the task's distance as its cost.
+    """The upper bound: the same planner on the true simulator, with the true distance as its cost.
 
     Where it fails, the task or the planner is at fault, not the learned model.
 
@@ -117,12 +123,17 @@ class OraclePolicy:
         unit = torch.ones(len(world.action_low))
         self._bounds = Bounds(-unit, unit)
 
-    def reset(self, observation: Observation, info: dict[str, Any], seeds: Sequence[int]) -> OracleState:
+    def reset(
+        self, observation: Observation, info: dict[str, Any], seeds: Sequence[int]
+    ) -> OracleState:
         """Begin with a search that knows nothing."""
         search = self.planner.start(len(seeds), self._bounds)
-        return OracleState(tuple(seeds), 0, search, np.zeros((len(seeds), len(self.world.action_low))))
+        still = np.zeros((len(seeds), len(self.world.action_low)))
+        return OracleState(tuple(seeds), 0, search, still)
 
-    def act(self, state: OracleState, observation: Observation) -> tuple[OracleState, NDArray[np.float32]]:
+    def act(
+        self, state: OracleState, observation: Observation
+    ) -> tuple[OracleState, NDArray[np.float32]]:
         """Plan at every model step on the simulator's states."""
         skip = self.world.task.frame_skip
         if state.step % skip == 0:
@@ -131,17 +142,19 @@ class OraclePolicy:
             plan = self.planner.plan(cost, state.search, self._bounds, generators)
             search = self.planner.shift(plan.search, self._bounds)
             state = replace(state, search=search, unit=plan.actions[:, 0].double().numpy())
-        return replace(state, step=state.step + 1), self.world.from_unit(state.unit).astype(np.float32)
+        action = self.world.from_unit(state.unit).astype(np.float32)
+        return replace(state, step=state.step + 1), action
 
-    def cost_fn(self, states: NDArray[np.float64], goals: NDArray[np.float64]) -> Any:  # noqa: ANN401 - a CostFn
-        """Return the cost of action sequences (B, N, H, A): the mean distance to the goals (B, G) on the way."""
+    def cost_fn(self, states: NDArray[np.float64], goals: NDArray[np.float64]) -> CostFn:
+        """Return the cost of actions (B, N, H, A): the mean distance to the goals (B, G)."""
 
         def cost(actions: torch.Tensor) -> torch.Tensor:
             batch, candidates, horizon, size = actions.shape
             controls = self.world.from_unit(actions.reshape(-1, horizon, size).numpy())
             starts = np.repeat(states, candidates, axis=0)
             _, achieved = self.world.rollout(starts, controls, hold=self.world.task.frame_skip)
-            distance = self.world.task.distance(achieved, np.repeat(goals, candidates, axis=0)[:, None])
+            wanted = np.repeat(goals, candidates, axis=0)[:, None]
+            distance = self.world.task.distance(achieved, wanted)
             return torch.from_numpy(distance.mean(axis=1).reshape(batch, candidates)).float()
 
         return cost

@@ -1,4 +1,4 @@
-"""What is learned from: the dataset, which episodes are held out, and the world that it came from."""
+"""What is learned from: the dataset, which episodes are held out, the world it came from."""
 
 from __future__ import annotations
 

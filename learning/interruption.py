@@ -9,7 +9,7 @@ from typing import Self
 
 
 class Interruption:
-    """Turns the first Ctrl-C (or SIGTERM) into a wish, `wanted`; the second one interrupts at once."""
+    """Turns the first Ctrl-C (or SIGTERM) into a wish, `wanted`; the second interrupts at once."""
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import safetensors.torch
 import torch
@@ -53,7 +53,8 @@ def check_settings(folder: Path, settings: dict[str, Any], *, resume: bool) -> N
     """Write the run's settings, or compare them with those of the run that is resumed.
 
     Raises:
-        UserError: there is a run in the folder but `--resume` was not asked for, or it has other settings.
+        UserError: there is a run in the folder but `--resume` was not asked for, or it has other
+            settings.
     """
     settings = json.loads(json.dumps(settings, default=str))
     free = {
@@ -73,7 +74,8 @@ def check_settings(folder: Path, settings: dict[str, Any], *, resume: bool) -> N
         if different:
             key = different[0]
             raise UserError(
-                f"{folder} was begun with {key}={there.get(key)!r}, not {settings[key]!r}; resume it with the same settings"
+                f"{folder} was begun with {key}={there.get(key)!r}, not {settings[key]!r}; "
+                "resume it with the same settings"
             )
     write_json(folder / "train.json", settings)
 
@@ -87,7 +89,7 @@ def save_progress(
     modules: nn.ModuleDict,
     optimizer: torch.optim.Optimizer,
 ) -> None:
-    """Write `last`: a checkpoint that acts, with what training needs to go on, whole or not at all."""
+    """Write `last`, whole or not at all: a checkpoint, with what training needs to go on."""
 
     def extra(temporary: Path) -> None:
         tensors = {f"module.{name}": value for name, value in modules.state_dict().items()}
@@ -151,7 +153,11 @@ class Metrics:
     """
 
     def __init__(
-        self, folder: Path, resumed: Progress | None, wandb_mode: str, config: dict[str, Any]
+        self,
+        folder: Path,
+        resumed: Progress | None,
+        wandb_mode: Literal["off", "offline", "online"],
+        config: dict[str, Any],
     ) -> None:
         self._path = folder / "metrics.jsonl"
         kept = [line for line in read_metrics(self._path) if resumed and _before(line, resumed)]

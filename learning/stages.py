@@ -1,7 +1,8 @@
-"""The two stages of training: the world model from windows of experience, then the critic on its frozen embeddings.
+"""The two stages of training: the world model, then the critic on its frozen embeddings.
 
-A stage says what is optimised, how one update's terms are computed, how to judge, and what to do at its end. Each
-update draws from a random stream of its own (seed, stage, update), so that a resumed run repeats an uninterrupted one.
+A stage says what is optimised, how one update's terms are computed, how to judge, and what to do
+at its end. Each update draws from a random stream of its own (seed, stage, update), so that a
+resumed run repeats an uninterrupted one.
 
 Letters: B batch, T time, D embedding, A action, E episodes.
 """
@@ -249,7 +250,7 @@ class CriticStage:
 
     @torch.no_grad()
     def _imagine(self, rows: NDArray[np.int64], moments: NDArray[np.int64], steps: int) -> Tensor:
-        """Return frames as the world model imagines them from up to `steps` earlier; where there is no past, as seen."""
+        """Return frames as imagined from `steps` earlier; where there is no such past, as seen."""
         assert self._embeddings is not None
         jepa = self.networks.jepa
         back = rows - steps
@@ -273,7 +274,7 @@ def _frames(embeddings: Tensor, achieved: NDArray[np.float64]) -> tuple[Tensor, 
 def _ranking(
     data: Experience, networks: Networks, cost: str, embeddings: Tensor
 ) -> dict[str, float]:
-    """Correlate the cost with the simulator, over pairs of states and over candidates of one state."""
+    """Correlate the cost with the simulator, over pairs of states and over candidates."""
     random = np.random.default_rng(0)
     batch, time = embeddings.shape[:2]
     pairs = random.integers(batch * time, size=(2, 2048))

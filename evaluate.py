@@ -1,0 +1,239 @@
+"""Judge a checkpoint: success with intervals, beside its bounds, and a report."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+import tyro
+
+from mujepa.agent.checkpoint import Checkpoint, load_checkpoint
+from mujepa.agent.device import DeviceName
+from mujepa.agent.mpc import Agent
+from mujepa.cli import run
+from mujepa.envs.registry import find_task
+from mujepa.envs.world import World
+from mujepa.errors import UserError
+from mujepa.evaluation.loop import Outcome, run_episodes
+from mujepa.evaluation.manifest import Manifest, make_manifest
+from mujepa.evaluation.policies import (
+    AgentPolicy,
+    OraclePolicy,
+    Policy,
+    RandomPolicy,
+    ZeroPolicy,
+)
+from mujepa.evaluation.report import write_report
+from mujepa.evaluation.video import draw_frames, record_episode, write_video
+from mujepa.files import sha256, write_json
+from mujepa.learning.progress import read_metrics
+from mujepa.planners import PlannerConfig, make_planner
+from mujepa.provenance import command, machine, versions
+from mujepa.screen import progress_bar, say
+
+TIMED_DECISIONS = 25
+SHOWN_EPISODES = 4
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Judge a checkpoint on a frozen set of episodes that training never saw.
+
+    Prints a table and writes result.json, report.html and a video to --out. Every figure has its
+    Wilson 95 % interval and stands beside random actions, zero actions, the agent with plain
+    latent distance as its cost, and the oracle: the same planner with the true simulator.
+    """
+
+    checkpoint: Annotated[Path, tyro.conf.Positional]
+    """Folder of a checkpoint or of a training run."""
+    episodes: int = 200
+    """Episodes to judge on."""
+    seed: int = 0
+    """Seed of the episodes and of the planner."""
+    planner: Literal["cem", "random", "oracle"] | None = None
+    """Another planner than the checkpoint's; `oracle` judges the true simulator as the model."""
+    cost: str | None = None
+    """Another cost than the checkpoint's, for example `goal` or `critic + 0.05*goal`."""
+    horizon: int | None = None
+    """Model steps to look ahead, if not the checkpoint's."""
+    samples: int | None = None
+    """Candidates per iteration, if not the checkpoint's."""
+    iterations: int | None = None
+    """Iterations of the planner, if not the checkpoint's."""
+    oracle: bool = True
+    """Also run the oracle; it takes most of the time."""
+    out: Path | None = None
+    """Folder of the results; by default `evaluation` in the checkpoint's folder."""
+    device: DeviceName = "auto"
+    """Where to compute."""
+
+    def __post_init__(self) -> None:
+        if self.episodes < 1 or self.seed < 0:
+            raise UserError(
+                f"--episodes {self.episodes} must be at least 1, --seed {self.seed} not negative"
+            )
+
+
+def evaluate(config: EvaluateConfig) -> None:
+    """Run the evaluation that a configuration describes; see `mujepa evaluate --help`.
+
+    Raises:
+        UserError: bad input, no OpenGL library, or results that cannot be written.
+    """
+    began = time.monotonic()
+    checkpoint = load_checkpoint(config.checkpoint, config.device)
+    task = find_task(checkpoint.config.task)
+    image_size = checkpoint.config.observation_shape[0]
+    world = World(task, image_size, threads=2)
+    planner = _planner(config, checkpoint.config.planner)
+    agent = checkpoint.agent(planner, config.cost)
+    manifest = make_manifest(world, config.episodes, config.seed)
+    outcomes = {}
+    for name, policy in _policies(config, checkpoint, agent, planner, world).items():
+        batches = -(-config.episodes // 256)
+        with progress_bar(task.budget_steps * batches, name.replace("_", " "), unit="step") as bar:
+            outcomes[name] = run_episodes(task, image_size, policy, manifest, bar.update)
+    result = _result(config, checkpoint, agent, planner, manifest, outcomes)
+    result["plan_ms"] = {} if config.planner == "oracle" else time_decisions(agent, world, manifest)
+    out = config.out or config.checkpoint / "evaluation"
+    shown = _record(out, agent, checkpoint, world, manifest, outcomes["agent"])
+    result["wall_s"] = round(time.monotonic() - began, 1)
+    metrics = read_metrics(checkpoint.folder.parent / "metrics.jsonl")
+    write_report(out / "report.html", result, outcomes, shown, checkpoint.provenance, metrics)
+    write_json(out / "result.json", result)
+    _print_table(result, outcomes, out)
+
+
+def _planner(config: EvaluateConfig, trained: PlannerConfig) -> PlannerConfig:
+    asked = {
+        "kind": None if config.planner == "oracle" else config.planner,
+        "horizon": config.horizon,
+        "samples": config.samples,
+        "iterations": config.iterations,
+    }
+    try:
+        return replace(trained, **{key: value for key, value in asked.items() if value is not None})
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def _policies(
+    config: EvaluateConfig,
+    checkpoint: Checkpoint,
+    agent: Agent,
+    planner: PlannerConfig,
+    world: World,
+) -> dict[str, Policy[Any]]:
+    oracle = OraclePolicy(world, make_planner(planner))
+    policies: dict[str, Policy[Any]] = {
+        "agent": oracle if config.planner == "oracle" else AgentPolicy(agent),
+        "latent_l2": AgentPolicy(checkpoint.agent(planner, "goal")),
+        "random": RandomPolicy(world),
+        "zero": ZeroPolicy(world),
+    }
+    if config.oracle and config.planner != "oracle":
+        policies["oracle"] = oracle
+    return policies
+
+
+def time_decisions(agent: Agent, world: World, manifest: Manifest) -> dict[str, float]:
+    """Time decisions [ms] in one environment on one thread: median and 95th percentile."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    episode = manifest.episodes[0]
+    image = world.render(episode.start[None])[0]
+    state = agent.reset(world.render(episode.goal[None])[0], manifest.seeds[0])
+    spent = []
+    for _ in range(TIMED_DECISIONS):
+        began = time.perf_counter()
+        state, _ = agent.act(state, image)
+        spent.append(1000 * (time.perf_counter() - began))
+        state = replace(state, step=state.step + agent.frame_skip - 1)
+    torch.set_num_threads(threads)
+    median, p95 = np.quantile(spent[3:], [0.5, 0.95])
+    return {"median": round(float(median), 3), "p95": round(float(p95), 3)}
+
+
+def _result(
+    config: EvaluateConfig,
+    checkpoint: Checkpoint,
+    agent: Agent,
+    planner: PlannerConfig,
+    manifest: Manifest,
+    outcomes: dict[str, Outcome],
+) -> dict[str, Any]:
+    task = find_task(checkpoint.config.task)
+    baselines = {name: outcome.summary() for name, outcome in outcomes.items() if name != "agent"}
+    kind = "oracle" if config.planner == "oracle" else planner.kind
+    return {
+        "env": task.name,
+        "checkpoint": str(config.checkpoint),
+        "weights": sha256(checkpoint.folder / "model.safetensors"),
+        "seed": config.seed,
+        "manifest": manifest.digest,
+        "budget_steps": task.budget_steps,
+        "tolerance": task.tolerance,
+        "hold_steps": task.hold_steps,
+        **outcomes["agent"].summary(),
+        "plan_ms": {},
+        "wall_s": 0.0,
+        "planner": asdict(planner) | {"kind": kind, "replan_every": agent.replan_every},
+        "cost": agent.configurator.cost.expression,
+        "baselines": baselines,
+        "command": command(),
+        "versions": versions(),
+        "machine": machine(),
+    }
+
+
+def _record(
+    out: Path,
+    agent: Agent,
+    checkpoint: Checkpoint,
+    world: World,
+    manifest: Manifest,
+    outcome: Outcome,
+) -> list[dict[str, Any]]:
+    """Film the worst episodes and the first one; return what the report says of them."""
+    worst = np.argsort(-outcome.distance[:, -1], kind="stable")[: SHOWN_EPISODES - 1]
+    shown = []
+    for index in dict.fromkeys([*worst.tolist(), 0]):
+        episode, seed = manifest.episodes[index], manifest.seeds[index]
+        recording = record_episode(agent, checkpoint.networks.probe, world, episode, seed)
+        gif = out / "episodes" / f"episode-{index}.gif"
+        write_video(gif, draw_frames(recording, world.task.tolerance, every=4), fps=12)
+        distance = float(recording.distance[-1])
+        held = bool((recording.distance[-world.task.hold_steps :] <= world.task.tolerance).all())
+        shown.append({"index": index, "gif": gif, "distance": distance, "held": held})
+        if index == 0:
+            frames = draw_frames(recording, world.task.tolerance)
+            write_video(out / "episode.mp4", frames, fps=25)
+    return shown
+
+
+def _print_table(result: dict[str, Any], outcomes: dict[str, Outcome], out: Path) -> None:
+    task, budget = result["env"], result["budget_steps"]
+    tolerance = result["tolerance"]
+    say(f"\n{task}: {result['episodes']} episodes of {budget} steps, success within {tolerance}")
+    say(f"{'':<12}{'held at end':<26}{'reached':<26}median final distance")
+    for name, outcome in outcomes.items():
+        summary = outcome.summary()
+        end, ever = (
+            f"{s['rate']:.3f} [{s['low']:.3f}, {s['high']:.3f}]"
+            for s in (summary["success_at_end"], summary["success_any"])
+        )
+        distance = summary["median_final_distance"]
+        say(f"{name.replace('_', ' '):<12}{end:<26}{ever:<26}{distance:.4f}")
+    if result["plan_ms"]:
+        median, p95 = result["plan_ms"]["median"], result["plan_ms"]["p95"]
+        say(f"a decision takes {median:.1f} ms (95 %: {p95:.1f} ms), one environment, one thread")
+    say(f"{out / 'report.html'}  {out / 'result.json'}  {out / 'episode.mp4'}")
+
+
+if __name__ == "__main__":
+    sys.exit(run(evaluate, EvaluateConfig))

@@ -1,0 +1,159 @@
+"""report.html: one self-contained page about one evaluation."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from mujepa.files import write_text
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from mujepa.evaluation.loop import Outcome
+
+TEMPLATE = Path(__file__).with_name("report.html")
+COLOURS = {"agent": "#3b6fe0", "oracle": "#2f9e6e", "latent_l2": "#e0913b", "random": "#98a2b3"}
+
+
+def write_report(
+    path: Path,
+    result: dict[str, Any],
+    outcomes: dict[str, Outcome],
+    episodes: list[dict[str, Any]],
+    provenance: dict[str, Any],
+    metrics: list[dict[str, Any]],
+) -> None:
+    """Write the page.
+
+    Args:
+        path: of the page.
+        result: what result.json holds.
+        outcomes: what happened, by who acted; `agent` first.
+        episodes: to show: `index`, `distance` [m], `held`, and the path of a `gif` of each.
+        provenance: of the checkpoint.
+        metrics: records of its training; none if they are not at hand.
+    """
+    shown = [
+        episode
+        | {
+            "gif": base64.b64encode(episode["gif"].read_bytes()).decode(),
+            "distance": f"{100 * episode['distance']:.1f} cm",
+        }
+        for episode in episodes
+    ]
+    plan = result["plan_ms"]
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        result=result,
+        rows=_rows(outcomes),
+        bars=_bars(outcomes),
+        distances=_distances(outcomes),
+        training=_training(metrics) if metrics else "",
+        episodes=shown,
+        command=result["command"],
+        provenance={"command": "unknown"} | provenance,
+        planner=_pairs(result["planner"]),
+        plan_ms=f"{plan['median']:.1f} ms median, {plan['p95']:.1f} ms at the 95th percentile "
+        "(one environment, one thread)"
+        if plan
+        else "not measured",
+        versions=_pairs(result["versions"]),
+        machine=_pairs(result["machine"]),
+    )
+    write_text(path, page)
+
+
+def _rows(outcomes: dict[str, Outcome]) -> list[dict[str, Any]]:
+    def rate(value: dict[str, float]) -> str:
+        return f"{value['rate']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+
+    rows = []
+    for name, outcome in outcomes.items():
+        summary = outcome.summary()
+        rows.append(
+            {
+                "name": name.replace("_", " "),
+                "main": name == "agent",
+                "episodes": summary["episodes"],
+                "end": rate(summary["success_at_end"]),
+                "any": rate(summary["success_any"]),
+                "distance": f"{100 * summary['median_final_distance']:.1f} cm",
+            }
+        )
+    return rows
+
+
+def _bars(outcomes: dict[str, Outcome]) -> str:
+    figure = Figure(figsize=(8, 0.45 * len(outcomes) + 0.7), layout="constrained")
+    axes = figure.subplots()
+    for row, (name, outcome) in enumerate(outcomes.items()):
+        rate = outcome.summary()["success_at_end"]
+        errors = [[rate["rate"] - rate["low"]], [rate["high"] - rate["rate"]]]
+        axes.barh(row, rate["rate"], xerr=errors, height=0.6, color=_colour(name), capsize=3)
+    axes.set(xlim=(0, 1.02), xlabel="success held at the end", yticks=range(len(outcomes)))
+    axes.set_yticklabels([name.replace("_", " ") for name in outcomes])
+    axes.invert_yaxis()
+    axes.spines[["top", "right"]].set_visible(False)
+    return _svg(figure)
+
+
+def _distances(outcomes: dict[str, Outcome]) -> str:
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    axes = figure.subplots()
+    for name, outcome in outcomes.items():
+        steps = np.arange(1, outcome.distance.shape[1] + 1)
+        low, middle, high = 100 * np.quantile(outcome.distance, [0.1, 0.5, 0.9], axis=0)
+        axes.plot(steps, middle, color=_colour(name), label=name.replace("_", " "))
+        if name == "agent":
+            axes.fill_between(steps, low, high, color=_colour(name), alpha=0.15, linewidth=0)
+    axes.axhline(100 * next(iter(outcomes.values())).tolerance, color="#1d2330", ls="--", lw=0.8)
+    axes.set(xlabel="environment step", ylabel="distance [cm]", xlim=(1, None), ylim=(0, None))
+    axes.legend(frameon=False, ncols=3, loc="upper right")
+    axes.spines[["top", "right"]].set_visible(False)
+    return _svg(figure)
+
+
+def _training(metrics: list[dict[str, Any]]) -> str:
+    figure = Figure(figsize=(8, 2.8), layout="constrained")
+    panels = figure.subplots(1, 3)
+    open_loop = [key for key in metrics[0] if key.startswith("open_loop_")]
+    ranks = ["distance_correlation", "candidate_ranking"]
+    for axes, stage, names, title in (
+        (panels[0], "world model", ["prediction", "inverse_dynamics"], "losses"),
+        (panels[1], "world model", open_loop, "open-loop error / frozen world"),
+        (panels[2], None, ranks, "rank correlation with the simulator"),
+    ):
+        for name in names:
+            records = [r for r in metrics if name in r and stage in (None, r["stage"])]
+            values: NDArray[np.float64] = np.array([r[name] for r in records])
+            axes.plot([r["seconds"] / 60 for r in records], values, label=name.replace("_", " "))
+        axes.set_title(title, fontsize=9)
+        axes.set_xlabel("minutes", fontsize=9)
+        axes.legend(frameon=False, fontsize=7)
+        axes.spines[["top", "right"]].set_visible(False)
+        if stage is not None:
+            axes.set_yscale("log")
+    return _svg(figure)
+
+
+def _colour(name: str) -> str:
+    return COLOURS.get(name, "#c4c9d4")
+
+
+def _svg(figure: Figure) -> str:
+    buffer = io.StringIO()
+    with mpl.rc_context({"svg.hashsalt": "mujepa"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue().partition("<svg")[1] + buffer.getvalue().partition("<svg")[2]
+
+
+def _pairs(values: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in values.items())
