@@ -137,6 +137,7 @@ class WorldModelStage:
             "effective_rank": effective_rank(embeddings.flatten(0, 1)),
             "probe_r2": self.networks.probe.r2(*_frames(embeddings, data.validation.achieved)),
             **_ranking(data, self.networks, self.cost, embeddings),
+            "score": 1 - error[horizon - 1] / max(frozen[horizon - 1], 1e-12),
         }
 
     @torch.no_grad()
@@ -232,7 +233,8 @@ class CriticStage:
     def validate(self) -> dict[str, float]:
         """Return how well the planner's cost ranks states and candidates."""
         embeddings = self.networks.jepa.encode_windows(self.experience.validation.pixels)
-        return _ranking(self.experience, self.networks, self.cost, embeddings)
+        ranking = _ranking(self.experience, self.networks, self.cost, embeddings)
+        return ranking | {"score": ranking["candidate_ranking"]}
 
     def finish(self) -> None:
         """Nothing is left to do."""
@@ -293,5 +295,4 @@ def _ranking(
     return {
         "distance_correlation": distance_correlation(estimate, true),
         "candidate_ranking": rank,
-        "score": rank,
     }
