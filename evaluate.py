@@ -19,7 +19,7 @@ from mujepa.cli import run
 from mujepa.envs.registry import find_task
 from mujepa.envs.world import World
 from mujepa.errors import UserError
-from mujepa.evaluation.loop import Outcome, run_episodes
+from mujepa.evaluation.loop import EPISODES_AT_ONCE, Outcome, run_episodes
 from mujepa.evaluation.manifest import Manifest, make_manifest
 from mujepa.evaluation.policies import (
     AgentPolicy,
@@ -67,16 +67,20 @@ class EvaluateConfig:
     """Iterations of the planner, if not the checkpoint's."""
     oracle: bool = True
     """Also run the oracle; it takes most of the time."""
+    oracle_episodes: int | None = None
+    """Episodes for the oracle, if not all: the first so many."""
     out: Path | None = None
     """Folder of the results; by default `evaluation` in the checkpoint's folder."""
     device: DeviceName = "auto"
     """Where to compute."""
 
     def __post_init__(self) -> None:
-        if self.episodes < 1 or self.seed < 0:
-            raise UserError(
-                f"--episodes {self.episodes} must be at least 1, --seed {self.seed} not negative"
-            )
+        for name in ("episodes", "oracle_episodes"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+        if self.seed < 0:
+            raise UserError(f"--seed must not be negative, got {self.seed}")
 
 
 def evaluate(config: EvaluateConfig) -> None:
@@ -95,9 +99,10 @@ def evaluate(config: EvaluateConfig) -> None:
     manifest = make_manifest(world, config.episodes, config.seed)
     outcomes = {}
     for name, policy in _policies(config, checkpoint, agent, planner, world).items():
-        batches = -(-config.episodes // 256)
-        with progress_bar(task.budget_steps * batches, name.replace("_", " "), unit="step") as bar:
-            outcomes[name] = run_episodes(task, image_size, policy, manifest, bar.update)
+        part = manifest.first(config.oracle_episodes) if name == "oracle" else manifest
+        steps = task.budget_steps * -(-len(part.episodes) // EPISODES_AT_ONCE)
+        with progress_bar(steps, name.replace("_", " "), unit="step") as bar:
+            outcomes[name] = run_episodes(task, image_size, policy, part, bar.update)
     result = _result(config, checkpoint, agent, planner, manifest, outcomes)
     result["plan_ms"] = {} if config.planner == "oracle" else time_decisions(agent, world, manifest)
     out = config.out or config.checkpoint / "evaluation"

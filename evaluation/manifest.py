@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +29,10 @@ class Manifest:
     episodes: list[Episode]
     seeds: list[int]
     digest: str
+
+    def first(self, count: int | None) -> Manifest:
+        """Return the first `count` episodes, or all; the digest stays that of the whole."""
+        return replace(self, episodes=self.episodes[:count], seeds=self.seeds[:count])
 
 
 def make_manifest(world: World, episodes: int, seed: int) -> Manifest:

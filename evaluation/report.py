@@ -92,7 +92,7 @@ def _rows(outcomes: dict[str, Outcome]) -> list[dict[str, Any]]:
 
 
 def _bars(outcomes: dict[str, Outcome]) -> str:
-    figure = Figure(figsize=(8, 0.45 * len(outcomes) + 0.7), layout="constrained")
+    figure = Figure(figsize=(9.6, 0.45 * len(outcomes) + 0.7), layout="constrained")
     axes = figure.subplots()
     for row, (name, outcome) in enumerate(outcomes.items()):
         rate = outcome.summary()["success_at_end"]
@@ -106,7 +106,7 @@ def _bars(outcomes: dict[str, Outcome]) -> str:
 
 
 def _distances(outcomes: dict[str, Outcome]) -> str:
-    figure = Figure(figsize=(8, 3), layout="constrained")
+    figure = Figure(figsize=(9.6, 3.2), layout="constrained")
     axes = figure.subplots()
     for name, outcome in outcomes.items():
         steps = np.arange(1, outcome.distance.shape[1] + 1)
@@ -122,14 +122,14 @@ def _distances(outcomes: dict[str, Outcome]) -> str:
 
 
 def _training(metrics: list[dict[str, Any]]) -> str:
-    figure = Figure(figsize=(8, 2.8), layout="constrained")
+    figure = Figure(figsize=(9.6, 3), layout="constrained")
     panels = figure.subplots(1, 3)
     open_loop = [key for key in metrics[0] if key.startswith("open_loop_")]
     ranks = ["distance_correlation", "candidate_ranking"]
     for axes, stage, names, title in (
         (panels[0], "world model", ["prediction", "inverse_dynamics"], "losses"),
         (panels[1], "world model", open_loop, "open-loop error / frozen world"),
-        (panels[2], None, ranks, "rank correlation with the simulator"),
+        (panels[2], None, ranks, "rank correlation with simulator"),
     ):
         for name in names:
             records = [r for r in metrics if name in r and stage in (None, r["stage"])]

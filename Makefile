@@ -1,0 +1,55 @@
+# Two commands do everything: `make demo` (nothing -> trained agent -> report) and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
+PIP := $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt
+PRETRAINED_SEED := 0
+
+.PHONY: demo test lint format bench wheel pretrained clean
+
+demo: $(VENV)/.opengl  ## collect, train, evaluate, report; run again to continue after an interruption
+	$(BIN)/mujepa train reacher --out runs/reacher --resume
+	$(BIN)/mujepa evaluate runs/reacher --episodes 200 --oracle-episodes 100
+	@echo "open runs/reacher/evaluation/report.html"
+
+test: lint  ## lint, types, tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev $(VENV)/.opengl
+	$(BIN)/ruff check -q --output-format concise .
+	$(BIN)/ruff format -q --check .
+	$(BIN)/pyright
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check -q --fix .
+	$(BIN)/ruff format -q .
+
+bench: $(VENV)/.opengl  ## speed of every stage on this machine, as JSON
+	$(BIN)/python benchmarks/stages.py
+
+pretrained: $(VENV)/.opengl  ## the checkpoint in pretrained/, from nothing
+	$(BIN)/mujepa train reacher --out runs/pretrained-reacher --seed $(PRETRAINED_SEED) --resume
+	rm -rf pretrained/reacher && cp -r runs/pretrained-reacher/best pretrained/reacher
+	$(BIN)/mujepa evaluate pretrained/reacher --episodes 500 --out runs/pretrained-reacher/evaluation
+	cp runs/pretrained-reacher/evaluation/result.json pretrained/reacher/
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
+
+$(VENV)/.run: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV) || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q python3-venv && $(PYTHON) -m venv $(VENV); }
+	$(PIP) -e .
+	mkdir -p $(VENV)/src && ln -sfn ../.. $(VENV)/src/mujepa  # where pyright finds the package
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(PIP) -e '.[dev]'
+	touch $@
+
+# MuJoCo draws through the system's OpenGL library: install a software one if none works.
+$(VENV)/.opengl: $(VENV)/.run
+	$(BIN)/python -c "from mujepa.envs.opengl import gl_context; gl_context()" 2> /dev/null || { \
+	  $(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q --no-install-recommends libegl1 libgl1-mesa-dri libglx-mesa0 && \
+	  $(BIN)/python -c "from mujepa.envs.opengl import gl_context; gl_context()"; }
+	touch $@
