@@ -1,10 +1,15 @@
-"""Worlds: goal-conditioned MuJoCo tasks. `register` makes them known to Gymnasium; importing loads no MuJoCo."""
+"""Worlds: goal-conditioned MuJoCo tasks.
+
+`register` makes them known to Gymnasium; importing loads no MuJoCo.
+"""
 
 import gymnasium
 
 
 def register() -> None:
-    """Register the tasks with Gymnasium, as `mujepa/Reacher-v0`; nothing is loaded before one is made."""
+    """Register the tasks, as `mujepa/Reacher-v0`; nothing is loaded before one is made."""
+    if "mujepa/Reacher-v0" in gymnasium.registry:
+        return  # Gymnasium would warn of a second time
     gymnasium.register(
         id="mujepa/Reacher-v0",
         entry_point="mujepa.envs.gym:GoalEnv",

@@ -1,8 +1,9 @@
-"""The tasks as Gymnasium environments, one and many, with the goal convention of gymnasium-robotics.
+"""The tasks as Gymnasium environments, one and many, with gymnasium-robotics' goal convention.
 
-Observations are dictionaries: `pixels` (P, P, 3) uint8 from the observation camera, `observation` (joint positions
-and velocities), `achieved_goal` and `desired_goal` (G,). The reward is 0 where the goal is reached and -1 elsewhere;
-episodes end by truncation alone. `reset` puts the goal's image into `info["goal_pixels"]`.
+Observations are dictionaries: `pixels` (P, P, 3) uint8 from the observation camera, `observation`
+(joint positions and velocities), `achieved_goal` and `desired_goal` (G,). The reward is 0 where the
+goal is reached and -1 elsewhere; episodes end by truncation alone. `reset` puts the goal's image
+into `info["goal_pixels"]`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
+from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
@@ -28,7 +30,7 @@ Observation = dict[str, Any]
 
 
 class _GoalSpaces:
-    """What single and vector environments share: the world, the spaces, and the meaning of success."""
+    """What single and vector environments share: world, spaces, and the meaning of success."""
 
     def _build(self, task: str | Task, image_size: int, threads: int) -> None:
         self.task = find_task(task) if isinstance(task, str) else task
@@ -75,7 +77,8 @@ class GoalEnv(_GoalSpaces, gymnasium.Env):
         UserError: the task is unknown, or there is no OpenGL library.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 25}  # noqa: RUF012 - Gymnasium's own declaration
+    # Gymnasium declares it as a plain attribute of the class.
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 25}  # noqa: RUF012
 
     def __init__(
         self, task: str | Task, image_size: int = 64, render_mode: str | None = None
@@ -92,7 +95,7 @@ class GoalEnv(_GoalSpaces, gymnasium.Env):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Start an episode: a random one, or `options["episode"]`, an `Episode` with start and goal states."""
+        """Start an episode: a random one, or the `Episode` in `options["episode"]`."""
         super().reset(seed=seed)
         episode = (options or {}).get("episode") or self.world.sample_episode(self.np_random)
         self._state, self._goal = episode.start.copy(), episode.goal.copy()
@@ -126,7 +129,7 @@ class GoalEnv(_GoalSpaces, gymnasium.Env):
         return self._state.copy()
 
     def set_state(self, state: NDArray[np.float64]) -> Observation:
-        """Put the simulator into a state from `get_state` and return what is seen there; the goal stays."""
+        """Go to a state from `get_state` and return what is seen there; the goal stays."""
         self._state = np.array(state, np.float64)
         return self._observe()[0]
 
@@ -153,8 +156,8 @@ class GoalVectorEnv(_GoalSpaces, VectorEnv):
         image_size: width and height of `pixels`.
         max_episode_steps: steps after which an episode is truncated; None for never.
         threads: MuJoCo's threads.
-        pixels_every: draw `pixels` at every k-th step of an episode only and repeat the last image in between;
-            an agent that acts every k-th step misses nothing and drawing costs a k-th.
+        pixels_every: draw `pixels` at every k-th step of an episode only and repeat the last image
+            in between; an agent that acts every k-th step misses nothing and drawing costs a k-th.
         autoreset: whether a truncated environment starts anew at the next step, or stops.
     """
 
@@ -193,7 +196,7 @@ class GoalVectorEnv(_GoalSpaces, VectorEnv):
         seed: int | Sequence[int | None] | None = None,
         options: dict[str, Any] | None = None,
     ) -> tuple[Observation, dict[str, Any]]:
-        """Start all episodes: random ones, or `options["episodes"]`, one `Episode` for each environment.
+        """Start all episodes: random ones, or the N `Episode`s in `options["episodes"]`.
 
         Raises:
             ValueError: there are not N seeds or episodes.
@@ -212,7 +215,7 @@ class GoalVectorEnv(_GoalSpaces, VectorEnv):
             )
         for index, one in enumerate(seeds):
             if one is not None:
-                self._generators[index] = gymnasium.utils.seeding.np_random(one)[0]
+                self._generators[index] = seeding.np_random(one)[0]
         self._states, self._goals = self._states.copy(), self._goals.copy()
         goal_pixels = self._start(np.arange(self.num_envs), episodes)
         observation, info = self._observe()
@@ -223,22 +226,23 @@ class GoalVectorEnv(_GoalSpaces, VectorEnv):
     ) -> tuple[
         Observation, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]
     ]:
-        """Hold actions (N, A) for one environment step; environments that are over start anew instead.
+        """Hold actions (N, A) for one environment step; those that are over start anew instead.
 
         Raises:
-            ValueError: the actions have another shape or are not finite, or an environment is over and `autoreset` is off.
+            ValueError: the actions have another shape or are not finite, or an environment is over
+                and `autoreset` is off.
         """
-        actions = _checked(actions, self.action_space.shape)
+        controls = _checked(actions, self.action_space.shape)
         again = np.flatnonzero(self._over)
         if len(again) and not self.autoreset:
             raise ValueError(f"{len(again)} episodes are over; call reset")
-        self._states = self.world.step(self._states, actions)
+        self._states = self.world.step(self._states, controls)
         self._elapsed += 1
         extra = {}
         if len(again):
             goal_pixels = np.zeros_like(self._pixels)
-            goal_pixels[again] = self._start(again, [None] * len(again))
             extra = {"goal_pixels": goal_pixels, "_goal_pixels": self._over.copy()}
+            goal_pixels[again] = self._start(again, [None] * len(again))
         observation, info = self._observe()
         rewards = self.compute_reward(
             observation["achieved_goal"], observation["desired_goal"], info
@@ -255,7 +259,7 @@ class GoalVectorEnv(_GoalSpaces, VectorEnv):
         return self._states.copy()
 
     def set_state(self, states: NDArray[np.float64]) -> Observation:
-        """Put the simulators into states from `get_state` and return what is seen there; goals and clocks stay."""
+        """Go to states from `get_state` and return what is seen there; goals and clocks stay."""
         self._states = np.array(states, np.float64)
         self._pixels = self.world.render(self._states)
         return self._observe()[0]
@@ -286,14 +290,15 @@ class GoalVectorEnv(_GoalSpaces, VectorEnv):
         everyone = np.ones(self.num_envs, bool)
         success = distance <= self.task.tolerance
         return observation, {
-            "distance": distance, "_distance": everyone, "is_success": success, "_is_success": everyone,
+            "distance": distance, "_distance": everyone,
+            "is_success": success, "_is_success": everyone,
         }  # fmt: skip
 
 
 def _checked(action: NDArray[np.float32], shape: tuple[int, ...] | None) -> NDArray[np.float64]:
-    action = np.asarray(action, np.float64)
-    if action.shape != shape:
-        raise ValueError(f"action of shape {action.shape}, the environment takes {shape}")
-    if not np.isfinite(action).all():
-        raise ValueError(f"action {action} is not finite")
-    return action
+    checked = np.asarray(action, np.float64)
+    if checked.shape != shape:
+        raise ValueError(f"action of shape {checked.shape}, the environment takes {shape}")
+    if not np.isfinite(checked).all():
+        raise ValueError(f"action {checked} is not finite")
+    return checked

@@ -1,7 +1,11 @@
 """Off-screen OpenGL: choose a library, hold one context per process, draw a model's camera.
 
-A context belongs to the thread that made it, so pictures are drawn where their `Renderer` was created.
+A context belongs to the thread that made it, so pictures are drawn where their `Renderer` was
+created.
 """
+
+# MuJoCo's compiled names have no stubs.
+# pyright: reportAttributeAccessIssue=false
 
 from __future__ import annotations
 
@@ -41,9 +45,8 @@ def gl_context() -> Any:  # noqa: ANN401 - MuJoCo's context classes share no bas
     Raises:
         UserError: no OpenGL library could be loaded.
     """
-    os.environ.setdefault(
-        "LP_NUM_THREADS", "1"
-    )  # one software-rendering thread: processes scale better
+    # Mesa then draws in the calling thread: processes scale better, and a forked one can draw too.
+    os.environ.setdefault("LP_NUM_THREADS", "0")
     if sys.platform != "linux":
         context = mujoco.GLContext(64, 64)  # pyright: ignore[reportAttributeAccessIssue]
         context.make_current()
@@ -54,9 +57,7 @@ def gl_context() -> Any:  # noqa: ANN401 - MuJoCo's context classes share no bas
         try:
             context = _linux_context(library)
             context.make_current()
-        except (
-            Exception
-        ) as error:  # the libraries raise whatever they like: ImportError, GLError, AttributeError
+        except Exception as error:  # the libraries raise what they like: ImportError, GLError, ...
             failures.append(
                 f"{library}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
             )
@@ -76,7 +77,8 @@ def _linux_context(library: str) -> Any:  # noqa: ANN401
         from mujoco.osmesa import GLContext
     else:
         raise UserError(
-            f"MUJOCO_GL={library!r} is not one of {', '.join(LIBRARIES)}; unset it to choose automatically"
+            f"MUJOCO_GL={library!r} is not one of {', '.join(LIBRARIES)}; "
+            "unset it to choose automatically"
         )
     return GLContext(64, 64)
 
@@ -107,7 +109,6 @@ class Renderer:
         self._gl = gl_context()
         _set_quality(model, size, pretty=pretty)
         self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50.value)
-        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
         self._scene = mujoco.MjvScene(model, maxgeom=model.ngeom + model.nsite + 100)
         self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = pretty
         self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = pretty
@@ -129,6 +130,8 @@ class Renderer:
             markers: world positions, (3,) [m], at which a translucent ball is drawn.
         """
         self._gl.make_current()
+        # All renderers share the process's OpenGL context, so that each binds its own buffer.
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
         everything = mujoco.mjtCatBit.mjCAT_ALL.value
         mujoco.mjv_updateScene(
             self._model, data, self._option, self._perturb, self._camera, everything, self._scene

@@ -1,5 +1,8 @@
 """Reacher: a two-link arm, seen from above, brings its fingertip to where a goal image shows it."""
 
+# MuJoCo's compiled names have no stubs.
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -20,8 +23,9 @@ if TYPE_CHECKING:
 class Reacher(Task):
     """Reach any point of the workspace, within 5 cm of the fingertip, in 4 s.
 
-    Starts are uniform in the joint angles, at rest. Goals are uniform over the area that the fingertip
-    can reach, with the elbow bent to either side; the image shows the whole arm there, at rest.
+    Starts are uniform in the joint angles, at rest. Goals are uniform over the area that the
+    fingertip can reach, with the elbow bent to either side; the image shows the whole arm there, at
+    rest.
     """
 
     name: str = "reacher"

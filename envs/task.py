@@ -1,4 +1,7 @@
-"""What a task is: a MuJoCo model, where episodes start and end, and when a goal counts as reached."""
+"""What a task is: a MuJoCo model, where episodes start and end, and when a goal is reached."""
+
+# MuJoCo's compiled names have no stubs.
+# pyright: reportAttributeAccessIssue=false
 
 from __future__ import annotations
 

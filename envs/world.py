@@ -1,5 +1,8 @@
 """The physics of a task as functions of batches of states, on MuJoCo's own threads."""
 
+# MuJoCo's compiled names have no stubs.
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import functools
@@ -70,7 +73,7 @@ class World:
     def state(
         self, qpos: NDArray[np.float64], qvel: NDArray[np.float64] | None = None
     ) -> NDArray[np.float64]:
-        """Return the state (S,) at time 0 with these positions (nq,) and velocities (nv,), or at rest."""
+        """Return the state (S,) at time 0 with positions (nq,) and velocities (nv,), or at rest."""
         mujoco.mj_resetData(self.model, self._data)
         self._data.qpos[:] = qpos
         if qvel is not None:
@@ -110,7 +113,8 @@ class World:
             if self.task.distance(ends[0], ends[1]) > self.task.tolerance:
                 return episode
         raise UserError(
-            f"task {self.task.name!r}: {MAX_DRAWS} starts in a row were already solved; lower the tolerance"
+            f"task {self.task.name!r}: {MAX_DRAWS} starts in a row were already solved; "
+            "lower the tolerance"
         )
 
     def step(self, states: NDArray[np.float64], actions: NDArray[Any]) -> NDArray[np.float64]:
@@ -128,8 +132,8 @@ class World:
             hold: environment steps through which each action is held.
 
         Returns:
-            The states (B, T, S) at the end of each action, and the goals achieved there (B, T, G), read from
-            MuJoCo's sensors, which lag by one physics step; `achieved` gives them exactly.
+            The states (B, T, S) at the end of each action, and the goals achieved there (B, T, G),
+            read from MuJoCo's sensors, which lag by one physics step; `achieved` is exact.
         """
         repeat = hold * self.task.substeps
         controls = np.repeat(np.asarray(actions, np.float64), repeat, axis=1)
@@ -156,7 +160,10 @@ class World:
     def joint_distance(
         self, one: NDArray[np.float64], other: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """Return how far joints are apart, (..., S) and (..., S) -> (...) [rad, m]; hinges without limits turn freely."""
+        """Return how far joints are apart, (..., S) and (..., S) -> (...) [rad, m].
+
+        Hinges without limits turn freely.
+        """
         difference = one[..., 1 : 1 + self.model.nq] - other[..., 1 : 1 + self.model.nq]
         hinge = self.model.jnt_type == mujoco.mjtJoint.mjJNT_HINGE
         for address in self.model.jnt_qposadr[hinge & ~self.model.jnt_limited.astype(bool)]:
@@ -176,16 +183,20 @@ class World:
 
         Shares of the image, (..., 2): x from the left, y from the top, inside it from 0 to 1.
         """
+        data = self._at(self.state(self.model.qpos0))
         camera = self.model.camera(self.task.observation_camera).id
-        axes = self._data.cam_xmat[camera].reshape(3, 3)  # its columns: right, up, backwards
-        seen = (points - self._data.cam_xpos[camera]) @ axes
+        axes = data.cam_xmat[camera].reshape(3, 3)  # its columns: right, up, backwards
+        seen = (points - data.cam_xpos[camera]) @ axes
         half = -seen[..., 2] * np.tan(np.deg2rad(self.model.cam_fovy[camera]) / 2)
         return np.stack([0.5 + seen[..., 0] / half / 2, 0.5 - seen[..., 1] / half / 2], axis=-1)
 
     def render_pretty(
         self, state: NDArray[np.float64], goal: NDArray[np.float64] | None = None
     ) -> NDArray[np.uint8]:
-        """Return a picture for people, (480, 480, 3) uint8, with the achieved goal of state `goal` as a ball."""
+        """Return a picture for people, (480, 480, 3) uint8.
+
+        What the state `goal` achieves is drawn as a ball.
+        """
         markers = [self.achieved(goal[None])[0]] if goal is not None else []
         return self._beauty.render(self._at(state), [m for m in markers if m.shape == (3,)])
 
