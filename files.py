@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +31,16 @@ def replacing_file(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise _cannot_write(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder to fill; afterwards it is synced and takes the place of `path`.
 
-    The old folder is moved aside first and removed last; `surviving_folder` finds it after a crash in between.
+    The old folder is moved aside first and removed last; `surviving_folder` finds it after a crash
+    in between.
 
     Raises:
         UserError: the disk is full or the folder cannot be written.
@@ -116,5 +118,6 @@ def _sync(path: Path) -> None:
 
 def _cannot_write(path: Path, error: OSError) -> UserError:
     return UserError(
-        f"cannot write {path}: {error.strerror or error}; free space or choose another folder with --out"
+        f"cannot write {path}: {error.strerror or error}; "
+        "free space or choose another folder with --out"
     )
