@@ -22,17 +22,18 @@ from mujepa.screen import progress_bar, say
 class CollectConfig:
     """Collect episodes of random, time-correlated actions, seen through the task's camera.
 
-    What is already in --out is kept: an interrupted collection goes on, a larger number of episodes appends.
+    What is already in --out is kept: an interrupted collection goes on, a larger number of episodes
+    appends.
     """
 
     task: Annotated[str, tyro.conf.Positional]
     """Name of the task, for example `reacher`."""
     out: Path
     """Folder of the dataset."""
-    episodes: int = 4000
+    episodes: int = 2000
     """Episodes in total."""
     steps: int | None = None
-    """Model steps per episode; by default the task's budget."""
+    """Model steps per episode; by default twice the budget of the task."""
     workers: int = 0
     """Processes; 0 for one per core."""
     seed: int = 0

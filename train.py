@@ -57,7 +57,7 @@ class TrainConfig:
     """Folder of the run."""
     data: Path | None = None
     """Folder of the dataset, collected if it is not there; by default data/TASK-seedSEED."""
-    episodes: int = 4000
+    episodes: int = 2000
     """Episodes to learn from; what the dataset lacks is collected."""
     workers: int = 0
     """Processes that collect; 0 for one per core."""
@@ -65,7 +65,7 @@ class TrainConfig:
     """Seed of data, weights and batches: same seed, same machine, same agent."""
     updates: int = 2000
     """Updates of the world model."""
-    critic_updates: int = 3000
+    critic_updates: int = 2500
     """Updates of the critic."""
     minutes: float | None = None
     """Stop earlier, after so many minutes; the result then depends on the machine's speed."""

@@ -1,7 +1,9 @@
 """Trainable cost: how many model steps it takes from here to there.
 
-A quasimetric head on frozen embeddings, d(s, g) = ||phi(s) - phi(g)|| + max_i relu(psi_i(s) - psi_i(g))
-(metric residual network, arXiv 2208.08133): zero from a state to itself, triangle inequality, not symmetric.
+A quasimetric head on frozen embeddings,
+d(s, g) = ||phi(s) - phi(g)|| + max_i relu(psi_i(s) - psi_i(g))
+(metric residual network, arXiv 2208.08133): zero from a state to itself, triangle inequality, not
+symmetric.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ class CriticConfig:
     Attributes:
         width: hidden units.
         features: size of phi and of psi.
-        expectile: weight of overestimates, over that of underestimates 1 - expectile; above .5 it learns
-            the shortest of the times seen.
+        expectile: weight of overestimates, over that of underestimates 1 - expectile; above .5 it
+            learns the shortest of the times seen.
         apart_weight: weight of the hinge that keeps frames of different episodes apart.
         apart_steps: model steps that such frames are kept apart.
     """
@@ -28,8 +30,8 @@ class CriticConfig:
     width: int = 128
     features: int = 32
     expectile: float = 0.9
-    apart_weight: float = 0.02
-    apart_steps: float = 20.0
+    apart_weight: float = 0.05
+    apart_steps: float = 30.0
 
     def __post_init__(self) -> None:
         if not 0 < self.expectile < 1:
@@ -37,7 +39,7 @@ class CriticConfig:
 
 
 class Critic(nn.Module):
-    """Temporal distance between embeddings (..., D) and goal embeddings (..., D), in model steps."""
+    """Temporal distance from embeddings (..., D) to goal embeddings (..., D) [model steps]."""
 
     def __init__(self, config: CriticConfig, dim: int) -> None:
         super().__init__()
@@ -52,7 +54,10 @@ class Critic(nn.Module):
         )
 
     def features(self, embeddings: Tensor) -> Tensor:
-        """Return phi and psi side by side, (..., D) -> (..., 2F); a goal's can be kept for a whole episode."""
+        """Return phi and psi side by side, (..., D) -> (..., 2F).
+
+        A goal's can be kept for a whole episode.
+        """
         return self.embed(embeddings)
 
     def distance(self, features: Tensor, goal_features: Tensor) -> Tensor:
@@ -61,7 +66,7 @@ class Critic(nn.Module):
         return (phi.square().sum(dim=-1) + 1e-8).sqrt() + psi.relu().amax(dim=-1)
 
     def forward(self, embeddings: Tensor, goals: Tensor) -> Tensor:
-        """Return the distance from embeddings to goals, (..., D) and (..., D) -> (...) [model steps]."""
+        """Return the distance to goals, (..., D) and (..., D) -> (...) [model steps]."""
         return self.distance(self.features(embeddings), self.features(goals))
 
 

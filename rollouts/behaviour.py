@@ -22,8 +22,8 @@ class RedNoise:
         correlation: range of the correlation between neighbouring model steps.
     """
 
-    strength: tuple[float, float] = (0.2, 1.2)
-    correlation: tuple[float, float] = (0.0, 0.9)
+    strength: tuple[float, float] = (0.3, 1.5)
+    correlation: tuple[float, float] = (0.0, 0.97)
 
     def actions(
         self,

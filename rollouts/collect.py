@@ -1,4 +1,4 @@
-"""Collect experience: episodes of a behaviour policy, rendered, shard by shard, in several processes."""
+"""Collect experience: episodes of a behaviour policy, rendered, by shard, in several processes."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 EPISODES_PER_SHARD = 100
 STREAM = 0
-"""First word after the seed in every episode's random stream; evaluation uses another, so that they never meet."""
+"""Word after the seed in an episode's random stream; evaluation has another: they never meet."""
 
 
 def make_recipe(
     task_name: str, seed: int, steps: int | None = None, behaviour: RedNoise | None = None
 ) -> Recipe:
-    """Return the recipe for a task's experience; `steps` defaults to the task's budget.
+    """Return the recipe for a task's experience; `steps` defaults to twice the task's budget.
 
     Raises:
         UserError: the task is unknown.
@@ -42,7 +42,7 @@ def make_recipe(
         seed=seed,
         image_size=world.image_size,
         frame_skip=task.frame_skip,
-        steps=steps or task.budget_steps // task.frame_skip,
+        steps=steps or 2 * task.budget_steps // task.frame_skip,
         behaviour=asdict(behaviour or RedNoise()),
         action_low=world.action_low.tolist(),
         action_high=world.action_high.tolist(),
@@ -50,10 +50,10 @@ def make_recipe(
 
 
 def collect(folder: Path, recipe: Recipe, episodes: int, workers: int) -> Iterator[int]:
-    """Bring a dataset to at least this many episodes, and yield the frames of each shard that is added.
+    """Bring a dataset to at least this many episodes, and yield the frames of each shard added.
 
-    Complete shards are kept, so that an interrupted collection continues and a larger number appends. An episode
-    depends on the recipe and its index alone, not on the workers.
+    Complete shards are kept, so that an interrupted collection continues and a larger number
+    appends. An episode depends on the recipe and its index alone, not on the workers.
 
     Args:
         folder: the dataset's folder, made if missing.
@@ -62,7 +62,8 @@ def collect(folder: Path, recipe: Recipe, episodes: int, workers: int) -> Iterat
         workers: processes, each with its own OpenGL context.
 
     Raises:
-        UserError: the folder holds another recipe, a worker died, or nothing can be written or rendered.
+        UserError: the folder holds another recipe, a worker died, or nothing can be written or
+            rendered.
     """
     if (folder / "meta.json").exists():
         old = read_meta(folder)["recipe"]
@@ -144,7 +145,7 @@ def collect_shard(folder: Path, recipe: Recipe, first_episode: int, episodes: in
 
 
 def _single_thread() -> None:
-    os.environ["OMP_NUM_THREADS"] = os.environ["LP_NUM_THREADS"] = "1"
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def _plain(value: object) -> object:

@@ -1,0 +1,153 @@
+"""Speed of every stage on this machine: collection, drawing, window reads, training, planning.
+
+    python benchmarks/stages.py [--checkpoint FOLDER] [--out FILE]
+
+Rates are medians of repeats taken in alternation, so that a disturbance hits all of them alike;
+`ratios` compares figures of this one run with each other.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ.setdefault("MUJOCO_GL", "egl")  # before mujoco is imported, for mujoco.Renderer
+
+import mujoco
+import numpy as np
+import torch
+
+from mujepa.agent.checkpoint import Networks, load_checkpoint
+from mujepa.agent.losses import LossConfig, weighted_sum
+from mujepa.cli import run
+from mujepa.envs.registry import find_task
+from mujepa.envs.world import World
+from mujepa.evaluate import time_decisions
+from mujepa.evaluation.manifest import make_manifest
+from mujepa.files import write_json
+from mujepa.learning.experience import load_experience
+from mujepa.learning.stages import WorldModelStage
+from mujepa.provenance import machine, versions
+from mujepa.rollouts.collect import collect, make_recipe
+from mujepa.rollouts.store import Dataset
+from mujepa.screen import say
+
+REPEATS = 5
+FRAMES = 1000
+
+
+@dataclass(frozen=True)
+class BenchConfig:
+    """Measure the speed of every stage and write it as JSON."""
+
+    checkpoint: Path = Path("pretrained/reacher")
+    """Checkpoint whose decisions and training are timed."""
+    out: Path = Path("benchmarks/results/stages.json")
+    """The result."""
+
+
+def bench(config: BenchConfig) -> None:
+    """Measure, print and write."""
+    checkpoint = load_checkpoint(config.checkpoint, "cpu")
+    task = find_task(checkpoint.config.task)
+    world = World(task)
+    states = np.stack([world.sample_episode(np.random.default_rng(i)).start for i in range(FRAMES)])
+    with tempfile.TemporaryDirectory() as folder:
+        rates: dict[str, float] = {}
+        for workers in (1, os.cpu_count() or 1):
+            rates[f"collect_frames_per_s_{workers}_processes"] = _collect(Path(folder), workers)
+        data = Path(folder) / "1"
+        stage, dataset = _stage(data, checkpoint.networks), Dataset(data)
+        random = np.random.default_rng(0)
+
+        def read_windows() -> int:
+            episodes = random.integers(len(dataset), size=512)
+            dataset.gather("pixels", episodes, random.integers(0, 10, size=512), 16)
+            return 512
+
+        slow = _gymnasium_renderer(world)
+        measured: dict[str, Callable[[], int]] = {
+            "render_frames_per_s_1_core": lambda: len(world.render(states)),
+            "render_frames_per_s_mujoco_defaults": lambda: slow(states[:20]),
+            "physics_steps_per_s": lambda: _physics(world, states),
+            "window_reads_per_s_16_frames": read_windows,
+            "train_frames_per_s": lambda: _train(stage),
+        }
+        rates |= _alternate(measured)
+    decisions = time_decisions(checkpoint.agent(), world, make_manifest(world, 1, 0))
+    ratios = {
+        "render over MuJoCo's defaults": rates["render_frames_per_s_1_core"]
+        / rates["render_frames_per_s_mujoco_defaults"],
+    }
+    result = {"rates": rates, "plan_ms": decisions, "ratios": ratios}
+    write_json(config.out, result | {"versions": versions(), "machine": machine()})
+    for name, value in rates.items():
+        say(f"{name:<42}{value:>12,.0f}")
+    say(f"{'plan_ms, one environment, one thread':<42}{decisions['median']:>12.1f}")
+
+
+def _alternate(measured: dict[str, Callable[[], int]]) -> dict[str, float]:
+    """Return the median rate of each function, over repeats in turn; each returns its count."""
+    rates: dict[str, list[float]] = {name: [] for name in measured}
+    for function in measured.values():
+        function()
+    for _ in range(REPEATS):
+        for name, function in measured.items():
+            began = time.perf_counter()
+            count = function()
+            rates[name].append(count / (time.perf_counter() - began))
+    return {name: float(np.median(values)) for name, values in rates.items()}
+
+
+def _collect(folder: Path, workers: int) -> float:
+    """Return frames per second over the whole command but for the start of the processes."""
+    arrivals = []
+    for frames in collect(folder / str(workers), make_recipe("reacher", 0), 2000, workers):
+        arrivals.append((time.perf_counter(), frames))
+    first, last = arrivals[0][0], arrivals[-1][0]
+    return sum(frames for _, frames in arrivals[1:]) / (last - first)
+
+
+def _physics(world: World, states: np.ndarray) -> int:
+    actions = np.zeros((len(states), 20, len(world.action_low)))
+    world.rollout(states, actions)
+    return len(states) * 20 * world.task.substeps
+
+
+def _gymnasium_renderer(world: World) -> Callable[[np.ndarray], int]:
+    """Draw the same camera with MuJoCo's own renderer and its default quality."""
+    model = mujoco.MjModel.from_xml_path(str(world.task.mjcf))
+    data, renderer = mujoco.MjData(model), mujoco.Renderer(model, 64, 64)
+
+    def draw(states: np.ndarray) -> int:
+        for state in states:
+            mujoco.mj_setState(model, data, state, mujoco.mjtState.mjSTATE_FULLPHYSICS.value)
+            mujoco.mj_forward(model, data)
+            renderer.update_scene(data, world.task.observation_camera)
+            renderer.render()
+        return len(states)
+
+    return draw
+
+
+def _stage(data: Path, networks: Networks) -> WorldModelStage:
+    networks.requires_grad_(requires_grad=True)
+    experience = load_experience(data, 0.02, 0, torch.device("cpu"))
+    return WorldModelStage(
+        experience, networks, LossConfig(), updates=1, batch=128, rollout=4, learning_rate=1e-3
+    )
+
+
+def _train(stage: WorldModelStage) -> int:
+    stage.modules().train()
+    for update in range(3):
+        weighted_sum(stage.terms(update), stage.weights).backward()
+    return 3 * 128 * 6
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(bench, BenchConfig))

@@ -1,0 +1,75 @@
+"""The checkpoints that are shipped: they load, they act alone, and they are as good as they say."""
+
+import json
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+
+import mujepa
+from mujepa.agent.checkpoint import load_checkpoint
+from mujepa.envs.registry import TASKS, find_task
+from mujepa.envs.world import World
+from mujepa.evaluation.loop import run_episodes
+from mujepa.evaluation.manifest import make_manifest
+from mujepa.evaluation.policies import AgentPolicy
+from mujepa.files import sha256
+
+PRETRAINED = Path(__file__).parents[1] / "pretrained"
+
+
+@pytest.fixture(params=sorted(TASKS))
+def folder(request):
+    return PRETRAINED / request.param
+
+
+def test_every_task_has_a_checkpoint_of_at_most_4_mb_a_file(folder):
+    files = [path for path in folder.iterdir() if path.is_file()]
+    assert {"model.safetensors", "config.json", "provenance.json", "result.json"} <= {
+        path.name for path in files
+    }
+    assert max(path.stat().st_size for path in files) <= 4 * 2**20
+
+
+def test_the_result_is_that_of_these_weights_and_these_episodes(folder):
+    result = json.loads((folder / "result.json").read_text())
+    assert result["weights"] == sha256(folder / "model.safetensors")
+    world = World(find_task(result["env"]))
+    assert result["manifest"] == make_manifest(world, result["episodes"], result["seed"]).digest
+
+
+def test_the_agent_holds_its_goals(folder):
+    checkpoint = load_checkpoint(folder, "cpu")
+    task = find_task(checkpoint.config.task)
+    size = checkpoint.config.observation_shape[0]
+    manifest = make_manifest(World(task, size), 24, seed=7)
+    outcome = run_episodes(task, size, AgentPolicy(checkpoint.agent()), manifest)
+    assert outcome.held.sum() >= 22
+
+
+def test_the_agent_acts_in_a_plain_gymnasium_loop(folder):
+    agent = mujepa.load(folder)
+    env = gymnasium.make("mujepa/Reacher-v0")
+    observation, info = env.reset(seed=3)
+    state = agent.reset(info["goal_pixels"])
+    over = False
+    while not over:
+        state, action = agent.act(state, observation["pixels"])
+        observation, _, _, over, info = env.step(action)
+    assert info["is_success"]
+    env.close()
+
+
+def test_golden_outputs_guard_old_checkpoints(folder):
+    """The first action on a fixed episode; a change here breaks everyone's checkpoints."""
+    golden = json.loads((folder / "golden.json").read_text())
+    checkpoint = load_checkpoint(folder, "cpu")
+    world = World(find_task(checkpoint.config.task), checkpoint.config.observation_shape[0])
+    episode = make_manifest(world, 1, seed=0).episodes[0]
+    agent = checkpoint.agent()
+    state = agent.reset(world.render(episode.goal[None])[0])
+    state, action = agent.act(state, world.render(episode.start[None])[0])
+    assert state.memory is not None
+    np.testing.assert_allclose(state.memory.embeddings[0, -1], golden["embedding"], atol=2e-2)
+    np.testing.assert_allclose(action, golden["action"], atol=5e-2)
