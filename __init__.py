@@ -14,6 +14,7 @@ from mujepa.errors import UserError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from mujepa.agent.device import DeviceName
     from mujepa.agent.mpc import Agent
 
 __version__ = "0.1.0"
@@ -22,7 +23,7 @@ __all__ = ["UserError", "load"]
 register()
 
 
-def load(path: str | Path, device: str = "auto") -> Agent:
+def load(path: str | Path, device: DeviceName = "auto") -> Agent:
     """Return the agent of a checkpoint, ready to act.
 
     Args:

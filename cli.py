@@ -77,7 +77,7 @@ def run(
     arguments: list[str] | None = None,
     name: str | None = None,
 ) -> int:
-    """Read a configuration from the command line, call the function, and turn errors into exit codes.
+    """Read a configuration from the command line, call the function, turn errors into exit codes.
 
     Returns:
         0 done, 2 bad input (one line on stderr says what and how to mend it), 130 interrupted.

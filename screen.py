@@ -8,11 +8,14 @@ from tqdm import tqdm
 
 
 def progress_bar(total: int, label: str, done: int = 0, unit: str = "update") -> tqdm:
-    """Return a progress bar on stderr, with rate and time left; in a log file it prints a line every ten seconds."""
+    """Return a progress bar on stderr, with rate and time left.
+
+    In a log file it prints a line every ten seconds.
+    """
     interval = 0.1 if sys.stderr.isatty() else 10.0
     return tqdm(
-        total=total, initial=done, desc=label, unit=unit, unit_scale=unit == "frame", mininterval=interval,
-        dynamic_ncols=True, smoothing=0.05, leave=True,
+        total=total, initial=done, desc=label, unit=unit, unit_scale=unit == "frame",
+        mininterval=interval, dynamic_ncols=True, smoothing=0.05, leave=True,
     )  # fmt: skip
 
 

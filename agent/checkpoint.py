@@ -1,7 +1,7 @@
 """A checkpoint is a folder that acts alone: weights, and everything needed to use them.
 
     model.safetensors   world model, critic and probe
-    config.json         sizes, task, action bounds, frame skip, planner, cost, and the checksum of the weights
+    config.json         sizes, task, action bounds, frame skip, planner, cost, the weights' checksum
     provenance.json     how it was made: command, versions, seed, data, minutes
 
 Nothing in it is unpickled, so that a checkpoint from a stranger can be loaded.
@@ -181,7 +181,8 @@ def load_checkpoint(path: str | Path, device: DeviceName = "auto") -> Checkpoint
     version, digest = raw.pop("schema_version", None), raw.pop("weights_sha256", None)
     if version != SCHEMA_VERSION:
         raise UserError(
-            f"{folder} has checkpoint schema {version!r}, this version reads {SCHEMA_VERSION}; {REMEDY}"
+            f"{folder} has checkpoint schema {version!r}, "
+            f"this version reads {SCHEMA_VERSION}; {REMEDY}"
         )
     weights = folder / "model.safetensors"
     if not weights.is_file() or sha256(weights) != digest:

@@ -1,7 +1,7 @@
 """Cost: what the agent wants, as a readable sum of small terms over an imagined trajectory.
 
-Intrinsic terms (`goal`, `effort`) are fixed functions; the `critic` term is trained. An expression such as
-`critic + 0.05*goal.last` names the terms and their weights.
+Intrinsic terms (`goal`, `effort`) are fixed functions; the `critic` term is trained. An expression
+such as `critic + 0.05*goal.last` names the terms and their weights.
 
 Letters: B environments, N candidates, H horizon, D embedding, A action.
 """
@@ -20,7 +20,7 @@ from mujepa.errors import UserError
 
 @dataclass(frozen=True)
 class Trajectory:
-    """Imagined futures: `embeddings` (B, N, H, D) and the `actions` (B, N, H, A) that lead there, in [-1, 1]."""
+    """Imagined futures: `embeddings` (B, N, H, D), led to by `actions` (B, N, H, A) in [-1, 1]."""
 
     embeddings: Tensor
     actions: Tensor
@@ -28,7 +28,7 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class Goal:
-    """What is wanted: the goal's `embedding` (B, D), and what the critic makes of it, `features` (B, 2F)."""
+    """What is wanted: the goal's `embedding` (B, D) and its `features` (B, 2F) from the critic."""
 
     embedding: Tensor
     features: Tensor
@@ -56,7 +56,7 @@ def effort(trajectory: Trajectory, goal: Goal) -> Tensor:
 
 
 def critic_distance(critic: Critic) -> CostTerm:
-    """Return the term that asks the critic for the time to the goal [model steps], by step -> (B, N, H)."""
+    """Return the term that asks the critic for the model steps to the goal, -> (B, N, H)."""
 
     def term(trajectory: Trajectory, goal: Goal) -> Tensor:
         return critic.distance(critic.features(trajectory.embeddings), goal.features[:, None, None])
@@ -68,8 +68,8 @@ class Cost:
     """A weighted sum of terms.
 
     Args:
-        expression: terms joined by `+`, each `[WEIGHT*]NAME[.mean|.last|.min]`; NAME is `goal`, `critic` or
-            `effort`, and without a suffix the mean over the horizon is taken.
+        expression: terms joined by `+`, each `[WEIGHT*]NAME[.mean|.last|.min]`; NAME is `goal`,
+            `critic` or `effort`, and without a suffix the mean over the horizon is taken.
         critic: the trained critic, for the term of that name.
 
     Raises:
@@ -88,8 +88,9 @@ class Cost:
             )
             if not match or match[2] not in known or (match[3] or "mean") not in AGGREGATES:
                 raise UserError(
-                    f"cost {expression!r}: cannot read {part.strip()!r}; write terms as WEIGHT*NAME.AGGREGATE with NAME "
-                    f"one of {', '.join(known)} and AGGREGATE one of {', '.join(AGGREGATES)}"
+                    f"cost {expression!r}: cannot read {part.strip()!r}; write terms as "
+                    f"WEIGHT*NAME.AGGREGATE with NAME one of {', '.join(known)} "
+                    f"and AGGREGATE one of {', '.join(AGGREGATES)}"
                 )
             weight = float(match[1]) if match[1] else 1.0
             self.terms[part.strip()] = (weight, known[match[2]], AGGREGATES[match[3] or "mean"])

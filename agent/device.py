@@ -24,6 +24,6 @@ def choose_device(name: DeviceName = "auto") -> torch.device:
     }
     if name == "auto":
         return torch.device(next(device for device, available in there.items() if available))
-    if not there[name]:
+    if not there.get(name, False):
         raise UserError(f"device {name!r} is not available here; use --device auto")
     return torch.device(name)

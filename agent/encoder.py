@@ -1,7 +1,8 @@
 """Perception: observations to embeddings.
 
-Every encoder ends in a batch normalisation without learned scale, so that embeddings have zero mean and unit
-variance over the data (a LayerNorm would fight the Gaussian that SIGReg asks for, arXiv 2511.08544).
+Every encoder ends in a batch normalisation without learned scale, so that embeddings have zero mean
+and unit variance over the data (a LayerNorm would fight the Gaussian that SIGReg asks for,
+arXiv 2511.08544).
 
 Letters: B batch, P image size, C patch channels, D embedding size.
 """
@@ -52,7 +53,7 @@ class Encoder(nn.Module):
 
 
 class ToFloatImage(nn.Module):
-    """uint8 (B, P, P, 3) -> float (B, 3, P, P) in [-0.5, 0.5], laid out channels-last for fast convolutions."""
+    """uint8 (B, P, P, 3) -> float (B, 3, P, P) in [-0.5, 0.5], laid out channels-last for speed."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Convert as late as possible, so that images travel as bytes."""
@@ -60,12 +61,16 @@ class ToFloatImage(nn.Module):
 
 
 class PatchCNN(nn.Sequential):
-    """8x8 patches, embedded without overlap, then one strided 3x3 convolution; 13k frames/s on two cores."""
+    """8x8 patches, embedded without overlap, then one strided 3x3 convolution.
+
+    It encodes 13k frames/s on two cores.
+    """
 
     def __init__(self, image_size: int, width: int) -> None:
         if image_size % 16 or image_size < 32:
             raise ValueError(
-                f"the CNN encoder needs an image size that is a multiple of 16 from 32 on, got {image_size}"
+                "the CNN encoder needs an image size that is a multiple of 16 from 32 on, "
+                f"got {image_size}"
             )
         super().__init__(
             ToFloatImage(),

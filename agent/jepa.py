@@ -1,4 +1,4 @@
-"""The joint-embedding predictive world model: encode what is seen, predict embeddings of what will be."""
+"""The joint-embedding predictive world model: encode what is seen, predict what will be."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ class JEPA(nn.Module):
         """
         if tuple(observations.shape[1:]) != self.observation_shape:
             raise ValueError(
-                f"observations of shape {tuple(observations.shape[1:])}, the model reads {self.observation_shape}"
+                f"observations of shape {tuple(observations.shape[1:])}, "
+                f"the model reads {self.observation_shape}"
             )
         return self.encoder(observations)
 
@@ -59,7 +60,7 @@ class JEPA(nn.Module):
         return self.encode(observations.flatten(0, 1)).unflatten(0, observations.shape[:2])
 
     def unroll(self, memory: Memory, actions: Tensor) -> Tensor:
-        """Predict open loop, feeding predictions back, actions (B, H, A) -> embeddings (B, H, D)."""
+        """Predict open loop, feeding predictions back, (B, H, A) -> embeddings (B, H, D)."""
         predictions = []
         for action in actions.unbind(dim=1):
             embedding = self.predictor(memory, action)
@@ -68,7 +69,7 @@ class JEPA(nn.Module):
         return torch.stack(predictions, dim=1)
 
     def rollout(self, memory: Memory, actions: Tensor) -> Tensor:
-        """Imagine candidates, actions (B, N, H, A) from a memory of B rows -> embeddings (B, N, H, D)."""
+        """Imagine candidates (B, N, H, A) from a memory of B rows -> embeddings (B, N, H, D)."""
         batch, candidates = actions.shape[:2]
         imagined = self.unroll(memory.repeat(candidates), actions.flatten(0, 1))
         return imagined.unflatten(0, (batch, candidates))

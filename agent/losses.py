@@ -1,7 +1,8 @@
-"""What the world model learns from: small named terms, each unweighted; `world_model_loss` sums them.
+"""What the world model learns from: small named terms, unweighted; `weighted_sum` sums them.
 
-Without a term against it, prediction in embedding space is solved by a constant. SIGReg, or variance and covariance,
-forbid that; inverse dynamics keeps what actions change; temporal similarity keeps the path smooth.
+Without a term against it, prediction in embedding space is solved by a constant. SIGReg, or
+variance and covariance, forbid that; inverse dynamics keeps what actions change; temporal
+similarity keeps the path smooth.
 
 Letters: B batch, T time, D embedding, A action, R predicted steps, K history.
 """
@@ -54,16 +55,16 @@ class LossConfig:
 
 
 def prediction_error(predicted: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error, (B, R, D) against (B, R, D); the target is not detached (arXiv 2603.19312)."""
+    """Mean squared error of (B, R, D); the target is not detached (arXiv 2603.19312)."""
     return (predicted - target).square().mean()
 
 
 def sigreg(embeddings: Tensor, directions: int, generator: torch.Generator) -> Tensor:
-    """Epps-Pulley statistic of random projections against N(0, 1) (SIGReg, LeJEPA, arXiv 2511.08544).
+    """Epps-Pulley statistic of random projections against N(0, 1) (SIGReg, arXiv 2511.08544).
 
     For unit directions u and the empirical characteristic function f of the projections,
-    N * integral over t in [-3, 3] of |f(t) - exp(-t^2 / 2)|^2 exp(-t^2 / 2) dt, averaged over directions; the
-    integrand is even, so that the trapezoid rule uses 17 knots of [0, 3].
+    N * integral over t in [-3, 3] of |f(t) - exp(-t^2 / 2)|^2 exp(-t^2 / 2) dt, averaged over
+    directions; the integrand is even, so that the trapezoid rule uses 17 knots of [0, 3].
 
     Args:
         embeddings: (N, D), N at least 128 for a useful statistic.
@@ -84,7 +85,7 @@ def sigreg(embeddings: Tensor, directions: int, generator: torch.Generator) -> T
 
 
 def variance_hinge(embeddings: Tensor) -> Tensor:
-    """Mean of max(0, 1 - standard deviation) over dimensions, (N, D) -> () (VICReg, arXiv 2105.04906)."""
+    """Mean of max(0, 1 - std) over dimensions, (N, D) -> () (VICReg, arXiv 2105.04906)."""
     return (1 - (embeddings.var(dim=0) + 1e-4).sqrt()).relu().mean()
 
 
@@ -101,7 +102,7 @@ def temporal_similarity(embeddings: Tensor) -> Tensor:
 
 
 class InverseDynamics(nn.Module):
-    """Reads the action a_t from the K embeddings up to t and the one after, (B, K + 1, D) -> (B, A)."""
+    """Reads action a_t from the K embeddings up to t and the one after, (B, K + 1, D) -> (B, A)."""
 
     def __init__(self, dim: int, history: int, action_size: int, width: int = 128) -> None:
         super().__init__()

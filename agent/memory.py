@@ -22,7 +22,7 @@ class Memory:
 
     @classmethod
     def at_rest(cls, embedding: Tensor, history: int, action_size: int) -> Memory:
-        """Return the memory of a world that has stood still at one embedding (B, D), without action."""
+        """Return the memory of a world that stood still at one embedding (B, D), without action."""
         batch = len(embedding)
         return cls(
             embedding[:, None].expand(-1, history, -1),

@@ -121,7 +121,8 @@ class Agent:
     ) -> tuple[AgentState, NDArray[np.float32]]:
         """Take one environment step.
 
-        The image is looked at, and the plan renewed, at every `frame_skip`-th step; in between the action is held.
+        The image is looked at, and the plan renewed, at every `frame_skip`-th step; in between the
+        action is held.
 
         Args:
             state: from `reset` or the previous `act`.
@@ -174,17 +175,19 @@ class Agent:
             len(wanted) + 1,
         ):
             raise UserError(
-                f"{what} of shape {images.shape}; the agent was trained on {wanted}, or a batch of them"
+                f"{what} of shape {images.shape}; "
+                f"the agent was trained on {wanted}, or a batch of them"
             )
         if len(wanted) == 3 and images.dtype != np.uint8:
             raise UserError(
-                f"{what} of type {images.dtype}; the agent was trained on uint8 images from 0 to 255"
+                f"{what} of type {images.dtype}; "
+                "the agent was trained on uint8 images from 0 to 255"
             )
         batched = images if images.ndim > len(wanted) else images[None]
         return torch.from_numpy(np.ascontiguousarray(batched)).to(self.device)
 
 
 def decision_generator(seed: int, step: int) -> torch.Generator:
-    """Return the source of randomness of one decision: the same for a seed and a step, whatever came before."""
+    """Return one decision's source of randomness, made of a seed and a step and nothing else."""
     words = np.random.SeedSequence([seed, step]).generate_state(2, np.uint64)
     return torch.Generator().manual_seed(int(words[0] >> np.uint64(1)))

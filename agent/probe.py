@@ -1,4 +1,7 @@
-"""A linear reading of physical quantities from embeddings: for people and for diagnostics, never for the loss."""
+"""A linear reading of physical quantities from embeddings.
+
+It is for people and for diagnostics, never for the loss.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ class LinearProbe(nn.Module):
 
     @torch.no_grad()
     def fit(self, embeddings: Tensor, quantities: Tensor) -> None:
-        """Fit to embeddings (N, D) and quantities (N, G), with a trace of ridge against collinear embeddings."""
+        """Fit to embeddings (N, D) and quantities (N, G).
+
+        A trace of ridge keeps collinear embeddings solvable.
+        """
         centre, target = embeddings.mean(dim=0), quantities.mean(dim=0)
         inputs = (embeddings - centre).double()
         gram = inputs.T @ inputs
@@ -35,7 +41,10 @@ class LinearProbe(nn.Module):
 
     @torch.no_grad()
     def r2(self, embeddings: Tensor, quantities: Tensor) -> float:
-        """Return the share of the quantities' variance that the probe explains; constant quantities do not count."""
+        """Return the share of the quantities' variance that the probe explains.
+
+        Quantities that are constant do not count.
+        """
         variance = quantities.var(dim=0, unbiased=False)
         moving = variance > 1e-8
         if not moving.any():

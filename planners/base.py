@@ -1,9 +1,11 @@
 """The search loop over action sequences, once for all planners.
 
-A planner sees nothing but a function from actions to costs. `Planner.plan` owns the bounds, the warm start,
-the chunking, the best sequence so far and the trace; an algorithm is `sample` and `update`.
+A planner sees nothing but a function from actions to costs. `Planner.plan` owns the bounds, the
+warm start, the chunking, the best sequence so far and the trace; an algorithm is `sample` and
+`update`.
 
-Letters: B environments, N candidates, H horizon in model steps, A action size, K elites, I iterations.
+Letters: B environments, N candidates, H horizon in model steps, A action size, K elites,
+I iterations.
 """
 
 from __future__ import annotations
@@ -117,11 +119,14 @@ class Planner(ABC):
     def sample(
         self, search: Search, bounds: Bounds, generators: Sequence[torch.Generator]
     ) -> Tensor:
-        """Draw candidates (B, N, H, A); row b uses `generators[b]` alone. They need not respect the bounds."""
+        """Draw candidates (B, N, H, A), of which row b uses `generators[b]` alone.
+
+        They need not respect the bounds.
+        """
 
     @abstractmethod
     def update(self, search: Search, bounds: Bounds, actions: Tensor, costs: Tensor) -> Search:
-        """Return the distribution after seeing the costs (B, N), NaN-free, of actions (B, N, H, A)."""
+        """Return the distribution after seeing costs (B, N), NaN-free, of actions (B, N, H, A)."""
 
     def start(self, batch: int, bounds: Bounds) -> Search:
         """Return the distribution of a search that knows nothing: centred in the bounds."""
@@ -130,7 +135,7 @@ class Planner(ABC):
         return Search(centre.expand(shape), (self.initial_std * half).expand(shape))
 
     def shift(self, search: Search, bounds: Bounds, steps: int = 1) -> Search:
-        """Return the warm start for `steps` model steps later: the rest of the plan, its last action held."""
+        """Return the warm start `steps` model steps on: the plan's rest, its last action held."""
         fresh = self.start(len(search.mean), bounds)
         steps = min(steps, self.horizon)
         tail = search.mean[:, -1:].expand(-1, steps, -1)
@@ -141,15 +146,15 @@ class Planner(ABC):
     ) -> Plan:
         """Search for the action sequence of lowest cost.
 
-        The mean of the distribution is itself a candidate in every iteration, so the result is never worse
-        than the warm start.
+        The mean of the distribution is itself a candidate in every iteration, so the result is
+        never worse than the warm start.
 
         Args:
             cost: the cost function, called with at most `chunk` sequences.
             search: where to start, from `start` or `shift`.
             bounds: the box of the actions.
-            generators: one source of randomness for each of the B environments, on the CPU, so that an
-                environment's plan depends neither on its neighbours nor on the device.
+            generators: one source of randomness for each of the B environments, on the CPU, so that
+                an environment's plan depends neither on its neighbours nor on the device.
 
         Raises:
             ValueError: shapes do not fit.
@@ -183,6 +188,7 @@ class Planner(ABC):
         costs = torch.cat([cost(part) for part in actions.split(candidates, dim=1)], dim=1)
         if costs.shape != actions.shape[:2]:
             raise ValueError(
-                f"the cost function returned {tuple(costs.shape)} for actions {tuple(actions.shape)}"
+                f"the cost function returned {tuple(costs.shape)} "
+                f"for actions {tuple(actions.shape)}"
             )
         return torch.nan_to_num(costs, nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)

@@ -1,4 +1,4 @@
-"""Cross-entropy method: refit a Gaussian to the best candidates, again and again (Rubinstein 1999)."""
+"""Cross-entropy method: refit a Gaussian to the best candidates, repeatedly (Rubinstein 1999)."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class CEM(Planner):
         return search.mean[:, None] + search.std[:, None] * noise
 
     def update(self, search: Search, bounds: Bounds, actions: Tensor, costs: Tensor) -> Search:
-        """Refit mean and standard deviation to the elites; a row without a finite cost stays as it is."""
+        """Refit the Gaussian to the elites; a row without a finite cost stays as it is."""
         elite_costs, index = costs.topk(min(self.elites, costs.shape[1]), dim=1, largest=False)
         elites = actions.gather(1, index[:, :, None, None].expand(-1, -1, *actions.shape[2:]))
         weights = elite_costs.isfinite().to(actions)[:, :, None, None]

@@ -1,4 +1,4 @@
-"""Noise that is correlated over time: neighbouring actions move together, as bodies with inertia need."""
+"""Noise correlated over time: neighbouring actions move together, as bodies with inertia need."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ def correlated_noise(
 ) -> Tensor:
     """Draw first-order autoregressive noise of unit variance.
 
-    n_0 = e_0, n_t = c n_{t-1} + sqrt(1 - c^2) e_t with e ~ N(0, 1), written as one triangular product.
+    n_0 = e_0, n_t = c n_{t-1} + sqrt(1 - c^2) e_t with e ~ N(0, 1), written as one triangular
+    product.
 
     Args:
         generators: one for each of the B rows; row b depends on `generators[b]` alone.

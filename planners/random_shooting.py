@@ -1,4 +1,4 @@
-"""Random shooting: draw once, keep the best. The floor that every other planner is measured against."""
+"""Random shooting: draw once, keep the best. The floor that other planners are measured against."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class RandomShooting(Planner):
         horizon: H, model steps to look ahead.
         samples: N, candidates per iteration.
         iterations: rounds; the best of all rounds is kept.
-        correlation: correlation of the underlying noise between neighbouring model steps, in [0, 1).
+        correlation: of the underlying noise between neighbouring model steps, in [0, 1).
         chunk: most sequences given to the cost function at once.
     """
 

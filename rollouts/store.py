@@ -1,14 +1,15 @@
 """Experience on disk: a folder of shards, each a folder of memory-mapped .npy columns.
 
-    data/reacher/meta.json                 what was collected, how, and the shards that are complete
-    data/reacher/shard-00000/pixels.npy    (F, P, P, 3) uint8, all frames of the shard, episode after episode
-                             action.npy    (F, A) float32, the action held after each frame; zero after the last
-                             state.npy     (F, S) float64, simulator states
-                             achieved.npy  (F, G) float64, achieved goals
-                             shard.json    lengths of the episodes, sizes and checksums of the columns
+    data/reacher/meta.json      what was collected, how, and the shards that are complete
+    data/reacher/shard-00000/
+        pixels.npy              (F, P, P, 3) uint8, all frames of the shard, episode after episode
+        action.npy              (F, A) float32, the action held after each frame; 0 after the last
+        state.npy               (F, S) float64, simulator states
+        achieved.npy            (F, G) float64, achieved goals
+        shard.json              lengths of the episodes, sizes and checksums of the columns
 
-A shard appears whole, by renaming its folder. meta.json names the shards with the checksum of their shard.json,
-so that every byte is covered by it.
+A shard appears whole, by renaming its folder. meta.json names the shards with the checksum of their
+shard.json, so that every byte is covered by it.
 """
 
 from __future__ import annotations
@@ -90,13 +91,14 @@ def read_meta(folder: Path) -> dict[str, Any]:
     meta = read_json(folder / "meta.json", REMEDY)
     if meta.get("schema_version") != SCHEMA_VERSION or not {"recipe", "shards"} <= meta.keys():
         raise UserError(
-            f"{folder} has dataset schema {meta.get('schema_version')!r}, this version reads {SCHEMA_VERSION}; {REMEDY}"
+            f"{folder} has dataset schema {meta.get('schema_version')!r}, "
+            f"this version reads {SCHEMA_VERSION}; {REMEDY}"
         )
     return meta
 
 
 def episodes_in_shard(folder: Path) -> int:
-    """Return the episodes of a shard, or 0 if it is missing or a column lacks the checksum written with it."""
+    """Return the episodes of a shard, or 0 if it is missing or a column fails its checksum."""
     try:
         return len(_check_shard(surviving_folder(folder)))
     except UserError:
