@@ -92,7 +92,7 @@ def evaluate(config: EvaluateConfig) -> None:
     began = time.monotonic()
     checkpoint = load_checkpoint(config.checkpoint, config.device)
     task = find_task(checkpoint.config.task)
-    image_size = checkpoint.config.observation_shape[0]
+    image_size = checkpoint.config.image_size
     world = World(task, image_size, threads=2)
     planner = _planner(config, checkpoint.config.planner)
     agent = checkpoint.agent(planner, config.cost)
@@ -151,12 +151,12 @@ def time_decisions(agent: Agent, world: World, manifest: Manifest) -> dict[str, 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     episode = manifest.episodes[0]
-    image = world.render(episode.start[None])[0]
-    state = agent.reset(world.render(episode.goal[None])[0], manifest.seeds[0])
+    start, goal = world.observe(np.stack([episode.start, episode.goal]), agent.observes)
+    state = agent.reset(goal, manifest.seeds[0])
     spent = []
     for _ in range(TIMED_DECISIONS):
         began = time.perf_counter()
-        state, _ = agent.act(state, image)
+        state, _ = agent.act(state, start)
         spent.append(1000 * (time.perf_counter() - began))
         state = replace(state, step=state.step + agent.frame_skip - 1)
     torch.set_num_threads(threads)

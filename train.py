@@ -144,7 +144,10 @@ def train(config: TrainConfig) -> None:
     )
     if config.threads:
         torch.set_num_threads(config.threads)
-    Training(config, load_experience(config.dataset, config.validation, config.seed, device)).run()
+    experience = load_experience(
+        config.dataset, config.validation, config.seed, device, config.jepa.encoder.observes
+    )
+    Training(config, experience).run()
 
 
 class Training:
@@ -155,7 +158,10 @@ class Training:
         self.config = config
         self.experience = experience
         self.agent_config = _agent_config(config, experience.world)
-        self.networks = Networks(self.agent_config).to(experience.device)
+        try:
+            self.networks = Networks(self.agent_config).to(experience.device)
+        except ValueError as error:
+            raise UserError(str(error)) from error
         self.resumed = config.resume and (config.out / "last").exists()
         self.progress = restore_networks(config.out, self.networks) if self.resumed else Progress()
         self.metrics = Metrics(
@@ -301,9 +307,10 @@ def schedule(update: int, fraction: float) -> float:
 
 
 def _agent_config(config: TrainConfig, world: World) -> AgentConfig:
+    resting = world.state(world.model.qpos0)[None]
     return AgentConfig(
         task=config.task,
-        observation_shape=(world.image_size, world.image_size, 3),
+        observation_shape=world.observe(resting, config.jepa.encoder.observes).shape[1:],
         action_low=tuple(world.action_low.tolist()),
         action_high=tuple(world.action_high.tolist()),
         goal_size=world.goal_size,

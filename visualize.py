@@ -60,7 +60,7 @@ def visualize(config: VisualizeConfig) -> None:
         UserError: bad input, no OpenGL library, or the video cannot be written.
     """
     checkpoint = load_checkpoint(config.checkpoint, config.device)
-    world = World(find_task(checkpoint.config.task), checkpoint.config.observation_shape[0])
+    world = World(find_task(checkpoint.config.task), checkpoint.config.image_size)
     manifest = make_manifest(world, config.episode + 1, config.seed)
     agent, probe = checkpoint.agent(cost=config.cost), checkpoint.networks.probe
     episode, seed = manifest.episodes[config.episode], manifest.seeds[config.episode]

@@ -67,6 +67,11 @@ class AgentConfig:
     cost: str = "critic"
     replan_every: int = 1
 
+    @property
+    def image_size(self) -> int:
+        """Width and height of the task's images; 64 where the encoder reads none."""
+        return self.observation_shape[0] if len(self.observation_shape) == 3 else 64
+
 
 class Networks(nn.Module):
     """All that is learned: `jepa`, `critic` and `probe`."""

@@ -16,6 +16,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+Observes = Literal["pixels", "observation"]
+"""Camera images, or joint positions and velocities: keys of the environments' observations."""
+
 
 @dataclass(frozen=True)
 class EncoderConfig:
@@ -32,6 +35,11 @@ class EncoderConfig:
     dim: int = 32
     width: int = 64
     depth: int = 2
+
+    @property
+    def observes(self) -> Observes:
+        """The part of an environment's observation that the encoder reads."""
+        return "observation" if self.kind == "mlp" else "pixels"
 
     def __post_init__(self) -> None:
         if self.dim < 1 or self.width < 8 or self.depth < 1:

@@ -39,6 +39,7 @@ class JEPA(nn.Module):
         self.dim = config.encoder.dim
         self.action_size = action_size
         self.observation_shape = observation_shape
+        self.observes = config.encoder.observes
         self.encoder = make_encoder(config.encoder, observation_shape)
         self.predictor = Predictor(config.predictor, self.dim, action_size)
 

@@ -10,7 +10,7 @@ Letters: B environments, K history, H horizon in model steps, D embedding, A act
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -84,6 +84,7 @@ class Agent:
             )
         self.configurator = configurator
         self.jepa = configurator.jepa
+        self.observes = self.jepa.observes
         self.planner = planner
         self.frame_skip = frame_skip
         self.replan_every = replan_every
@@ -93,11 +94,12 @@ class Agent:
         self._bounds = Bounds(-unit, unit)
 
     @torch.no_grad()
-    def reset(self, goal: NDArray[np.uint8], seed: int | Sequence[int] = 0) -> AgentState:
+    def reset(self, goal: NDArray[Any], seed: int | Sequence[int] = 0) -> AgentState:
         """Return the state in which the agent wants what the goal image shows.
 
         Args:
-            goal: an image (P, P, 3), or one for each of B environments (B, P, P, 3).
+            goal: an image (P, P, 3), or one for each of B environments (B, P, P, 3); a vector
+                (O,), or (B, O), if the encoder reads joint positions and velocities.
             seed: one for each environment; a single number counts upwards.
 
         Raises:
@@ -117,7 +119,7 @@ class Agent:
 
     @torch.no_grad()
     def act(
-        self, state: AgentState, observation: NDArray[np.uint8]
+        self, state: AgentState, observation: NDArray[Any]
     ) -> tuple[AgentState, NDArray[np.float32]]:
         """Take one environment step.
 
@@ -126,7 +128,7 @@ class Agent:
 
         Args:
             state: from `reset` or the previous `act`.
-            observation: image (P, P, 3), or (B, P, P, 3) if the goal was a batch.
+            observation: an image or a vector like the goal, or a batch if the goal was one.
 
         Returns:
             The next state, and the action (A,) or (B, A), within the environment's bounds.
@@ -168,7 +170,7 @@ class Agent:
             self.configurator.cost_fn(memory, state.goal), search, self._bounds, generators
         )
 
-    def _batch(self, images: NDArray[np.uint8], what: str) -> Tensor:
+    def _batch(self, images: NDArray[Any], what: str) -> Tensor:
         images, wanted = np.asarray(images), self.jepa.observation_shape
         if images.shape[-len(wanted) :] != wanted or images.ndim not in (
             len(wanted),
@@ -183,6 +185,8 @@ class Agent:
                 f"{what} of type {images.dtype}; "
                 "the agent was trained on uint8 images from 0 to 255"
             )
+        if len(wanted) == 1:
+            images = images.astype(np.float32)
         batched = images if images.ndim > len(wanted) else images[None]
         return torch.from_numpy(np.ascontiguousarray(batched)).to(self.device)
 

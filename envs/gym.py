@@ -3,7 +3,7 @@
 Observations are dictionaries: `pixels` (P, P, 3) uint8 from the observation camera, `observation`
 (joint positions and velocities), `achieved_goal` and `desired_goal` (G,). The reward is 0 where the
 goal is reached and -1 elsewhere; episodes end by truncation alone. `reset` puts the goal's image
-into `info["goal_pixels"]`.
+into `info["goal_pixels"]`, and what `observation` would be there into `info["goal_observation"]`.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class _GoalSpaces:
         self.task = find_task(task) if isinstance(task, str) else task
         self.world = World(self.task, image_size, threads)
         goal = gymnasium.spaces.Box(-np.inf, np.inf, (self.world.goal_size,), np.float64)
-        proprioception = self.world.model.nq + self.world.model.nv
+        resting = self.world.proprioception(self.world.state(self.world.model.qpos0))
         self._observation_space = gymnasium.spaces.Dict(
             pixels=gymnasium.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8),
-            observation=gymnasium.spaces.Box(-np.inf, np.inf, (proprioception,), np.float64),
+            observation=gymnasium.spaces.Box(-np.inf, np.inf, resting.shape, np.float64),
             achieved_goal=goal,
             desired_goal=goal,
         )
@@ -101,7 +101,9 @@ class GoalEnv(_GoalSpaces, gymnasium.Env):
         self._state, self._goal = episode.start.copy(), episode.goal.copy()
         self._desired = self.world.achieved(self._goal[None])[0]
         observation, info = self._observe()
-        return observation, info | {"goal_pixels": self.world.render(self._goal[None])[0]}
+        goal = self._goal[None]
+        pixels, resting = self.world.render(goal)[0], self.world.proprioception(goal)[0]
+        return observation, info | {"goal_pixels": pixels, "goal_observation": resting}
 
     def step(
         self, action: NDArray[np.float32]
@@ -219,7 +221,8 @@ class GoalVectorEnv(_GoalSpaces, VectorEnv):
         self._states, self._goals = self._states.copy(), self._goals.copy()
         goal_pixels = self._start(np.arange(self.num_envs), episodes)
         observation, info = self._observe()
-        return observation, info | {"goal_pixels": goal_pixels}
+        resting = self.world.proprioception(self._goals)
+        return observation, info | {"goal_pixels": goal_pixels, "goal_observation": resting}
 
     def step(
         self, actions: NDArray[np.float32]

@@ -40,7 +40,7 @@ class World:
     warm start is switched off, so that this is *all* of the state: stepping from a stored state
     continues bit for bit, and threads, batches and single steps agree.
 
-    Letters: B batch, T time, S state, A action, G goal, P image size.
+    Letters: B batch, T time, S state, O proprioception, A action, G goal, P image size.
 
     Args:
         task: the task.
@@ -63,6 +63,8 @@ class World:
         self.image_size = image_size
         self.state_size: int = mujoco.mj_stateSize(self.model, STATE)
         self.action_low, self.action_high = self.model.actuator_ctrlrange.T.copy()
+        hinge = self.model.jnt_type == mujoco.mjtJoint.mjJNT_HINGE
+        self._free_hinges = self.model.jnt_qposadr[hinge & ~self.model.jnt_limited.astype(bool)]
         self._data = mujoco.MjData(self.model)
         self._rollout = Rollout(nthread=threads)
         self._thread_data = [mujoco.MjData(self.model) for _ in range(max(threads, 1))]
@@ -165,14 +167,27 @@ class World:
         Hinges without limits turn freely.
         """
         difference = one[..., 1 : 1 + self.model.nq] - other[..., 1 : 1 + self.model.nq]
-        hinge = self.model.jnt_type == mujoco.mjtJoint.mjJNT_HINGE
-        for address in self.model.jnt_qposadr[hinge & ~self.model.jnt_limited.astype(bool)]:
-            difference[..., address] = (difference[..., address] + np.pi) % (2 * np.pi) - np.pi
+        turns = difference[..., self._free_hinges]
+        difference[..., self._free_hinges] = (turns + np.pi) % (2 * np.pi) - np.pi
         return np.linalg.norm(difference, axis=-1)
 
     def proprioception(self, states: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return joint positions and velocities, (B, S) -> (B, nq + nv)."""
-        return states[:, 1 : 1 + self.model.nq + self.model.nv].copy()
+        """Return joint positions and velocities as numbers, (..., S) -> (..., O).
+
+        Hinges that turn freely are given as cosine and sine, so that a full turn changes nothing.
+        """
+        positions, velocities = np.split(
+            states[..., 1 : 1 + self.model.nq + self.model.nv], [self.model.nq], axis=-1
+        )
+        free = positions[..., self._free_hinges]
+        bounded = np.delete(positions, self._free_hinges, axis=-1)
+        return np.concatenate([np.cos(free), np.sin(free), bounded, velocities], axis=-1)
+
+    def observe(self, states: NDArray[np.float64], part: str) -> NDArray[Any]:
+        """Return what an encoder reads of states (B, S): `pixels` or `observation` (float32)."""
+        if part == "pixels":
+            return self.render(states)
+        return self.proprioception(states).astype(np.float32)
 
     def render(self, states: NDArray[np.float64]) -> NDArray[np.uint8]:
         """Return what the observation camera sees in each state, (B, S) -> (B, P, P, 3) uint8."""

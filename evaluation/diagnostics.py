@@ -31,13 +31,13 @@ class ValidationSet:
     """Held-out episodes of equal length, small enough to stay in memory.
 
     Attributes:
-        pixels: (B, T, P, P, 3) uint8.
+        observations: what the encoder reads, (B, T, ...).
         actions: (B, T - 1, A), in [-1, 1].
         states: (B, T, S) simulator states.
         achieved: (B, T, G) achieved goals.
     """
 
-    pixels: Tensor
+    observations: Tensor
     actions: Tensor
     states: NDArray[np.float64]
     achieved: NDArray[np.float64]
@@ -118,7 +118,7 @@ def candidate_ranking(
         0, 0.3, (batch, candidates, horizon, size)
     )
     actions = np.clip(held, -1, 1).astype(np.float32)
-    goal = configurator.goal(validation.pixels[goals, -1])
+    goal = configurator.goal(validation.observations[goals, -1])
     cost = (
         configurator.cost_fn(memory, goal)(torch.from_numpy(actions).to(embeddings.device))
         .cpu()

@@ -41,21 +41,21 @@ class Policy(Protocol, Generic[State]):
 
 @dataclass(frozen=True)
 class AgentPolicy:
-    """The agent, which sees images only."""
+    """The agent, which sees what its encoder reads: images, as a rule."""
 
     agent: Agent
 
     def reset(
         self, observation: Observation, info: dict[str, Any], seeds: Sequence[int]
     ) -> AgentState:
-        """Want what the goal images show."""
-        return self.agent.reset(info["goal_pixels"], list(seeds))
+        """Want what the goals show."""
+        return self.agent.reset(info[f"goal_{self.agent.observes}"], list(seeds))
 
     def act(
         self, state: AgentState, observation: Observation
     ) -> tuple[AgentState, NDArray[np.float32]]:
-        """Plan on the images."""
-        return self.agent.act(state, observation["pixels"])
+        """Plan on what is seen."""
+        return self.agent.act(state, observation[self.agent.observes])
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,8 @@ def record_episode(
     """
     wanted = world.achieved(episode.goal[None])[0]
     goal = world.render(episode.goal[None])[0]
-    state, simulation = agent.reset(goal, seed), episode.start[None]
+    state = agent.reset(world.observe(episode.goal[None], agent.observes)[0], seed)
+    simulation = episode.start[None]
     images, distance, paths, costs = [], [], [], []
     path = np.empty(0)
     for step in range(world.task.budget_steps + 1):
@@ -66,7 +67,7 @@ def record_episode(
         distance.append(world.task.distance(world.achieved(simulation)[0], wanted))
         if step == world.task.budget_steps:
             break
-        state, action = agent.act(state, images[-1])
+        state, action = agent.act(state, world.observe(simulation, agent.observes)[0])
         assert state.plan is not None
         assert state.memory is not None
         if step % agent.frame_skip == 0:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from mujepa.agent.encoder import Observes
     from mujepa.agent.jepa import JEPA
 
 STREAM = 2
@@ -40,10 +41,23 @@ class Experience:
     world: World
     seed: int
     device: torch.device
+    observes: Observes = "pixels"
 
     def random(self, stage: int, update: int) -> np.random.Generator:
         """Return the random stream of one update."""
         return np.random.default_rng([self.seed, STREAM, stage, update])
+
+    def observe(
+        self, episodes: NDArray[np.int64], offsets: NDArray[np.int64], length: int
+    ) -> Tensor:
+        """Return what the encoder reads in windows of episodes, (B, T, ...)."""
+        windows = _observe(self.dataset, self.world, self.observes, episodes, offsets, length)
+        return windows.to(self.device)
+
+    def observe_episode(self, episode: int) -> Tensor:
+        """Return what the encoder reads in a whole episode, (frames, ...)."""
+        first, length = np.zeros(1, np.int64), int(self.dataset.lengths[episode])
+        return self.observe(np.array([episode]), first, length)[0]
 
     def unit_actions(self, actions: NDArray[np.float32]) -> Tensor:
         """Return actions in units of the bounds, [-1, 1]."""
@@ -51,7 +65,11 @@ class Experience:
 
 
 def load_experience(
-    folder: Path, validation_share: float, seed: int, device: torch.device
+    folder: Path,
+    validation_share: float,
+    seed: int,
+    device: torch.device,
+    observes: Observes = "pixels",
 ) -> Experience:
     """Open a dataset, verify it, and hold out some of its episodes.
 
@@ -64,16 +82,32 @@ def load_experience(
     episodes = split.validation[:VALIDATION_EPISODES]
     length = int(dataset.lengths[episodes].min())
 
+    first = np.zeros_like(episodes)
+
     def column(name: str) -> NDArray[Any]:
-        return dataset.gather(name, episodes, np.zeros_like(episodes), length)
+        return dataset.gather(name, episodes, first, length)
 
     validation = ValidationSet(
-        torch.from_numpy(column("pixels")).to(device),
+        _observe(dataset, world, observes, episodes, first, length).to(device),
         torch.from_numpy(world.to_unit(column("action")[:, :-1])).to(device),
         column("state"),
         column("achieved"),
     )
-    return Experience(dataset, split, validation, world, seed, device)
+    return Experience(dataset, split, validation, world, seed, device, observes)
+
+
+def _observe(
+    dataset: Dataset,
+    world: World,
+    observes: Observes,
+    episodes: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    length: int,
+) -> Tensor:
+    if observes == "pixels":
+        return torch.from_numpy(dataset.gather("pixels", episodes, offsets, length))
+    states = dataset.gather("state", episodes, offsets, length)
+    return torch.from_numpy(world.proprioception(states).astype(np.float32))
 
 
 @torch.no_grad()
@@ -88,8 +122,8 @@ def encode_episodes(
     embeddings, achieved = [], []
     group = max(1, ENCODE_FRAMES // int(data.dataset.lengths.max()))
     for part in np.array_split(episodes, -(-len(episodes) // group)):
-        pixels = np.concatenate([data.dataset.episode("pixels", int(episode)) for episode in part])
-        embeddings.append(jepa.encode(torch.from_numpy(pixels).to(data.device)))
+        seen = [data.observe_episode(int(episode)) for episode in part]
+        embeddings.append(jepa.encode(torch.cat(seen)))
         achieved += [data.dataset.episode("achieved", int(episode)) for episode in part]
     goals = torch.from_numpy(np.concatenate(achieved).astype(np.float32)).to(data.device)
     return torch.cat(embeddings), goals

@@ -111,17 +111,17 @@ class WorldModelStage:
         random = data.random(0, update)
         length = jepa.history + self.rollout
         where = sample_windows(data.dataset, data.split.train, self.batch, length, random)
-        pixels = torch.from_numpy(data.dataset.gather("pixels", *where, length)).to(data.device)
+        observations = data.observe(*where, length)
         actions = data.unit_actions(data.dataset.gather("action", *where, length)[:, :-1])
         generator = torch.Generator().manual_seed(int(random.integers(2**62)))
-        return world_model_terms(self.loss, jepa, self._inverse, pixels, actions, generator)
+        return world_model_terms(self.loss, jepa, self._inverse, observations, actions, generator)
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Return diagnostics of representation and dynamics."""
         data = self.experience
         self._recalibrate(episodes=128)
-        embeddings = self.networks.jepa.encode_windows(data.validation.pixels)
+        embeddings = self.networks.jepa.encode_windows(data.validation.observations)
         horizon = min(8, embeddings.shape[1] - self.networks.jepa.history)
         error, frozen = open_loop_error(
             self.networks.jepa, embeddings, data.validation.actions, horizon
@@ -232,7 +232,7 @@ class CriticStage:
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Return how well the planner's cost ranks states and candidates."""
-        embeddings = self.networks.jepa.encode_windows(self.experience.validation.pixels)
+        embeddings = self.networks.jepa.encode_windows(self.experience.validation.observations)
         ranking = _ranking(self.experience, self.networks, self.cost, embeddings)
         return ranking | {"score": ranking["candidate_ranking"]}
 

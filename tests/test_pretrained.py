@@ -42,7 +42,7 @@ def test_the_result_is_that_of_these_weights_and_these_episodes(folder):
 def test_the_agent_holds_its_goals(folder):
     checkpoint = load_checkpoint(folder, "cpu")
     task = find_task(checkpoint.config.task)
-    size = checkpoint.config.observation_shape[0]
+    size = checkpoint.config.image_size
     manifest = make_manifest(World(task, size), 24, seed=7)
     outcome = run_episodes(task, size, AgentPolicy(checkpoint.agent()), manifest)
     assert outcome.held.sum() >= 22
@@ -65,7 +65,7 @@ def test_golden_outputs_guard_old_checkpoints(folder):
     """The first action on a fixed episode; a change here breaks everyone's checkpoints."""
     golden = json.loads((folder / "golden.json").read_text())
     checkpoint = load_checkpoint(folder, "cpu")
-    world = World(find_task(checkpoint.config.task), checkpoint.config.observation_shape[0])
+    world = World(find_task(checkpoint.config.task), checkpoint.config.image_size)
     episode = make_manifest(world, 1, seed=0).episodes[0]
     agent = checkpoint.agent()
     state = agent.reset(world.render(episode.goal[None])[0])
