@@ -65,26 +65,15 @@ def collect(folder: Path, recipe: Recipe, episodes: int, workers: int) -> Iterat
         UserError: the folder holds another recipe, a worker died, or nothing can be written or
             rendered.
     """
-    if (folder / "meta.json").exists():
-        old = read_meta(folder)["recipe"]
-        different = {
-            key for key, value in asdict(recipe).items() if _plain(old.get(key)) != _plain(value)
-        }
-        if different:
-            key = min(different)
-            raise UserError(
-                f"{folder} was collected with {key}={old.get(key)!r}, not {asdict(recipe)[key]!r}; "
-                "choose another folder with --out"
-            )
+    there = _complete_shards(folder, recipe)
     sizes = shard_sizes(episodes)
     names = [f"shard-{index:05d}" for index in range(len(sizes))]
-    there = {path.name: episodes_in_shard(path) for path in folder.glob("shard-?????")}
     missing = [index for index, name in enumerate(names) if there.get(name, 0) < sizes[index]]
-    good = {name for name, count in there.items() if count} - {names[index] for index in missing}
+    good = there.keys() - {names[index] for index in missing}
     for leftover in folder.glob(".shard-*.tmp"):
         shutil.rmtree(leftover, ignore_errors=True)
+    write_meta(folder, recipe, sorted(good))  # the recipe first: whoever goes on has to keep to it
     if not missing:
-        write_meta(folder, recipe, sorted(good))
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(
@@ -112,6 +101,27 @@ def collect(folder: Path, recipe: Recipe, episodes: int, workers: int) -> Iterat
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _complete_shards(folder: Path, recipe: Recipe) -> dict[str, int]:
+    """Return the episodes of the shards that are there, by name; those of unknown origin are not.
+
+    Raises:
+        UserError: they were collected with another recipe.
+    """
+    if not (folder / "meta.json").exists():
+        return {}
+    old, shards = read_meta(folder)
+    there, wanted = asdict(old), asdict(recipe)
+    for key, value in sorted(wanted.items()):
+        if _plain(there[key]) != _plain(value):
+            raise UserError(
+                f"{folder} was collected with {key}={there[key]!r}, not {value!r}; "
+                "choose another folder with --out"
+            )
+    paths = folder.glob("shard-?????")
+    counts = {path.name: episodes_in_shard(path, shards.get(path.name)) for path in paths}
+    return {name: count for name, count in counts.items() if count}
 
 
 def shard_sizes(episodes: int) -> list[int]:

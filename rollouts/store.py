@@ -82,25 +82,36 @@ def write_meta(folder: Path, recipe: Recipe, shards: list[str]) -> None:
     )
 
 
-def read_meta(folder: Path) -> dict[str, Any]:
-    """Return meta.json.
+def read_meta(folder: Path) -> tuple[Recipe, dict[str, str]]:
+    """Return what meta.json holds: the recipe, and the checksum of each shard by its name.
 
     Raises:
         UserError: it is missing, damaged or of another version.
     """
-    meta = read_json(folder / "meta.json", REMEDY)
-    if meta.get("schema_version") != SCHEMA_VERSION or not {"recipe", "shards"} <= meta.keys():
+    path = folder / "meta.json"
+    remedy = f"delete {folder} and {REMEDY}" if path.exists() else REMEDY
+    meta = read_json(path, remedy)
+    if meta.get("schema_version") != SCHEMA_VERSION:
         raise UserError(
             f"{folder} has dataset schema {meta.get('schema_version')!r}, "
-            f"this version reads {SCHEMA_VERSION}; {REMEDY}"
+            f"this version reads {SCHEMA_VERSION}; {remedy}"
         )
-    return meta
-
-
-def episodes_in_shard(folder: Path) -> int:
-    """Return the episodes of a shard, or 0 if it is missing or a column fails its checksum."""
     try:
-        return len(_check_shard(surviving_folder(folder)))
+        shards = {entry["name"]: entry["sha256"] for entry in meta["shards"]}
+        return Recipe(**meta["recipe"]), shards
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}); {remedy}") from error
+
+
+def episodes_in_shard(folder: Path, expected: str | None = None) -> int:
+    """Return the episodes of a shard, or 0 if it is missing or damaged.
+
+    Args:
+        folder: the shard.
+        expected: checksum of its shard.json, if it is known.
+    """
+    try:
+        return len(_check_shard(surviving_folder(folder), expected))
     except UserError:
         return 0
 
@@ -108,16 +119,16 @@ def episodes_in_shard(folder: Path) -> int:
 def _check_shard(folder: Path, expected: str | None = None) -> list[int]:
     info = read_json(folder / "shard.json", REMEDY)
     damaged = expected is not None and sha256(folder / "shard.json") != expected
-    for name, file in info.get("files", {}).items():
-        path = folder / f"{name}.npy"
-        damaged |= (
-            not path.is_file()
-            or path.stat().st_size != file["bytes"]
-            or sha256(path) != file["sha256"]
-        )
-    if damaged or set(info.get("files", {})) != set(COLUMNS):
+    damaged |= info.keys() != {"lengths", "files"} or set(info["files"]) != set(COLUMNS)
+    if damaged or not all(_intact(folder, name, file) for name, file in info["files"].items()):
         raise UserError(f"{folder} is damaged (checksum); {REMEDY}")
     return info["lengths"]
+
+
+def _intact(folder: Path, column: str, file: dict[str, Any]) -> bool:
+    path = folder / f"{column}.npy"
+    there = path.is_file() and path.stat().st_size == file["bytes"]
+    return there and sha256(path) == file["sha256"]
 
 
 class Dataset:
@@ -132,21 +143,20 @@ class Dataset:
     """
 
     def __init__(self, folder: Path, *, verify: bool = True) -> None:
-        meta = read_meta(folder)
+        self.recipe, entries = read_meta(folder)
         self.folder = folder
-        self.recipe = Recipe(**meta["recipe"])
         self.digest = sha256(folder / "meta.json")
         self._columns: dict[str, list[NDArray[Any]]] = {name: [] for name in COLUMNS}
         starts, lengths, shards = [], [], []
-        for number, entry in enumerate(meta["shards"]):
-            shard = surviving_folder(folder / entry["name"])
+        for number, (name, expected) in enumerate(entries.items()):
+            shard = surviving_folder(folder / name)
             shard_lengths = (
-                _check_shard(shard, entry["sha256"])
+                _check_shard(shard, expected)
                 if verify
                 else read_json(shard / "shard.json", REMEDY)["lengths"]
             )
-            for name in COLUMNS:
-                self._columns[name].append(np.load(shard / f"{name}.npy", mmap_mode="r"))
+            for column, parts in self._columns.items():
+                parts.append(np.load(shard / f"{column}.npy", mmap_mode="r"))
             starts += list(np.cumsum([0, *shard_lengths[:-1]]))
             lengths += shard_lengths
             shards += [number] * len(shard_lengths)
