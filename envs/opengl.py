@@ -9,6 +9,7 @@ created.
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
 import sys
@@ -62,6 +63,7 @@ def gl_context() -> Any:  # noqa: ANN401 - MuJoCo's context classes share no bas
                 f"{library}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
             )
         else:
+            atexit.register(context.free)  # later the modules that it needs may be gone
             return context
     raise UserError(
         f"no OpenGL library for off-screen rendering ({'; '.join(failures)}); "
