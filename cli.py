@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Callable
 from typing import TypeVar
@@ -61,6 +62,9 @@ def main(arguments: list[str] | None = None) -> int:
         near = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"commands: {', '.join(COMMANDS)}"
         return _complain(f"unknown command {arguments[0]!r}; {hint}")
+    # Let torch's threads sleep soon when they wait: as fast alone (102 against 109 ms per update on
+    # two cores), 4 times as fast beside another busy process (229 against 900 ms).
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     module_name, config_name, _ = COMMANDS[arguments[0]]
     module = importlib.import_module(f"mujepa.{module_name}")
     return run(

@@ -190,6 +190,10 @@ def _result(
         "planner": asdict(planner) | {"kind": kind, "replan_every": agent.replan_every},
         "cost": agent.configurator.cost.expression,
         "baselines": baselines,
+        "by_episode": {
+            "held": outcomes["agent"].held.tolist(),
+            "final_distance": outcomes["agent"].distance[:, -1].round(5).tolist(),
+        },
         "command": command(),
         "versions": versions(),
         "machine": machine(),

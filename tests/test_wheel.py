@@ -1,5 +1,6 @@
 """The wheel works where the checkout is not: installed in a fresh venv, used from elsewhere."""
 
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -15,7 +16,12 @@ ROOT = Path(__file__).parents[1]
 def python(tmp_path_factory):
     """A fresh venv with the built wheel; the dependencies are borrowed from the running one."""
     folder = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT]
+    source = folder / "source"  # a copy, so that the build leaves nothing in the checkout
+    others = shutil.ignore_patterns(
+        ".*", "build", "dist", "data", "runs", "*.egg-info", "__pycache__"
+    )
+    shutil.copytree(ROOT, source, ignore=others)
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, source]
     subprocess.run(build, check=True, capture_output=True)
     venv.create(folder / "venv", with_pip=True)
     python = folder / "venv" / "bin" / "python"
