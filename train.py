@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import sys
-import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -32,13 +30,12 @@ from mujepa.learning.progress import (
     restore_optimizer,
     save_progress,
 )
+from mujepa.learning.schedule import Clock, schedule
 from mujepa.learning.stages import CriticStage, Stage, WorldModelStage
 from mujepa.planners import PlannerConfig
 from mujepa.provenance import command, machine, versions
 from mujepa.screen import progress_bar, say
 
-WARM_UP = 100
-"""Updates in which the learning rate rises."""
 STAGE_SHARE = (0.8, 0.2)
 """Shares of --minutes that the world model and the critic may use."""
 
@@ -184,7 +181,10 @@ class Training:
         try:
             with Interruption() as interruption:
                 for index in range(self.progress.stage, len(self.stages)):
-                    self.learn(index, self.stages[index], interruption)
+                    if not self.progress.finished:
+                        self.learn(index, self.stages[index], interruption)
+                    if index + 1 < len(self.stages):
+                        self.progress = Progress(stage=index + 1, seconds=self.progress.seconds)
         finally:
             self.metrics.close()
         minutes, out = self.progress.seconds / 60, self.config.out
@@ -199,6 +199,7 @@ class Training:
         if self.resumed and self.progress.stage == index and self.progress.update:
             restore_optimizer(self.config.out, modules, optimizer)
         clock = Clock(self.progress, self.config.minutes, STAGE_SHARE[index])
+        terms: dict[str, torch.Tensor] = {}
         with progress_bar(stage.updates, stage.name, self.progress.update) as bar:
             while self.progress.update < stage.updates and clock.fraction() < 1:
                 update = self.progress.update
@@ -214,7 +215,8 @@ class Training:
                 optimizer.step()
                 self.progress = clock.advance(self.progress)
                 bar.update()
-                due = self.progress.update % self.config.checkpoint_every == 0
+                done = self.progress.update
+                due = done % self.config.checkpoint_every == 0 and done < stage.updates
                 if due or interruption.wanted:
                     self._checkpoint(index, stage, optimizer, terms, judge=due)
                 if interruption.wanted:
@@ -222,9 +224,8 @@ class Training:
                     raise KeyboardInterrupt
         modules.eval()
         stage.finish()
-        self._checkpoint(index, stage, optimizer, {}, judge=True)
-        if index + 1 < len(self.stages):
-            self.progress = Progress(stage=index + 1, seconds=self.progress.seconds)
+        self.progress = replace(self.progress, finished=True)
+        self._checkpoint(index, stage, optimizer, terms, judge=True)
 
     def _checkpoint(
         self,
@@ -279,31 +280,6 @@ class Training:
                     f"{update}; the last good checkpoint is kept in {self.config.out}; try a "
                     "lower learning rate"
                 )
-
-
-class Clock:
-    """Time spent in a stage, and how much of its share of --minutes that is."""
-
-    def __init__(self, progress: Progress, minutes: float | None, share: float) -> None:
-        self._before = progress.seconds - progress.stage_seconds
-        self._origin = time.monotonic() - progress.stage_seconds
-        self._limit = 60 * minutes * share if minutes else math.inf
-
-    def fraction(self) -> float:
-        """Return the fraction of the stage's time that is gone; 0 without a limit."""
-        return (time.monotonic() - self._origin) / self._limit
-
-    def advance(self, progress: Progress) -> Progress:
-        """Return the progress one update later."""
-        spent = time.monotonic() - self._origin
-        return replace(
-            progress, update=progress.update + 1, stage_seconds=spent, seconds=self._before + spent
-        )
-
-
-def schedule(update: int, fraction: float) -> float:
-    """Return the share of the learning rate: linear warm-up, then a cosine down to a hundredth."""
-    return min(1.0, (update + 1) / WARM_UP) * (0.01 + 0.99 * (1 + math.cos(math.pi * fraction)) / 2)
 
 
 def _agent_config(config: TrainConfig, world: World) -> AgentConfig:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ ASSETS = Path(__file__).parent / "assets"
 
 
 @dataclass(frozen=True)
-class Task:
+class Task(ABC):
     """A goal-conditioned world. Subclasses say how starts and goals are drawn.
 
     Attributes:
@@ -46,15 +47,15 @@ class Task:
     observation_camera: str = "observation"
     pretty_camera: str = "pretty"
 
+    @abstractmethod
     def sample_start(
         self, model: mujoco.MjModel, rng: np.random.Generator
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Draw the joint positions (nq,) and velocities (nv,) in which an episode starts."""
-        raise NotImplementedError(f"{type(self).__name__} does not say how episodes start")
 
+    @abstractmethod
     def sample_goal(self, model: mujoco.MjModel, rng: np.random.Generator) -> NDArray[np.float64]:
         """Draw the joint positions (nq,) of a goal; its velocities are zero."""
-        raise NotImplementedError(f"{type(self).__name__} does not say how goals are drawn")
 
     def distance(
         self, achieved: NDArray[np.float64], desired: NDArray[np.float64]

@@ -40,6 +40,7 @@ class Progress:
         stage_seconds: seconds spent in it.
         seconds: seconds spent in all.
         best: highest score in this stage so far.
+        finished: whether the stage is over, be it by its updates or by its time.
     """
 
     stage: int = 0
@@ -47,6 +48,7 @@ class Progress:
     stage_seconds: float = 0.0
     seconds: float = 0.0
     best: float | None = None
+    finished: bool = False
 
 
 def check_settings(folder: Path, settings: dict[str, Any], *, resume: bool) -> None:

@@ -1,0 +1,39 @@
+"""Time in training: the learning rate over it, and a limit to it."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mujepa.learning.progress import Progress
+
+WARM_UP = 100
+"""Updates in which the learning rate rises."""
+
+
+class Clock:
+    """Time spent in a stage, and how much of its share of --minutes that is."""
+
+    def __init__(self, progress: Progress, minutes: float | None, share: float) -> None:
+        self._before = progress.seconds - progress.stage_seconds
+        self._origin = time.monotonic() - progress.stage_seconds
+        self._limit = 60 * minutes * share if minutes else math.inf
+
+    def fraction(self) -> float:
+        """Return the fraction of the stage's time that is gone; 0 without a limit."""
+        return (time.monotonic() - self._origin) / self._limit
+
+    def advance(self, progress: Progress) -> Progress:
+        """Return the progress one update later."""
+        spent = time.monotonic() - self._origin
+        return replace(
+            progress, update=progress.update + 1, stage_seconds=spent, seconds=self._before + spent
+        )
+
+
+def schedule(update: int, fraction: float) -> float:
+    """Return the share of the learning rate: linear warm-up, then a cosine down to a hundredth."""
+    return min(1.0, (update + 1) / WARM_UP) * (0.01 + 0.99 * (1 + math.cos(math.pi * fraction)) / 2)
