@@ -31,7 +31,7 @@ bench: $(VENV)/.opengl  ## speed of every stage on this machine, as JSON
 pretrained: $(VENV)/.opengl  ## the checkpoint in pretrained/, from nothing
 	$(BIN)/mujepa train reacher --out runs/pretrained-reacher --seed $(PRETRAINED_SEED) --resume
 	rm -rf pretrained/reacher && cp -r runs/pretrained-reacher/best pretrained/reacher
-	$(BIN)/mujepa evaluate pretrained/reacher --episodes 500 --out runs/pretrained-reacher/evaluation
+	$(BIN)/mujepa evaluate pretrained/reacher --episodes 500 --oracle-episodes 200 --out runs/pretrained-reacher/evaluation
 	cp runs/pretrained-reacher/evaluation/result.json pretrained/reacher/
 
 clean:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import sys
 from collections.abc import Callable
@@ -89,7 +90,14 @@ def run(
     import tyro
 
     try:
-        function(tyro.cli(config, args=arguments, prog=name, description=config.__doc__))
+        function(
+            tyro.cli(
+                config,
+                args=arguments,
+                prog=name,
+                description=inspect.cleandoc(config.__doc__ or ""),
+            )
+        )
     except UserError as error:
         return _complain(str(error))
     except OSError as error:
