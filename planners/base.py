@@ -159,11 +159,12 @@ class Planner(ABC):
         Raises:
             ValueError: shapes do not fit.
         """
-        batch, horizon, size = search.mean.shape
-        if horizon != self.horizon or size != len(bounds.low) or batch != len(generators):
+        batch = len(generators)
+        shape = (batch, self.horizon, len(bounds.low))
+        if search.mean.shape != shape or search.std.shape != shape:
             raise ValueError(
-                f"search of shape {tuple(search.mean.shape)} does not fit horizon {self.horizon}, "
-                f"{len(bounds.low)} actions and {len(generators)} generators"
+                f"search of shapes {tuple(search.mean.shape)} and {tuple(search.std.shape)} does "
+                f"not fit {batch} generators, horizon {self.horizon} and {len(bounds.low)} actions"
             )
         best, best_cost = bounds.clip(search.mean), search.mean.new_full((batch,), torch.inf)
         lowest, median = [], []
@@ -185,10 +186,14 @@ class Planner(ABC):
 
     def _evaluate(self, cost: CostFn, actions: Tensor) -> Tensor:
         candidates = max(1, self.chunk // len(actions))
-        costs = torch.cat([cost(part) for part in actions.split(candidates, dim=1)], dim=1)
-        if costs.shape != actions.shape[:2]:
-            raise ValueError(
-                f"the cost function returned {tuple(costs.shape)} "
-                f"for actions {tuple(actions.shape)}"
-            )
+        parts = []
+        for part in actions.split(candidates, dim=1):
+            costs = cost(part)
+            if costs.shape != part.shape[:2]:
+                raise ValueError(
+                    f"the cost function returned {tuple(costs.shape)} "
+                    f"for actions {tuple(part.shape)}"
+                )
+            parts.append(costs)
+        costs = torch.cat(parts, dim=1)
         return torch.nan_to_num(costs, nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)

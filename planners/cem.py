@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mujepa.planners.base import Bounds, Planner, Search
-from mujepa.planners.noise import correlated_noise
+from mujepa.planners.noise import checked_correlation, correlated_noise
 
 
 class CEM(Planner):
@@ -51,11 +51,9 @@ class CEM(Planner):
             raise ValueError(f"elites must be at least 1, got {elites}")
         if min_std < 0:
             raise ValueError(f"min_std must not be negative, got {min_std}")
-        if not 0 <= correlation < 1:
-            raise ValueError(f"correlation must be in [0, 1), got {correlation}")
         self.elites = elites
         self.min_std = min_std
-        self.correlation = correlation
+        self.correlation = checked_correlation(correlation)
 
     def sample(
         self, search: Search, bounds: Bounds, generators: Sequence[torch.Generator]

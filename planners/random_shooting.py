@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mujepa.planners.base import Bounds, Planner, Search
-from mujepa.planners.noise import correlated_noise
+from mujepa.planners.noise import checked_correlation, correlated_noise
 
 
 class RandomShooting(Planner):
@@ -20,6 +20,9 @@ class RandomShooting(Planner):
         iterations: rounds; the best of all rounds is kept.
         correlation: of the underlying noise between neighbouring model steps, in [0, 1).
         chunk: most sequences given to the cost function at once.
+
+    Raises:
+        ValueError: a number is out of range.
     """
 
     def __init__(
@@ -32,7 +35,7 @@ class RandomShooting(Planner):
         chunk: int = 4096,
     ) -> None:
         super().__init__(horizon=horizon, samples=samples, iterations=iterations, chunk=chunk)
-        self.correlation = correlation
+        self.correlation = checked_correlation(correlation)
 
     def sample(
         self, search: Search, bounds: Bounds, generators: Sequence[torch.Generator]

@@ -1,0 +1,338 @@
+"""Planners: bounds, optima, warm starts, reproducibility, and costs that are not numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+
+from mujepa.planners import CEM, Bounds, PlannerConfig, RandomShooting, Search, make_planner
+from mujepa.planners.noise import correlated_noise
+
+LOW, HIGH = torch.tensor([-0.2, 1.0, -3.0]), torch.tensor([0.1, 4.0, -2.5])
+LOPSIDED = Bounds(LOW, HIGH)
+every_planner = pytest.mark.parametrize("kind", [CEM, RandomShooting])
+
+
+def generators(*seeds: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def targets(batch: int, horizon: int = 4, seed: int = 0) -> torch.Tensor:
+    """Sequences (B, H, A) well inside the lopsided bounds."""
+    unit = torch.rand(batch, horizon, 3, generator=torch.Generator().manual_seed(seed))
+    return LOW + (0.2 + 0.6 * unit) * (HIGH - LOW)
+
+
+def distance_to(wanted: torch.Tensor):
+    """Return the cost whose optimum is `wanted` (B, H, A), in half-widths of the bounds."""
+    return lambda actions: (
+        ((actions - wanted[:, None]) / (HIGH - LOW) * 2).square().mean(dim=(-1, -2))
+    )
+
+
+def plan(planner, cost, *seeds, search=None, bounds=LOPSIDED):
+    search = search or planner.start(len(seeds), bounds)
+    return planner.plan(cost, search, bounds, generators(*seeds))
+
+
+def assert_same(one, other) -> None:
+    for left, right in (
+        (one.actions, other.actions),
+        (one.cost, other.cost),
+        (one.search.mean, other.search.mean),
+        (one.search.std, other.search.std),
+    ):
+        torch.testing.assert_close(left, right, rtol=1e-5, atol=1e-6)
+
+
+def inside(actions: torch.Tensor) -> bool:
+    return bool(((actions >= LOW) & (actions <= HIGH)).all())
+
+
+# -------------------------------------------------------------------------------- bounds, optima
+
+
+@every_planner
+def test_nothing_outside_lopsided_bounds_is_tried_or_planned(kind):
+    seen = []
+
+    def cost(actions):
+        seen.append(actions)
+        return distance_to(targets(2) + 10)(actions)
+
+    planner = kind(horizon=4, samples=64, iterations=4)
+    outside = Search(torch.full((2, 4, 3), 50.0), torch.full((2, 4, 3), 9.0))
+    for search in (None, outside):
+        result = plan(planner, cost, 0, 1, search=search)
+        assert inside(result.actions)
+        assert inside(result.search.mean)
+    assert all(inside(actions) for actions in seen)
+
+
+def test_cem_reaches_the_optimum_of_a_quadratic():
+    wanted = targets(3)
+    result = plan(
+        CEM(horizon=4, samples=256, iterations=15, min_std=0.01), distance_to(wanted), 0, 1, 2
+    )
+    error = (result.actions - wanted).abs() / (HIGH - LOW)
+    assert error.max() < 0.05
+
+
+def test_cem_reaches_the_corner_when_the_optimum_is_outside_the_bounds():
+    result = plan(CEM(horizon=4, iterations=12), lambda a: -(a / (HIGH - LOW)).sum(dim=(-1, -2)), 0)
+    assert ((HIGH - result.actions) / (HIGH - LOW)).max() < 0.02
+
+
+def test_cem_beats_random_shooting_with_as_many_candidates():
+    cost, seeds = distance_to(targets(8)), range(8)
+    settings = {"horizon": 4, "samples": 128, "iterations": 5}
+    better = plan(CEM(**settings), cost, *seeds).cost
+    worse = plan(RandomShooting(**settings), cost, *seeds).cost
+    assert (better < worse).all()
+
+
+@every_planner
+@pytest.mark.parametrize("samples", [1, 2, 64])
+def test_a_plan_is_never_worse_than_its_warm_start(kind, samples):
+    planner = kind(horizon=4, samples=samples, iterations=3)
+    for seed in range(5):
+        start = Search(targets(2, seed=seed + 1), planner.start(2, LOPSIDED).std)
+        cost = distance_to(targets(2, seed=seed + 50))
+        result = plan(planner, cost, seed, 99, search=start)
+        assert (result.cost <= cost(start.mean[:, None])[:, 0]).all()
+
+
+@every_planner
+def test_a_warm_start_that_is_the_optimum_is_kept(kind):
+    planner, best = kind(horizon=4, samples=32, iterations=3), targets(2)
+    start = Search(best, planner.start(2, LOPSIDED).std)
+    result = plan(planner, distance_to(best), 0, 1, search=start)
+    torch.testing.assert_close(result.actions, best, rtol=0, atol=0)
+
+
+@every_planner
+def test_the_reported_cost_is_the_cost_of_the_plan_and_the_lowest_of_the_trace(kind):
+    planner, cost = kind(horizon=4, samples=32, iterations=5), distance_to(targets(3))
+    result = plan(planner, cost, 0, 1, 2)
+    torch.testing.assert_close(result.cost, cost(result.actions[:, None])[:, 0])
+    assert result.trace.lowest.shape == result.trace.median.shape == (5, 3)
+    assert torch.equal(result.cost, result.trace.lowest.amin(dim=0))
+
+
+# -------------------------------------------------------------------------------- reproducibility
+
+
+@every_planner
+def test_the_same_seed_gives_the_same_plan_and_another_seed_another(kind):
+    planner, cost = kind(horizon=4, samples=32, iterations=3), distance_to(targets(1))
+    one, again, other = (plan(planner, cost, seed) for seed in (7, 7, 8))
+    assert torch.equal(one.actions, again.actions)
+    assert torch.equal(one.search.mean, again.search.mean)
+    assert not torch.equal(one.actions, other.actions)
+
+
+@every_planner
+def test_a_batch_of_three_equals_three_single_plans(kind):
+    planner, wanted = kind(horizon=4, samples=32, iterations=4), targets(3)
+    together = plan(planner, distance_to(wanted), 4, 5, 6)
+    for row in range(3):
+        alone = plan(planner, distance_to(wanted[row : row + 1]), 4 + row)
+        torch.testing.assert_close(together.actions[row], alone.actions[0], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(together.cost[row], alone.cost[0], rtol=1e-5, atol=1e-6)
+
+
+@every_planner
+@pytest.mark.parametrize("chunk", [3, 7, 50])
+def test_the_chunk_size_limits_the_calls_and_does_not_change_the_plan(kind, chunk):
+    seen, cost = [], distance_to(targets(3))
+
+    def counted(actions):
+        seen.append(actions.shape[0] * actions.shape[1])
+        return cost(actions)
+
+    settings = {"horizon": 4, "samples": 20, "iterations": 3}
+    assert_same(
+        plan(kind(**settings, chunk=chunk), counted, 0, 1, 2), plan(kind(**settings), cost, 0, 1, 2)
+    )
+    assert max(seen) <= chunk
+    assert sum(seen) == 3 * 20 * 3
+
+
+@every_planner
+def test_a_shifted_search_is_the_rest_of_the_plan_with_its_last_action_held(kind):
+    planner = kind(horizon=4, samples=8, iterations=1)
+    search = plan(planner, distance_to(targets(2)), 0, 1).search
+    for steps in (1, 3, 4, 9):
+        shifted = planner.shift(search, LOPSIDED, steps)
+        index = [min(step + steps, 3) for step in range(4)]
+        assert torch.equal(shifted.mean, search.mean[:, index])
+        assert torch.equal(shifted.std, planner.start(2, LOPSIDED).std)
+
+
+# -------------------------------------------------------------------------------- awkward costs
+
+
+@every_planner
+def test_candidates_whose_cost_is_nan_are_never_chosen(kind):
+    wanted = targets(2)
+
+    def cost(actions):
+        costs = distance_to(wanted)(actions)
+        return torch.where(actions[..., 0, 1] > 2.0, torch.nan, costs)
+
+    result = plan(kind(horizon=4, samples=64, iterations=4), cost, 0, 1)
+    assert result.cost.isfinite().all()
+    assert (result.actions[:, 0, 1] <= 2.0).all()
+    assert result.search.mean.isfinite().all()
+    assert not result.trace.lowest.isnan().any()
+
+
+@every_planner
+def test_without_a_single_finite_cost_the_warm_start_is_the_plan(kind):
+    planner = kind(horizon=4, samples=16, iterations=3)
+    start = Search(targets(2), planner.start(2, LOPSIDED).std)
+    result = plan(planner, lambda a: torch.full(a.shape[:2], torch.nan), 0, 1, search=start)
+    assert torch.equal(result.actions, start.mean)
+    assert torch.equal(result.search.mean, start.mean)
+    assert torch.equal(result.search.std, start.std)
+    assert result.cost.isposinf().all()
+
+
+@every_planner
+def test_a_row_without_finite_costs_does_not_disturb_its_neighbour(kind):
+    planner, wanted = kind(horizon=4, samples=32, iterations=3), targets(2)
+
+    def broken(actions):
+        costs = distance_to(wanted)(actions)
+        costs[0] = torch.nan
+        return costs
+
+    alone = plan(planner, distance_to(wanted[1:]), 5)
+    torch.testing.assert_close(plan(planner, broken, 4, 5).actions[1], alone.actions[0])
+
+
+@every_planner
+def test_a_horizon_of_one_is_planned(kind):
+    wanted = targets(2, horizon=1)
+    result = plan(kind(horizon=1, samples=128, iterations=5), distance_to(wanted), 0, 1)
+    assert result.actions.shape == (2, 1, 3)
+    assert (result.cost < 0.1).all()
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_cem_with_fewer_samples_than_elites_uses_them_all(samples):
+    result = plan(CEM(horizon=4, samples=samples, elites=10), distance_to(targets(2)), 0, 1)
+    assert inside(result.actions)
+    assert (result.search.std > 0).all()
+
+
+# -------------------------------------------------------------------------------- wrong input
+
+
+@pytest.mark.parametrize(
+    ("shape", "seeds"), [((2, 5, 3), 2), ((2, 4, 2), 2), ((2, 4, 3), 3), ((1, 4, 3), 2)]
+)
+@every_planner
+def test_a_search_that_does_not_fit_is_refused(kind, shape, seeds):
+    search = Search(torch.zeros(shape), torch.ones(shape))
+    with pytest.raises(ValueError, match="not fit"):
+        plan(kind(horizon=4, samples=8), distance_to(targets(2)), *range(seeds), search=search)
+
+
+@every_planner
+def test_a_search_whose_deviation_has_another_shape_than_its_mean_is_refused(kind):
+    search = Search(torch.zeros(2, 4, 3), torch.ones(2, 4, 1))
+    with pytest.raises(ValueError, match="not fit"):
+        plan(kind(horizon=4, samples=8), distance_to(targets(2)), 0, 1, search=search)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [lambda a: a[:, 0, 0, 0], lambda a: a[..., 0], lambda a: a[:, :1, 0, 0], lambda a: a.sum()],
+)
+@every_planner
+def test_a_cost_function_that_returns_another_shape_is_refused(kind, wrong):
+    with pytest.raises(ValueError, match="cost function returned"):
+        plan(kind(horizon=4, samples=8, chunk=6), wrong, 0, 1)
+
+
+@pytest.mark.parametrize(("low", "high"), [([0.0], [0.0]), ([1.0], [0.0]), ([0.0], [1.0, 2.0])])
+def test_bounds_without_room_are_refused(low, high):
+    with pytest.raises(ValueError, match="low < high"):
+        Bounds(torch.tensor(low), torch.tensor(high))
+
+
+@pytest.mark.parametrize("name", ["cem", "random"])
+@pytest.mark.parametrize(
+    ("field", "value"), [("horizon", 0), ("samples", 0), ("iterations", -1), ("correlation", 1.5)]
+)
+def test_settings_out_of_range_are_refused_with_their_value(name, field, value):
+    with pytest.raises(ValueError, match=f"{field}.*{value}"):
+        PlannerConfig(kind=name, **{field: value})
+
+
+@pytest.mark.parametrize(("field", "value"), [("elites", 0), ("min_std", -0.1), ("initial_std", 0)])
+def test_settings_of_cem_out_of_range_are_refused_with_their_value(field, value):
+    with pytest.raises(ValueError, match=f"{field}.*{value}"):
+        PlannerConfig(**{field: value})
+
+
+def test_a_planner_is_made_by_its_name():
+    assert isinstance(make_planner(PlannerConfig()), CEM)
+    assert isinstance(make_planner(PlannerConfig(kind="random")), RandomShooting)
+
+
+# -------------------------------------------------------------------------------- the algorithms
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.5, 0.9])
+def test_noise_has_unit_variance_and_the_correlation_asked_for(correlation):
+    noise = correlated_noise(generators(0), 40_000, 4, 1, correlation)[0, :, :, 0].numpy()
+    expected = correlation ** np.abs(np.subtract.outer(range(4), range(4)))
+    np.testing.assert_allclose(np.cov(noise.T), expected, atol=0.03)
+    np.testing.assert_allclose(noise.mean(axis=0), 0, atol=0.03)
+
+
+def test_noise_equals_the_recursion_that_defines_it():
+    white = correlated_noise(generators(3, 4), 5, 6, 2, 0.0)
+    noise = correlated_noise(generators(3, 4), 5, 6, 2, 0.7)
+    expected = white[:, :, 0]
+    for step in range(6):
+        if step:
+            expected = 0.7 * expected + (1 - 0.7**2) ** 0.5 * white[:, :, step]
+        torch.testing.assert_close(noise[:, :, step], expected)
+
+
+def test_the_update_of_cem_equals_a_slow_reference():
+    rng = np.random.default_rng(0)
+    actions, costs = rng.uniform(-1, 1, (3, 20, 4, 2)), rng.standard_normal((3, 20))
+    costs[0, :17] = np.inf  # three elites with a finite cost are left
+    costs[1] = np.inf  # none is left
+    mean, std = rng.uniform(-1, 1, (3, 4, 2)), rng.uniform(0.1, 1, (3, 4, 2))
+    bounds = Bounds(torch.tensor([-1.0, -3.0]).double(), torch.tensor([1.0, 2.0]).double())
+    planner = CEM(horizon=4, elites=6, min_std=0.3)
+    got = planner.update(
+        Search(*map(torch.from_numpy, (mean, std))),
+        bounds,
+        *map(torch.from_numpy, (actions, costs)),
+    )
+    for row in range(3):
+        best = [n for n in np.argsort(costs[row])[:6] if np.isfinite(costs[row, n])]
+        wanted_mean, wanted_std = mean[row], std[row]
+        if best:
+            wanted_mean = np.mean([actions[row, n] for n in best], axis=0)
+            spread = np.mean([(actions[row, n] - wanted_mean) ** 2 for n in best], axis=0) ** 0.5
+            wanted_std = np.maximum(spread, 0.3 * np.array([1.0, 2.5]))
+        np.testing.assert_allclose(got.mean[row], wanted_mean)
+        np.testing.assert_allclose(got.std[row], wanted_std)
+
+
+def test_random_shooting_draws_every_action_uniformly_within_the_bounds():
+    planner = RandomShooting(horizon=3, samples=4000)
+    drawn = planner.sample(planner.start(1, LOPSIDED), LOPSIDED, generators(0))[0]
+    unit = ((drawn - LOW) / (HIGH - LOW)).numpy()
+    for step in range(3):
+        for actuator in range(3):
+            assert scipy.stats.kstest(unit[:, step, actuator], "uniform").pvalue > 1e-4
