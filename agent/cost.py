@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from mujepa.agent.critic import Critic
@@ -81,7 +82,8 @@ class Cost:
         known: dict[str, CostTerm] = {
             "goal": goal_distance, "critic": critic_distance(critic), "effort": effort,
         }  # fmt: skip
-        self.terms: dict[str, tuple[float, CostTerm, Callable[[Tensor], Tensor]]] = {}
+        self.weights: dict[str, float] = {}
+        self._terms: dict[str, tuple[CostTerm, Callable[[Tensor], Tensor]]] = {}
         for part in expression.split("+"):
             match = re.fullmatch(
                 r"(?:(\d*\.?\d+(?:e-?\d+)?)\*)?([a-z_]+)(?:\.([a-z]+))?", part.replace(" ", "")
@@ -92,20 +94,19 @@ class Cost:
                     f"WEIGHT*NAME.AGGREGATE with NAME one of {', '.join(known)} "
                     f"and AGGREGATE one of {', '.join(AGGREGATES)}"
                 )
-            weight = float(match[1]) if match[1] else 1.0
-            self.terms[part.strip()] = (weight, known[match[2]], AGGREGATES[match[3] or "mean"])
+            aggregate = match[3] or "mean"
+            name = f"{match[2]}.{aggregate}"
+            self.weights[name] = self.weights.get(name, 0.0) + float(match[1] or 1)
+            self._terms[name] = (known[match[2]], AGGREGATES[aggregate])
 
     def parts(self, trajectory: Trajectory, goal: Goal) -> dict[str, Tensor]:
-        """Return the unweighted terms, (B, N) each."""
+        """Return the unweighted terms by name, such as `goal.mean`, (B, N) each."""
         return {
             name: aggregate(term(trajectory, goal))
-            for name, (_, term, aggregate) in self.terms.items()
+            for name, (term, aggregate) in self._terms.items()
         }
 
     def __call__(self, trajectory: Trajectory, goal: Goal) -> Tensor:
         """Return the weighted sum, (B, N)."""
         parts = self.parts(trajectory, goal)
-        return sum(
-            (self.terms[name][0] * value for name, value in parts.items()),
-            start=0 * next(iter(parts.values())),
-        )
+        return torch.stack([self.weights[name] * value for name, value in parts.items()]).sum(dim=0)

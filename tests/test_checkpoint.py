@@ -1,0 +1,152 @@
+"""A checkpoint acts alone, and is never read when it is not whole."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from mujepa.agent.checkpoint import (
+    AgentConfig,
+    Networks,
+    find_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
+from mujepa.agent.encoder import EncoderConfig
+from mujepa.agent.jepa import JEPAConfig
+from mujepa.errors import UserError
+
+
+@pytest.fixture
+def config():
+    return AgentConfig(
+        task="reacher",
+        observation_shape=(32, 32, 3),
+        action_low=(-1.0, -2.0),
+        action_high=(1.0, 2.0),
+        goal_size=3,
+        frame_skip=4,
+        jepa=JEPAConfig(encoder=EncoderConfig(dim=8, width=16)),
+    )
+
+
+@pytest.fixture
+def networks(config):
+    torch.manual_seed(0)
+    return Networks(config).eval()
+
+
+@pytest.fixture
+def folder(tmp_path, config, networks):
+    save_checkpoint(tmp_path / "agent", config, networks, {"seed": 3})
+    return tmp_path / "agent"
+
+
+def test_what_is_loaded_computes_what_was_saved(folder, networks, config):
+    images = torch.randint(0, 255, (4, 32, 32, 3), dtype=torch.uint8)
+    loaded = load_checkpoint(folder, "cpu")
+    with torch.no_grad():
+        torch.testing.assert_close(
+            loaded.networks.jepa.encode(images), networks.jepa.encode(images), rtol=0, atol=0
+        )
+    assert loaded.config == config
+    assert loaded.provenance == {"seed": 3}
+
+
+def test_a_loaded_agent_acts_within_the_bounds_of_its_checkpoint(folder):
+    agent = load_checkpoint(folder, "cpu").agent()
+    image = np.zeros((32, 32, 3), np.uint8)
+    _, action = agent.act(agent.reset(image), image)
+    assert (np.abs(action) <= [1, 2]).all()
+
+
+def test_saving_again_replaces_the_whole(folder, config, networks):
+    for parameter in networks.parameters():
+        parameter.data.zero_()
+    save_checkpoint(folder, config, networks, {"seed": 4})
+    loaded = load_checkpoint(folder, "cpu")
+    assert loaded.provenance == {"seed": 4}
+    assert all(not value.any() for value in loaded.networks.parameters())
+    assert [path.name for path in folder.parent.iterdir()] == ["agent"]
+
+
+def flip_a_byte(folder):
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(content)
+
+
+def truncate(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def remove_weights(folder):
+    (folder / "model.safetensors").unlink()
+
+
+def tear_config(folder):
+    (folder / "config.json").write_text('{"task": "reac')
+
+
+def edit(folder, **changes):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+DAMAGES = {
+    "flipped byte": flip_a_byte,
+    "truncated": truncate,
+    "no weights": remove_weights,
+    "torn config": tear_config,
+    "newer schema": lambda folder: edit(folder, schema_version=99),
+    "unknown field": lambda folder: edit(folder, colour="red"),
+    "wrong type": lambda folder: edit(folder, frame_skip="four"),
+    "other sizes": lambda folder: edit(folder, goal_size=7),
+    "impossible planner": lambda folder: edit(folder, planner={"horizon": 0}),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+def test_a_damaged_checkpoint_is_one_clear_error(folder, damage):
+    damage(folder)
+    with pytest.raises(UserError, match="train one with") as caught:
+        load_checkpoint(folder, "cpu")
+    assert "\n" not in str(caught.value)
+    assert str(folder) in str(caught.value)
+
+
+def test_a_missing_checkpoint_is_one_clear_error(tmp_path):
+    with pytest.raises(UserError, match="no checkpoint in .*nowhere"):
+        load_checkpoint(tmp_path / "nowhere", "cpu")
+
+
+def test_a_run_means_its_best_checkpoint_and_else_its_last(tmp_path, config, networks):
+    save_checkpoint(tmp_path / "last", config, networks, {})
+    assert find_checkpoint(tmp_path) == tmp_path / "last"
+    save_checkpoint(tmp_path / "best", config, networks, {})
+    assert find_checkpoint(tmp_path) == tmp_path / "best"
+
+
+def test_a_crash_between_the_renames_leaves_the_old_checkpoint(folder, config, networks):
+    folder.rename(folder.with_name(".agent.previous"))
+    assert load_checkpoint(folder, "cpu").provenance == {"seed": 3}
+    save_checkpoint(folder, config, networks, {"seed": 5})
+    assert load_checkpoint(folder, "cpu").provenance == {"seed": 5}
+
+
+def test_an_interrupted_save_keeps_the_old_checkpoint(folder, config, networks):
+    def crash(temporary):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(UserError, match="No space left on device"):
+        save_checkpoint(folder, config, networks, {"seed": 6}, crash)
+    assert load_checkpoint(folder, "cpu").provenance == {"seed": 3}
+    assert [path.name for path in folder.parent.iterdir()] == ["agent"]
+
+
+def test_nothing_is_pickled(folder):
+    for path in folder.iterdir():
+        assert path.suffix in (".json", ".safetensors")
+        assert not path.read_bytes().startswith((b"\x80", b"PK"))
