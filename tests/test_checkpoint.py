@@ -118,7 +118,7 @@ def test_a_damaged_checkpoint_is_one_clear_error(folder, damage):
 
 
 def test_a_missing_checkpoint_is_one_clear_error(tmp_path):
-    with pytest.raises(UserError, match="no checkpoint in .*nowhere"):
+    with pytest.raises(UserError, match=r"no checkpoint in .*nowhere"):
         load_checkpoint(tmp_path / "nowhere", "cpu")
 
 
