@@ -1,0 +1,86 @@
+"""The critic is a quasimetric, and learns how many steps lie between two frames."""
+
+import pytest
+import torch
+
+from mujepa.agent.critic import Critic, CriticConfig, critic_terms
+
+
+@pytest.fixture
+def critic():
+    torch.manual_seed(0)
+    return Critic(CriticConfig(width=32, features=8), dim=4)
+
+
+@pytest.fixture
+def points():
+    return torch.randn(3, 200, 4, generator=torch.Generator().manual_seed(1))
+
+
+@torch.no_grad()
+def test_it_is_zero_from_a_state_to_itself_and_positive_elsewhere(critic, points):
+    torch.testing.assert_close(critic(points[0], points[0]), torch.zeros(200), atol=2e-4, rtol=0)
+    assert (critic(points[0], points[1]) > 0).all()
+
+
+@torch.no_grad()
+def test_no_detour_is_shorter(critic, points):
+    a, b, c = points
+    assert (critic(a, c) <= critic(a, b) + critic(b, c) + 1e-4).all()
+
+
+@torch.no_grad()
+def test_there_and_back_may_differ(critic, points):
+    assert (critic(points[0], points[1]) - critic(points[1], points[0])).abs().max() > 0.01
+
+
+@torch.no_grad()
+def test_features_of_a_goal_can_be_kept(critic, points):
+    kept = critic.distance(critic.features(points[0]), critic.features(points[1]))
+    torch.testing.assert_close(kept, critic(points[0], points[1]))
+
+
+def test_its_terms_are_the_expectile_loss_and_the_hinge(critic, points):
+    a, b, c = points
+    steps = torch.arange(200.0) / 20
+    terms = critic_terms(critic, a, b, c, steps)
+    config, squared, hinge = critic.config, [], []
+    for i in range(200):
+        error = critic(a[i], b[i]) - steps[i]
+        weight = config.expectile if error > 0 else 1 - config.expectile
+        squared.append(weight * error**2)
+        hinge.append(max(config.apart_steps - critic(a[i], c[i]), torch.tensor(0.0)))
+    torch.testing.assert_close(terms["temporal"], torch.stack(squared).mean())
+    torch.testing.assert_close(terms["apart"], torch.stack(hinge).mean())
+
+
+def test_it_learns_the_shortest_time_of_a_wandering_walk():
+    """Walking a line back and forth: the time between places is their distance, no longer."""
+    generator = torch.Generator().manual_seed(2)
+    steps = torch.where(torch.rand(64, 60, generator=generator) < 0.7, 1, -1)
+    places = steps.cumsum(dim=1).clamp(-15, 15) / 5
+    walks = torch.stack([places, places.square() / 3], dim=-1)
+    torch.manual_seed(3)
+    critic = Critic(CriticConfig(width=64, features=8, apart_weight=0.0), dim=2)
+    optimizer = torch.optim.Adam(critic.parameters(), lr=3e-3)
+    for _ in range(400):
+        walk = torch.randint(64, (256,), generator=generator)
+        moments = torch.randint(60, (2, 256), generator=generator).sort(dim=0).values
+        start, goal = walks[walk, moments[0]], walks[walk, moments[1]]
+        terms = critic_terms(critic, start, goal, goal, (moments[1] - moments[0]).float())
+        optimizer.zero_grad()
+        terms["temporal"].backward()
+        optimizer.step()
+    line = torch.linspace(-1.6, 1.6, 17)
+    frames = torch.stack([line, line.square() / 3], dim=-1)
+    with torch.no_grad():
+        near, far = critic(frames[8], frames[10]), critic(frames[4], frames[12])
+    assert near < 5
+    assert 6 < far < 16
+    assert far > 2 * near
+
+
+@pytest.mark.parametrize("expectile", [0.0, 1.0, -1.0])
+def test_an_impossible_expectile_is_refused(expectile):
+    with pytest.raises(ValueError, match=f"expectile must be between 0 and 1, got {expectile}"):
+        CriticConfig(expectile=expectile)
