@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,6 +22,7 @@ from mujepa.collect import CollectConfig, collect
 from mujepa.envs.registry import find_task
 from mujepa.envs.world import World
 from mujepa.errors import UserError
+from mujepa.files import surviving_folder
 from mujepa.learning.experience import Experience, load_experience
 from mujepa.learning.interruption import Interruption
 from mujepa.learning.progress import (
@@ -159,7 +162,7 @@ class Training:
             self.networks = Networks(self.agent_config).to(experience.device)
         except ValueError as error:
             raise UserError(str(error)) from error
-        self.resumed = config.resume and (config.out / "last").exists()
+        self.resumed = config.resume and surviving_folder(config.out / "last").exists()
         self.progress = restore_networks(config.out, self.networks) if self.resumed else Progress()
         self.metrics = Metrics(
             config.out, self.progress if self.resumed else None, config.wandb, asdict(config)
@@ -192,6 +195,7 @@ class Training:
 
     def learn(self, index: int, stage: Stage, interruption: Interruption) -> None:
         """THE training loop: draw a batch, compute the terms, step; now and then judge and save."""
+        self.networks.eval()
         modules = stage.modules()
         optimizer = torch.optim.AdamW(
             modules.parameters(), lr=stage.learning_rate, weight_decay=1e-4
@@ -241,6 +245,7 @@ class Training:
         config = replace(self.agent_config, cost=stage.cost)
         if judge:
             diagnostics = stage.validate()
+            self._check_finite(diagnostics, stage, self.progress.update)
             position = {"stage": stage.name, "stage_index": index, "update": self.progress.update}
             losses = {name: value.item() for name, value in terms.items()}
             self.metrics.record(
@@ -272,11 +277,13 @@ class Training:
             "machine": machine(),
         }
 
-    def _check_finite(self, values: dict[str, torch.Tensor], stage: Stage, update: int) -> None:
+    def _check_finite(
+        self, values: Mapping[str, torch.Tensor | float], stage: Stage, update: int
+    ) -> None:
         for name, value in values.items():
-            if not bool(torch.isfinite(value)):
+            if not math.isfinite(value):
                 raise UserError(
-                    f"training stopped: {name} of the {stage.name} is {value.item()} at update "
+                    f"training stopped: {name} of the {stage.name} is {float(value)} at update "
                     f"{update}; the last good checkpoint is kept in {self.config.out}; try a "
                     "lower learning rate"
                 )

@@ -10,6 +10,7 @@ import torch
 
 from mujepa.envs.registry import find_task
 from mujepa.envs.world import World
+from mujepa.errors import UserError
 from mujepa.evaluation.diagnostics import ValidationSet
 from mujepa.rollouts.sampling import Split, split_episodes
 from mujepa.rollouts.store import Dataset
@@ -118,12 +119,20 @@ def encode_episodes(
 
     Returns:
         Embeddings (frames, D) and achieved goals (frames, G).
+
+    Raises:
+        UserError: the embeddings are not finite, because the weights exploded.
     """
     embeddings, achieved = [], []
     group = max(1, ENCODE_FRAMES // int(data.dataset.lengths.max()))
     for part in np.array_split(episodes, -(-len(episodes) // group)):
         seen = [data.observe_episode(int(episode)) for episode in part]
         embeddings.append(jepa.encode(torch.cat(seen)))
+        if not bool(embeddings[-1].isfinite().all()):
+            raise UserError(
+                "training stopped: embedding of the world model is not finite; "
+                "try a lower learning rate"
+            )
         achieved += [data.dataset.episode("achieved", int(episode)) for episode in part]
     goals = torch.from_numpy(np.concatenate(achieved).astype(np.float32)).to(data.device)
     return torch.cat(embeddings), goals

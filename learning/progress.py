@@ -60,6 +60,7 @@ def check_settings(folder: Path, settings: dict[str, Any], *, resume: bool) -> N
     """
     settings = json.loads(json.dumps(settings, default=str))
     free = {
+        "out",
         "resume",
         "workers",
         "wandb",
