@@ -153,9 +153,8 @@ def save_checkpoint(
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     """Write tensors to a safetensors file, from any device."""
-    safetensors.torch.save_file(
-        {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path
-    )
+    local = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    path.write_bytes(safetensors.torch.save(local))
 
 
 def find_checkpoint(path: Path) -> Path:

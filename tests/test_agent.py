@@ -93,7 +93,7 @@ def test_it_remembers_what_it_saw_and_what_it_did(untrained):
     agent, pictures = untrained().agent(), images(8, seed=1)
     state = agent.reset(images(1)[0])
     for picture in pictures:
-        state, action = agent.act(state, picture)
+        state, _ = agent.act(state, picture)
     seen = agent.jepa.encode(torch.from_numpy(pictures[[0, 4]]))
     torch.testing.assert_close(state.memory.embeddings[0], seen)
     first = run(agent, images(1)[0], pictures)[0]
