@@ -281,9 +281,10 @@ class Training:
         self, values: Mapping[str, torch.Tensor | float], stage: Stage, update: int
     ) -> None:
         for name, value in values.items():
-            if not math.isfinite(value):
+            number = torch.as_tensor(value).item()
+            if not math.isfinite(number):
                 raise UserError(
-                    f"training stopped: {name} of the {stage.name} is {float(value)} at update "
+                    f"training stopped: {name} of the {stage.name} is {number} at update "
                     f"{update}; the last good checkpoint is kept in {self.config.out}; try a "
                     "lower learning rate"
                 )
