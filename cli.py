@@ -67,7 +67,10 @@ def main(arguments: list[str] | None = None) -> int:
     # two cores), 4 times as fast beside another busy process (229 against 900 ms).
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     module_name, config_name, _ = COMMANDS[arguments[0]]
-    module = importlib.import_module(f"mujepa.{module_name}")
+    try:
+        module = importlib.import_module(f"mujepa.{module_name}")
+    except RuntimeError as error:  # MuJoCo refuses some environment variables as it is imported
+        return _complain(f"{error}; unset the variable to choose automatically")
     return run(
         getattr(module, module_name),
         getattr(module, config_name),
