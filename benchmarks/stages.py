@@ -69,7 +69,7 @@ def bench(config: BenchConfig) -> None:
             dataset.gather("pixels", episodes, random.integers(0, 10, size=512), 16)
             return 512
 
-        slow = _gymnasium_renderer(world)
+        slow, close = _plain_renderer(world)
         measured: dict[str, Callable[[], int]] = {
             "render_frames_per_s_1_core": lambda: len(world.render(states)),
             "render_frames_per_s_mujoco_defaults": lambda: slow(states[:20]),
@@ -78,7 +78,9 @@ def bench(config: BenchConfig) -> None:
             "train_frames_per_s": lambda: _train(stage),
         }
         rates |= _alternate(measured)
-    decisions = time_decisions(checkpoint.agent(), world, make_manifest(world, 1, 0))
+        close()
+    agent = load_checkpoint(config.checkpoint, "cpu").agent()  # the other one is in training mode
+    decisions = time_decisions(agent, world, make_manifest(world, 1, 0))
     ratios = {
         "render over MuJoCo's defaults": rates["render_frames_per_s_1_core"]
         / rates["render_frames_per_s_mujoco_defaults"],
@@ -118,7 +120,7 @@ def _physics(world: World, states: np.ndarray) -> int:
     return len(states) * 20 * world.task.substeps
 
 
-def _gymnasium_renderer(world: World) -> Callable[[np.ndarray], int]:
+def _plain_renderer(world: World) -> tuple[Callable[[np.ndarray], int], Callable[[], None]]:
     """Draw the same camera with MuJoCo's own renderer and its default quality."""
     model = mujoco.MjModel.from_xml_path(str(world.task.mjcf))
     data, renderer = mujoco.MjData(model), mujoco.Renderer(model, 64, 64)
@@ -131,7 +133,7 @@ def _gymnasium_renderer(world: World) -> Callable[[np.ndarray], int]:
             renderer.render()
         return len(states)
 
-    return draw
+    return draw, renderer.close
 
 
 def _stage(data: Path, networks: Networks) -> WorldModelStage:
