@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
-PIP := $(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt
+PIP := $(BIN)/pip install -qq --no-compile --disable-pip-version-check -c constraints.txt
 PRETRAINED_SEED := 0
 
 .PHONY: demo test lint format bench wheel pretrained clean
