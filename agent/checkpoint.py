@@ -9,7 +9,7 @@ Nothing in it is unpickled, so that a checkpoint from a stranger can be loaded.
 
 from __future__ import annotations
 
-import json
+import operator
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -66,6 +66,13 @@ class AgentConfig:
     planner: PlannerConfig = field(default_factory=PlannerConfig)
     cost: str = "critic"
     replan_every: int = 1
+
+    def __post_init__(self) -> None:
+        if self.frame_skip < 1:
+            raise ValueError(f"frame_skip must be at least 1, got {self.frame_skip}")
+        low, high = self.action_low, self.action_high
+        if len(low) != len(high) or not all(map(operator.lt, low, high)):
+            raise ValueError(f"action bounds need low < high, got {low} and {high}")
 
     @property
     def image_size(self) -> int:
@@ -206,11 +213,6 @@ def load_checkpoint(path: str | Path, device: DeviceName = "auto") -> Checkpoint
             f"{folder} is damaged ({' '.join(str(error).split())[:200]}); {REMEDY}"
         ) from error
     networks.eval().requires_grad_(requires_grad=False).to(choose_device(device))
-    provenance = (
-        json.loads(path_text) if (path_text := _optional(folder / "provenance.json")) else {}
-    )
+    origin = folder / "provenance.json"
+    provenance = read_json(origin, REMEDY) if origin.exists() else {}
     return Checkpoint(config, networks, provenance, folder)
-
-
-def _optional(path: Path) -> str:
-    return path.read_text(encoding="utf-8") if path.is_file() else ""

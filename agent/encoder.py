@@ -107,7 +107,7 @@ class ViT(nn.Module):
             ToFloatImage(), nn.Conv2d(3, width, 8, stride=8), nn.Flatten(2)
         )
         self.position = nn.Parameter(torch.randn(1, (image_size // 8) ** 2, width) * 0.02)
-        heads = max(1, width // 32)
+        heads = next(n for n in range(max(1, width // 32), 0, -1) if width % n == 0)
         self.blocks = nn.Sequential(
             *[
                 nn.TransformerEncoderLayer(

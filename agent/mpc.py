@@ -106,7 +106,7 @@ class Agent:
             UserError: the image has another size or type than the agent was trained on.
         """
         images = self._batch(goal, "goal image")
-        seeds = range(seed, seed + len(images)) if isinstance(seed, int) else seed
+        seeds = range(seed, seed + len(images)) if isinstance(seed, int | np.integer) else seed
         if len(seeds) != len(images):
             raise UserError(
                 f"{len(images)} goal images but {len(seeds)} seeds; give one seed for each"

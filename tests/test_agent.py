@@ -160,3 +160,10 @@ def test_who_knows_nothing_hardly_holds_a_goal(world):
 def test_an_impossible_planner_is_refused():
     with pytest.raises(ValueError, match="elites must be at least 1, got 0"):
         PlannerConfig(elites=0)
+
+
+def test_a_seed_may_be_a_number_of_numpy(untrained):
+    agent, goals, pictures = untrained().agent(), images(2), [images(2, seed=1)]
+    np.testing.assert_array_equal(
+        run(agent, goals, pictures, np.int64(5)), run(agent, goals, pictures, [5, 6])
+    )

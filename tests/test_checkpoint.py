@@ -1,6 +1,8 @@
 """A checkpoint acts alone, and is never read when it is not whole."""
 
 import json
+import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from mujepa.agent.checkpoint import (
 from mujepa.agent.encoder import EncoderConfig
 from mujepa.agent.jepa import JEPAConfig
 from mujepa.errors import UserError
+from mujepa.files import sha256
 
 
 @pytest.fixture
@@ -104,6 +107,10 @@ DAMAGES = {
     "unknown field": lambda folder: edit(folder, colour="red"),
     "wrong type": lambda folder: edit(folder, frame_skip="four"),
     "other sizes": lambda folder: edit(folder, goal_size=7),
+    "torn provenance": lambda folder: (folder / "provenance.json").write_text('{"seed": '),
+    "no frame skip": lambda folder: edit(folder, frame_skip=0),
+    "bounds without room": lambda folder: edit(folder, action_low=[1.0, 1.0]),
+    "bounds of two sizes": lambda folder: edit(folder, action_high=[1.0]),
     "impossible planner": lambda folder: edit(folder, planner={"horizon": 0}),
 }
 
@@ -150,3 +157,51 @@ def test_nothing_is_pickled(folder):
     for path in folder.iterdir():
         assert path.suffix in (".json", ".safetensors")
         assert not path.read_bytes().startswith((b"\x80", b"PK"))
+
+
+class Bomb:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_a_pickle_in_place_of_the_weights_is_refused_and_never_run(folder, tmp_path):
+    weights, trace = folder / "model.safetensors", tmp_path / "exploded"
+    weights.write_bytes(pickle.dumps(Bomb(trace)))
+    edit(folder, weights_sha256=sha256(weights))
+    with pytest.raises(UserError, match="damaged"):
+        load_checkpoint(folder, "cpu")
+    assert not trace.exists()
+    pickle.loads(weights.read_bytes())
+    assert trace.exists()
+
+
+@pytest.mark.parametrize("moment", [1, 2, 3, 4])
+def test_a_crash_at_any_renaming_leaves_the_old_checkpoint(
+    folder, config, networks, monkeypatch, moment
+):
+    rename, count = Path.replace, 0
+
+    def crash(path, target):
+        nonlocal count
+        count += 1
+        if count == moment:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", crash)
+        with pytest.raises(KeyboardInterrupt):
+            save_checkpoint(folder, config, networks, {"seed": 6})
+    assert load_checkpoint(folder, "cpu").provenance == {"seed": 3}
+    save_checkpoint(folder, config, networks, {"seed": 7})
+    assert load_checkpoint(folder, "cpu").provenance == {"seed": 7}
+
+
+def test_an_unknown_device_is_named(folder):
+    with pytest.raises(UserError, match="'cuda:7' is not available"):
+        load_checkpoint(folder, "cuda:7")

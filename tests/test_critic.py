@@ -84,3 +84,44 @@ def test_it_learns_the_shortest_time_of_a_wandering_walk():
 def test_an_impossible_expectile_is_refused(expectile):
     with pytest.raises(ValueError, match=f"expectile must be between 0 and 1, got {expectile}"):
         CriticConfig(expectile=expectile)
+
+
+def learn(critic, sample, updates):
+    optimizer = torch.optim.Adam(critic.parameters(), lr=3e-3)
+    for _ in range(updates):
+        terms = critic_terms(critic, *sample())
+        optimizer.zero_grad()
+        terms["temporal"].backward()
+        optimizer.step()
+
+
+def test_it_learns_the_steps_apart_on_a_chain():
+    torch.manual_seed(0)
+    places, critic = torch.randn(16, 4), Critic(CriticConfig(width=32, features=8), dim=4)
+
+    def sample():
+        start, goal = torch.randint(16, (2, 128)).sort(dim=0).values
+        return places[start], places[goal], places[start], (goal - start).float()
+
+    learn(critic, sample, updates=500)
+    start, goal = torch.triu_indices(16, 16)
+    with torch.no_grad():
+        error = (critic(places[start], places[goal]) - (goal - start)).abs()
+    assert error.mean() < 0.5
+    assert error.max() < 2
+
+
+def test_of_two_times_it_learns_the_one_where_both_pulls_are_equal(critic, points):
+    start, goal = points[0, :1].expand(64, -1), points[1, :1].expand(64, -1)
+    steps = torch.tensor([4.0, 12.0]).repeat(32)
+    learn(critic, lambda: (start, goal, goal, steps), updates=200)
+    expectile = critic.config.expectile
+    expected = expectile * 4 + (1 - expectile) * 12
+    assert critic(start[0], goal[0]).item() == pytest.approx(expected, abs=0.1)
+
+
+def test_its_gradient_at_the_goal_itself_is_finite(critic, points):
+    state = points[0].clone().requires_grad_()
+    critic(state, state.detach()).sum().backward()
+    assert state.grad is not None
+    assert state.grad.isfinite().all()

@@ -39,6 +39,17 @@ def test_a_rollout_is_step_by_step_prediction(jepa):
         memory = memory.push(actions[:, step], embedding)
 
 
+def test_a_prediction_reads_the_last_embeddings_and_actions_oldest_first(jepa):
+    memory, actions = memory_of(jepa, 3), randn(3, 6, 2, seed=3)
+    seen, done = list(memory.embeddings.unbind(1)), list(memory.actions.unbind(1))
+    for action in actions.unbind(1):
+        done.append(action)
+        inputs = torch.cat([*seen[-jepa.history :], *done[-jepa.history :]], dim=1)
+        seen.append(seen[-1] + jepa.predictor.change(inputs))
+    predicted = torch.stack(seen[jepa.history :], dim=1)
+    torch.testing.assert_close(jepa.unroll(memory, actions), predicted)
+
+
 def test_candidates_do_not_see_each_other(jepa):
     memory, actions = memory_of(jepa, 2), randn(2, 4, 3, 2, seed=3)
     together = jepa.rollout(memory, actions)
@@ -86,6 +97,13 @@ def test_image_encoders_give_one_normal_embedding_an_image(kind, shape):
     with torch.no_grad():
         twice = encoder.eval()(images), encoder(torch.cat([images, 255 - images]))[:32]
     torch.testing.assert_close(*twice, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("width", [8, 48, 72, 100])
+def test_the_vit_can_be_built_at_any_width(width):
+    config = EncoderConfig(kind="vit", dim=6, width=width, depth=1)
+    encoder = make_encoder(config, (16, 16, 3)).eval()
+    assert encoder(torch.zeros(2, 16, 16, 3, dtype=torch.uint8)).shape == (2, 6)
 
 
 @pytest.mark.parametrize(

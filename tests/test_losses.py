@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from mujepa.agent import losses
 from mujepa.agent.encoder import EncoderConfig
 from mujepa.agent.jepa import JEPA, JEPAConfig
 from mujepa.agent.losses import (
@@ -18,6 +19,7 @@ from mujepa.agent.losses import (
     weighted_sum,
     world_model_terms,
 )
+from mujepa.agent.memory import Memory
 from mujepa.agent.predictor import PredictorConfig
 
 ALL = LossConfig(variance=1.0, covariance=1.0, temporal_similarity=1.0, directions=16)
@@ -113,6 +115,37 @@ def test_only_terms_of_some_weight_are_computed(model):
     config = LossConfig(sigreg=0.0, inverse_dynamics=0.0)
     assert set(world_model_terms(config, *model, *windows(), generator())) == {"prediction"}
     assert set(world_model_terms(ALL, *model, *windows(), generator())) == set(ALL.weights())
+
+
+def test_what_has_no_weight_costs_no_time(model, monkeypatch):
+    def forbidden(*_):
+        raise AssertionError("a term of weight 0 was computed")
+
+    for name in ("sigreg", "variance_hinge", "covariance_penalty", "prediction_error"):
+        monkeypatch.setattr(losses, name, forbidden)
+    monkeypatch.setattr(JEPA, "unroll", forbidden)
+    monkeypatch.setattr(InverseDynamics, "forward", forbidden)
+    config = LossConfig(prediction=0, sigreg=0, inverse_dynamics=0, temporal_similarity=2.0)
+    terms = world_model_terms(config, *model, *windows(), generator())
+    assert list(terms) == ["temporal_similarity"]
+
+
+@torch.no_grad()
+def test_frames_and_actions_are_matched_in_time(model):
+    """Against predictions and readings made one step at a time."""
+    jepa, inverse = model
+    pictures, actions = windows()
+    terms = world_model_terms(ALL, jepa, inverse, pictures, actions, generator())
+    embeddings = jepa.encode_windows(pictures)
+    past, predicted, read = [embeddings[:, 0], embeddings[:, 1]], [], []
+    for step in range(1, 5):
+        memory = Memory(torch.stack(past[-2:], dim=1), actions[:, step - 1 : step])
+        past.append(jepa.predictor(memory, actions[:, step]))
+        predicted.append((past[-1] - embeddings[:, step + 1]).square().mean())
+        around = embeddings[:, step - 1 : step + 2]
+        read.append((inverse(around) - actions[:, step]).square().mean())
+    torch.testing.assert_close(terms["prediction"], torch.stack(predicted).mean())
+    torch.testing.assert_close(terms["inverse_dynamics"], torch.stack(read).mean())
 
 
 @pytest.mark.parametrize("term", sorted(ALL.weights()))
