@@ -1,0 +1,484 @@
+"""collect -> train -> evaluate -> visualize at toy size: what they leave, and what survives."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import torch
+
+import mujepa
+from mujepa.agent.checkpoint import load_checkpoint
+from mujepa.cli import main
+from mujepa.envs.world import World
+from mujepa.evaluation.loop import Outcome
+from mujepa.evaluation.manifest import make_manifest
+from mujepa.evaluation.statistics import success_rate
+from mujepa.files import sha256
+from mujepa.learning.schedule import Clock
+from mujepa.rollouts.store import Dataset
+
+UPDATES, EVERY = 20, 8
+STAGES = ("world model", "critic")
+
+
+def train(out: Path, data: Path, *more: str) -> int:
+    toy = f"""--episodes 12 --updates {UPDATES} --critic-updates {UPDATES} --batch 8
+    --critic-batch 32 --checkpoint-every {EVERY} --threads 1 --device cpu""".split()
+    return main(["train", "reacher", "--out", str(out), "--data", str(data), *toy, *more])
+
+
+def evaluate(run: Path, out: Path, *more: str) -> dict:
+    toy = "--episodes 4 --oracle-episodes 2 --samples 16 --iterations 2 --device cpu"
+    command = f"evaluate {run} --out {out} {toy}"
+    assert main([*command.split(), *more]) == 0
+    return json.loads((out / "result.json").read_text())
+
+
+def weights(run: Path) -> dict[str, str]:
+    """Checksums of all tensors of a run."""
+    return {str(path.relative_to(run)): sha256(path) for path in sorted(run.rglob("*.safetensors"))}
+
+
+def records(run: Path) -> list[dict]:
+    """What metrics.jsonl says, but for the time that it took."""
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
+
+
+def progress(run: Path) -> dict:
+    return json.loads((run / "last" / "progress.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "reacher"
+    assert main(["collect", "reacher", "--out", str(folder), "--episodes", "12"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory) -> Path:
+    """A run that nothing interrupted."""
+    run = tmp_path_factory.mktemp("runs") / "trained"
+    assert train(run, data) == 0
+    return run
+
+
+@pytest.fixture(scope="module")
+def evaluated(trained, tmp_path_factory) -> tuple[dict, Path]:
+    out = tmp_path_factory.mktemp("evaluation")
+    return evaluate(trained, out), out
+
+
+# ------------------------------------------------------------------------- from end to end
+
+
+def test_from_nothing_to_a_video_in_four_commands(tmp_path, monkeypatch, capsys):
+    """With the default folders; training collects what is missing."""
+    monkeypatch.chdir(tmp_path)
+    toy = "--updates 3 --critic-updates 3 --batch 4 --critic-batch 8 --threads 1"
+    for command in (
+        "collect reacher --out data/reacher-seed0 --episodes 10",
+        f"train reacher --out runs/a --episodes 15 {toy}",
+        "evaluate runs/a --episodes 2 --no-oracle --samples 16 --iterations 1",
+        "visualize runs/a --every 10",
+    ):
+        assert main(command.split()) == 0
+    assert len(Dataset(Path("data/reacher-seed0"))) == 15
+    assert {path.name for path in Path("runs/a/evaluation").iterdir()} == {
+        "result.json", "report.html", "episode.mp4", "episodes"
+    }  # fmt: skip
+    assert Path("episode.mp4").stat().st_size > 1000
+    said = capsys.readouterr().out
+    for line in ("15 episodes", "trained in", "success within 0.05", "final distance"):
+        assert line in said
+
+
+def test_a_trained_agent_acts_in_its_environment(trained):
+    agent = mujepa.load(trained, "cpu")
+    env = mujepa.envs.gym.GoalEnv("reacher")
+    observation, info = env.reset(seed=0)
+    state = agent.reset(info["goal_pixels"])
+    for _ in range(5):
+        state, action = agent.act(state, observation["pixels"])
+        assert action in env.action_space
+        observation, *_ = env.step(action)
+
+
+def test_a_video_shows_goal_and_reality_side_by_side_for_the_whole_episode(trained, tmp_path):
+    for name, every, frames in (("a.mp4", 5, 21), ("b.gif", 20, 6)):
+        path = tmp_path / "new" / name
+        assert main(["visualize", str(trained), "--out", str(path), "--every", str(every)]) == 0
+        video = iio.imread(path)
+        assert video.shape == (frames, 256, 2 * 256 + 8, 3)
+        assert (video[0, 30:, :256] != video[0, 30:, -256:]).any()
+
+
+# -------------------------------------------------------------------------------- training
+
+
+def test_a_run_holds_what_is_needed_to_use_it_and_to_go_on(trained, data):
+    assert {path.name for path in trained.iterdir()} == {
+        "best", "last", "metrics.jsonl", "train.json"
+    }  # fmt: skip
+    checkpoint = {"config.json", "model.safetensors", "provenance.json"}
+    assert {path.name for path in (trained / "best").iterdir()} == checkpoint
+    assert {path.name for path in (trained / "last").iterdir()} == checkpoint | {
+        "progress.json", "training.safetensors"
+    }  # fmt: skip
+    provenance = json.loads((trained / "best" / "provenance.json").read_text())
+    assert provenance["data"] == {"digest": Dataset(data).digest, "frames": 12 * 51}
+    assert provenance["seed"] == 0
+    assert provenance["versions"]["torch"] == torch.__version__
+    assert load_checkpoint(trained).config.cost == "critic"
+
+
+def test_each_stage_is_recorded_at_every_checkpoint_and_at_its_end(trained):
+    there = [(record["stage"], record["update"]) for record in records(trained)]
+    assert there == [(stage, update) for stage in STAGES for update in (8, 16, 20)]
+    for record in records(trained):
+        losses = {"world model": "prediction", "critic": "temporal"}
+        assert np.isfinite(record[losses[record["stage"]]])
+        assert -1 <= record["distance_correlation"] <= 1
+        assert np.isfinite(record["score"])
+
+
+def test_training_twice_with_the_same_seed_gives_the_same_weights(trained, data, tmp_path):
+    assert train(tmp_path / "again", data) == 0
+    assert weights(tmp_path / "again") == weights(trained)
+    assert records(tmp_path / "again") == records(trained)
+
+
+def test_the_critic_stage_leaves_the_world_model_alone(trained, data, tmp_path):
+    other = "--critic-learning-rate", "0.01"
+    assert train(tmp_path / "other", data, *other) == 0
+    one, two = (load_checkpoint(run / "last").networks for run in (trained, tmp_path / "other"))
+    for (name, left), right in zip(
+        one.state_dict().items(), two.state_dict().values(), strict=True
+    ):
+        assert torch.equal(left, right) == (not name.startswith("critic.") or left.ndim == 0), name
+
+
+class Crash(BaseException):
+    """What a power cut would be, as far as files are concerned."""
+
+
+def crash_at_update(stage: str, update: int):
+    def install(patch: pytest.MonkeyPatch) -> None:
+        check = mujepa.train.Training._check_finite
+
+        def dying(self, values, at, now) -> None:
+            if (at.name, now) == (stage, update):
+                raise Crash
+            check(self, values, at, now)
+
+        patch.setattr(mujepa.train.Training, "_check_finite", dying)
+
+    return install
+
+
+def crash_while_saving(number: int, moment: str):
+    """Die in the n-th `last`: before it is written, between its two renames, or right after."""
+
+    def install(patch: pytest.MonkeyPatch) -> None:
+        save, rename = mujepa.train.save_progress, Path.replace
+        saved = []
+
+        def dying_rename(path: Path, target: Path) -> Path:
+            if path.name.startswith(".last"):
+                raise Crash
+            return rename(path, target)
+
+        def dying_save(*arguments) -> None:
+            saved.append(None)
+            if len(saved) == number and moment == "before":
+                raise Crash
+            if len(saved) == number and moment == "between":
+                patch.setattr(Path, "replace", dying_rename)
+            save(*arguments)
+            if len(saved) == number and moment == "after":
+                raise Crash
+
+        patch.setattr(mujepa.train, "save_progress", dying_save)
+
+    return install
+
+
+CRASHES = {  # and the updates that are left
+    "before the first checkpoint": (crash_at_update("world model", 3), 40),
+    "in the world model": (crash_at_update("world model", 13), 32),
+    "while the world model is saved": (crash_while_saving(2, "between"), 32),
+    "after a record, before its checkpoint": (crash_while_saving(2, "before"), 32),
+    "at the end of the world model, before it is saved": (crash_while_saving(3, "before"), 24),
+    "at the end of the world model, once it is saved": (crash_while_saving(3, "after"), 20),
+    "in the critic": (crash_at_update("critic", 13), 12),
+    "while the critic is saved": (crash_while_saving(5, "between"), 12),
+    "at the very end": (crash_while_saving(6, "after"), 0),
+}
+
+
+@pytest.mark.parametrize("name", CRASHES)
+def test_a_crashed_run_is_resumed_as_if_nothing_had_happened(
+    trained, data, tmp_path, monkeypatch, name
+):
+    run, (crash, left) = tmp_path / "run", CRASHES[name]
+    with monkeypatch.context() as patch:
+        crash(patch)
+        with pytest.raises(Crash):
+            train(run, data)
+    advance, steps = Clock.advance, []
+    monkeypatch.setattr(Clock, "advance", lambda *args: steps.append(None) or advance(*args))
+    assert train(run, data, "--resume") == 0
+    assert len(steps) == left
+    assert weights(run) == weights(trained)
+    assert records(run) == records(trained)
+
+
+@pytest.mark.parametrize(("stage", "update"), [(0, 16), (1, 8)])
+def test_a_run_killed_with_kill_9_is_resumed_as_if_nothing_had_happened(
+    trained, data, tmp_path, stage, update
+):
+    """The process kills itself right after a checkpoint, in the middle of the next updates."""
+    run = tmp_path / "run"
+    code = f"""
+import os, signal, sys
+import mujepa.train
+from mujepa.cli import main
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_scripts import train
+from pathlib import Path
+check = mujepa.train.Training._check_finite
+def dying(self, values, at, now):
+    if (self.progress.stage, now) == ({stage}, {update} + 2):
+        os.kill(os.getpid(), signal.SIGKILL)
+    check(self, values, at, now)
+mujepa.train.Training._check_finite = dying
+train(Path({str(run)!r}), Path({str(data)!r}))
+"""
+    died = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120)
+    assert died.returncode == -signal.SIGKILL, died.stderr
+    assert (progress(run)["stage"], progress(run)["update"]) == (stage, update)
+    assert train(run, data, "--resume") == 0
+    assert weights(run) == weights(trained)
+    assert records(run) == records(trained)
+
+
+@pytest.mark.parametrize(
+    ("stage", "number"), [("world model", signal.SIGINT), ("critic", signal.SIGTERM)]
+)
+def test_ctrl_c_saves_between_updates_and_the_run_goes_on_the_same(
+    trained, data, tmp_path, monkeypatch, capsys, stage, number
+):
+    run = tmp_path / "run"
+    check = mujepa.train.Training._check_finite
+
+    def interrupt(self, values, at, now) -> None:
+        if (at.name, now) == (stage, 12):
+            signal.raise_signal(number)
+        check(self, values, at, now)
+
+    before = signal.getsignal(number)
+    with monkeypatch.context() as patch:
+        patch.setattr(mujepa.train.Training, "_check_finite", interrupt)
+        assert train(run, data) == 130
+    assert signal.getsignal(number) is before
+    assert "--resume goes on" in capsys.readouterr().out
+    assert progress(run)["update"] == 13
+    load_checkpoint(run)
+    assert train(run, data, "--resume") == 0
+    assert weights(run) == weights(trained)
+    assert records(run) == records(trained)
+
+
+def test_ctrl_c_before_the_first_checkpoint_leaves_a_usable_one(data, tmp_path, monkeypatch):
+    check = mujepa.train.Training._check_finite
+
+    def interrupt(self, values, at, now) -> None:
+        signal.raise_signal(signal.SIGINT)
+        check(self, values, at, now)
+
+    monkeypatch.setattr(mujepa.train.Training, "_check_finite", interrupt)
+    assert train(tmp_path / "run", data) == 130
+    checkpoint = load_checkpoint(tmp_path / "run")
+    assert checkpoint.config.cost == "goal"  # there is no critic yet
+    image = np.zeros((64, 64, 3), np.uint8)
+    agent = checkpoint.agent()
+    agent.act(agent.reset(image), image)
+
+
+def test_resuming_a_finished_run_changes_nothing(trained, data, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "run")
+    assert train(run, data, "--resume") == 0
+    assert weights(run) == weights(trained)
+    assert records(run) == records(trained)
+
+
+def test_resuming_where_nothing_is_begins(trained, data, tmp_path):
+    assert train(tmp_path / "run", data, "--resume") == 0
+    assert weights(tmp_path / "run") == weights(trained)
+
+
+def test_minutes_stop_each_stage_early_and_the_critic_is_still_trained(data, tmp_path):
+    run = tmp_path / "run"
+    more = "--minutes 0.02 --updates 100000 --critic-updates 100000 --checkpoint-every 100000"
+    assert train(run, data, *more.split()) == 0
+    first, second = records(run)
+    assert first["stage"] == "world model"
+    assert 0 < first["update"] < 1000
+    assert second["stage"] == "critic"
+    assert 0 < second["update"] < 1000
+    assert load_checkpoint(run).config.cost == "critic"
+
+
+@pytest.mark.parametrize("every", ["1", "1000"])
+def test_a_loss_that_explodes_ends_the_run_in_one_line_that_names_it(data, tmp_path, capfd, every):
+    run = tmp_path / "run"
+    assert train(run, data, "--learning-rate", "1e30", "--checkpoint-every", every) == 2
+    line = capfd.readouterr().err.splitlines()[-1]
+    assert line.startswith("mujepa: training stopped: ")
+    assert " of the world model is " in line
+    assert "lower learning rate" in line
+
+
+def test_a_critic_that_explodes_leaves_the_checkpoint_before_it(trained, data, tmp_path, capfd):
+    run = tmp_path / "run"
+    assert train(run, data, "--critic-learning-rate", "1e30") == 2
+    line = capfd.readouterr().err.splitlines()[-1]
+    assert line.startswith("mujepa: training stopped: ")
+    assert " of the critic is " in line
+    assert str(run) in line
+    assert progress(run)["stage"] <= 1
+    for name in ("last", "best"):
+        networks = load_checkpoint(run / name).networks
+        for tensor in networks.state_dict().values():
+            assert torch.isfinite(tensor.float()).all()
+    assert records(run) == [r for r in records(trained) if r["stage"] == "world model"]
+
+
+def test_wandb_offline_writes_a_run_without_an_account(data, tmp_path, monkeypatch):
+    for name, value in {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}.items():
+        monkeypatch.setenv(name, value)
+    for name in [name for name in os.environ if name.startswith("WANDB_API")]:
+        monkeypatch.delenv(name)
+    run = tmp_path / "run"
+    assert train(run, data, "--wandb", "offline") == 0
+    (written,) = (run / "wandb").glob("offline-run-*/*.wandb")
+    assert b"prediction" in written.read_bytes()
+    assert len(records(run)) == 6
+
+
+# ------------------------------------------------------------------------------ evaluation
+
+
+def assert_rate(value: dict, episodes: int) -> None:
+    assert value.keys() == {"rate", "low", "high"}
+    assert 0 <= value["low"] <= value["rate"] <= value["high"] <= 1
+    assert (value["rate"] * episodes) == pytest.approx(round(value["rate"] * episodes))
+
+
+def test_result_json_keeps_its_contract(evaluated, trained):
+    result, _ = evaluated
+    assert result["env"] == "reacher"
+    assert result["checkpoint"] == str(trained)
+    assert result["weights"] == sha256(trained / "best" / "model.safetensors")
+    assert result["seed"] == 0
+    assert result["episodes"] == 4
+    assert result["budget_steps"] == 100
+    assert result["tolerance"] == 0.05
+    assert result["hold_steps"] == 5
+    assert 0 < result["plan_ms"]["median"] <= result["plan_ms"]["p95"]
+    assert result["wall_s"] > 0
+    assert {"kind": "cem", "samples": 16, "iterations": 2}.items() <= result["planner"].items()
+    assert {"horizon", "elites", "replan_every"} <= result["planner"].keys()
+    assert result["baselines"].keys() == {"latent_l2", "random", "zero", "oracle"}
+    assert {"python", "mujepa", "torch", "mujoco", "numpy"} <= result["versions"].keys()
+    assert result["machine"].keys() == {"processor", "cores", "system"}
+    for name, figures in {"agent": result, **result["baselines"]}.items():
+        assert figures["episodes"] == (2 if name == "oracle" else 4)
+        assert_rate(figures["success_at_end"], figures["episodes"])
+        assert_rate(figures["success_any"], figures["episodes"])
+        assert figures["success_any"]["rate"] >= figures["success_at_end"]["rate"]
+        assert 0 <= figures["median_final_distance"] < 1
+
+
+def test_the_report_is_one_page_that_needs_nothing_else(evaluated):
+    _, out = evaluated
+    page = (out / "report.html").read_text()
+    assert 1 < page.count("data:image/gif;base64,") <= 4
+    assert "<svg" in page
+    assert 'src="http' not in page
+    assert "<script src" not in page
+    assert len(iio.imread(out / "episode.mp4")) == 101
+
+
+def test_evaluating_twice_gives_the_same_result(evaluated, trained, tmp_path):
+    first, _ = evaluated
+    second = evaluate(trained, tmp_path / "out")
+    free = {"plan_ms", "wall_s", "command"}
+    assert {k: v for k, v in second.items() if k not in free} == {
+        k: v for k, v in first.items() if k not in free
+    }
+
+
+def test_another_seed_means_other_episodes_and_more_episodes_only_append(evaluated, trained):
+    world = World(mujepa.envs.registry.TASKS["reacher"])
+    four, six, other = (make_manifest(world, *args) for args in ((4, 0), (6, 0), (4, 1)))
+    assert evaluated[0]["manifest"] == four.digest
+    assert len({four.digest, six.digest, other.digest}) == 3
+    assert four.seeds == six.seeds[:4]
+    for one, two in zip(four.episodes, six.episodes, strict=False):
+        np.testing.assert_array_equal(one.start, two.start)
+        np.testing.assert_array_equal(one.goal, two.goal)
+
+
+def test_the_oracle_can_be_judged_in_the_place_of_the_agent(trained, evaluated, tmp_path):
+    result = evaluate(trained, tmp_path, "--planner", "oracle", "--episodes", "2")
+    assert result["planner"]["kind"] == "oracle"
+    assert "oracle" not in result["baselines"]
+    for figure in ("success_at_end", "success_any", "median_final_distance"):
+        assert result[figure] == evaluated[0]["baselines"]["oracle"][figure]
+    assert "not measured" in (tmp_path / "report.html").read_text()
+
+
+def test_the_planner_and_the_cost_can_be_exchanged(trained, tmp_path):
+    more = "--planner random --cost goal --horizon 3 --no-oracle --episodes 2"
+    result = evaluate(trained, tmp_path, *more.split())
+    assert {"kind": "random", "horizon": 3}.items() <= result["planner"].items()
+    assert result["cost"] == "goal"
+    assert result["baselines"].keys() == {"latent_l2", "random", "zero"}
+
+
+def test_success_at_the_end_has_to_be_held():
+    distance = np.full((4, 6), 1.0)
+    distance[0] = 0.1  # always there
+    distance[1, -1] = 0.1  # there at the last moment only
+    distance[2, :3] = 0.1  # there, and gone again
+    outcome = Outcome(distance, np.zeros((4, 7, 1)), tolerance=0.1, hold_steps=2)
+    assert outcome.held.tolist() == [True, False, False, False]
+    assert outcome.reached.tolist() == [True, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("successes", "episodes", "low", "high"),
+    [
+        (0, 10, 0.0, 0.2775),
+        (10, 10, 0.7225, 1.0),
+        (7, 10, 0.3968, 0.8922),
+        (180, 200, 0.8506, 0.9343),
+    ],
+)
+def test_intervals_are_wilsons(successes, episodes, low, high):
+    """Against the closed formula, worked out by hand to four digits."""
+    rate = success_rate(successes, episodes)
+    assert rate.rate == successes / episodes
+    assert rate.low == pytest.approx(low, abs=1e-4)
+    assert rate.high == pytest.approx(high, abs=1e-4)
