@@ -114,6 +114,8 @@ class TrainConfig:
                 raise UserError(
                     f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}"
                 )
+        if self.seed < 0:
+            raise UserError(f"--seed must not be negative, got {self.seed}")
         if self.minutes is not None and not self.minutes > 0:
             raise UserError(f"--minutes must be positive, got {self.minutes}")
         if not 0 <= self.imagined <= 1 or not 0 < self.validation < 1:

@@ -41,6 +41,12 @@ class LossConfig:
     temporal_similarity: float = 0.0
     directions: int = 64
 
+    def __post_init__(self) -> None:
+        if not self.weights() or self.directions < 1:
+            raise ValueError(
+                f"the loss needs a term of some weight and directions >= 1, got {self}"
+            )
+
     def weights(self) -> dict[str, float]:
         """Return the weights of the terms in use, by name."""
         names = (

@@ -91,6 +91,7 @@ def test_a_damaged_dataset_is_named(complains, data, tmp_path):
         ("collect", "reacher", "--steps", -1),
         ("collect", "reacher", "--seed", -1),
         ("train", "reacher", "--updates", 0),
+        ("train", "reacher", "--seed", -1),
         ("train", "reacher", "--minutes", 0),
         ("train", "reacher", "--imagined", 2),
         ("evaluate", "somewhere", "--episodes", 0),
