@@ -13,6 +13,7 @@ import torch
 import tyro
 
 from mujepa.agent.checkpoint import AgentConfig, Networks, save_checkpoint
+from mujepa.agent.cost import Cost
 from mujepa.agent.critic import CriticConfig
 from mujepa.agent.device import DeviceName, choose_device
 from mujepa.agent.jepa import JEPAConfig
@@ -37,6 +38,7 @@ from mujepa.learning.schedule import Clock, schedule
 from mujepa.learning.stages import CriticStage, Stage, WorldModelStage
 from mujepa.planners import PlannerConfig
 from mujepa.provenance import command, machine, versions
+from mujepa.rollouts.store import read_meta
 from mujepa.screen import progress_bar, say
 
 STAGE_SHARE = (0.8, 0.2)
@@ -62,7 +64,7 @@ class TrainConfig:
     workers: int = 0
     """Processes that collect; 0 for one per core."""
     seed: int = 0
-    """Seed of data, weights and batches: same seed, same machine, same agent."""
+    """Seed of weights, batches and new data: same seed, same machine, same agent."""
     updates: int = 2000
     """Updates of the world model."""
     critic_updates: int = 2500
@@ -114,8 +116,16 @@ class TrainConfig:
                 raise UserError(
                     f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}"
                 )
-        if self.seed < 0:
-            raise UserError(f"--seed must not be negative, got {self.seed}")
+        for name in ("seed", "threads", "workers"):
+            if getattr(self, name) < 0:
+                raise UserError(f"--{name} must not be negative, got {getattr(self, name)}")
+        for name in ("learning_rate", "critic_learning_rate"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise UserError(
+                    f"--{name.replace('_', '-')} must be positive, got {getattr(self, name)}"
+                )
+        if not all(math.isfinite(weight) for weight in self.loss.weights().values()):
+            raise UserError(f"weights of the loss must be finite, got {self.loss.weights()}")
         if self.minutes is not None and not self.minutes > 0:
             raise UserError(f"--minutes must be positive, got {self.minutes}")
         if not 0 <= self.imagined <= 1 or not 0 < self.validation < 1:
@@ -139,11 +149,7 @@ def train(config: TrainConfig) -> None:
     find_task(config.task)
     device = choose_device(config.device)
     check_settings(config.out, asdict(config), resume=config.resume)
-    collect(
-        CollectConfig(
-            config.task, config.dataset, config.episodes, workers=config.workers, seed=config.seed
-        )
-    )
+    collect(_collection(config))
     if config.threads:
         torch.set_num_threads(config.threads)
     experience = load_experience(
@@ -164,6 +170,7 @@ class Training:
             self.networks = Networks(self.agent_config).to(experience.device)
         except ValueError as error:
             raise UserError(str(error)) from error
+        Cost(config.cost, self.networks.critic)  # an unknown term is said now, not hours later
         self.resumed = config.resume and surviving_folder(config.out / "last").exists()
         self.progress = restore_networks(config.out, self.networks) if self.resumed else Progress()
         self.metrics = Metrics(
@@ -290,6 +297,15 @@ class Training:
                     f"{update}; the last good checkpoint is kept in {self.config.out}; try a "
                     "lower learning rate"
                 )
+
+
+def _collection(config: TrainConfig) -> CollectConfig:
+    """Return what to collect: what a dataset that is there was collected with, or the default."""
+    steps, seed = None, config.seed
+    if (config.dataset / "meta.json").exists():
+        recipe, _ = read_meta(config.dataset)
+        steps, seed = recipe.steps, recipe.seed
+    return CollectConfig(config.task, config.dataset, config.episodes, steps, config.workers, seed)
 
 
 def _agent_config(config: TrainConfig, world: World) -> AgentConfig:

@@ -54,6 +54,8 @@ class Progress:
 def check_settings(folder: Path, settings: dict[str, Any], *, resume: bool) -> None:
     """Write the run's settings, or compare them with those of the run that is resumed.
 
+    A run without a checkpoint is none: nothing is lost if it is begun anew.
+
     Raises:
         UserError: there is a run in the folder but `--resume` was not asked for, or it has other
             settings.
@@ -67,7 +69,7 @@ def check_settings(folder: Path, settings: dict[str, Any], *, resume: bool) -> N
         "device",
         "minutes",
     }  # may change without changing what is learned
-    if (folder / "train.json").exists():
+    if surviving_folder(folder / "last").exists():
         if not resume:
             raise UserError(
                 f"{folder} holds a run already; continue it with --resume or choose another --out"
