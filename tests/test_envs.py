@@ -558,10 +558,9 @@ def test_an_unknown_task_is_reported_with_the_nearest_name(name):
         GoalEnv("xyzzy")
 
 
-def test_a_task_that_does_not_say_how_episodes_start_says_so():
-    task = Task("bare", TASKS["reacher"].mjcf, "fingertip", 0.05)
-    with pytest.raises(NotImplementedError, match="does not say how episodes start"):
-        World(task).sample_episode(np.random.default_rng(0))
+def test_a_task_that_does_not_say_how_episodes_start_cannot_be_made():
+    with pytest.raises(TypeError, match="sample_goal, sample_start"):
+        Task("bare", TASKS["reacher"].mjcf, "fingertip", 0.05)  # pyright: ignore
 
 
 # ---------------------------------------------------------------------------- pictures
