@@ -16,7 +16,7 @@ from mujepa.envs.registry import find_task
 from mujepa.envs.world import World
 from mujepa.errors import UserError
 from mujepa.evaluation.manifest import make_manifest
-from mujepa.evaluation.video import draw_frames, record_episode, write_video
+from mujepa.evaluation.video import draw_frames, record_episode, video_suffix, write_video
 from mujepa.screen import say
 
 ENVIRONMENT_FPS = 25
@@ -59,6 +59,7 @@ def visualize(config: VisualizeConfig) -> None:
     Raises:
         UserError: bad input, no OpenGL library, or the video cannot be written.
     """
+    video_suffix(config.out)
     checkpoint = load_checkpoint(config.checkpoint, config.device)
     world = World(find_task(checkpoint.config.task), checkpoint.config.image_size)
     manifest = make_manifest(world, config.episode + 1, config.seed)

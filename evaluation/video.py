@@ -108,9 +108,7 @@ def write_video(path: Path, frames: list[NDArray[np.uint8]], fps: float) -> None
     Raises:
         UserError: another ending, or the file cannot be written.
     """
-    suffix = path.suffix.lower()
-    if suffix not in (".mp4", ".gif"):
-        raise UserError(f"{path}: a video's name ends in .mp4 or .gif, not {suffix or 'nothing'!r}")
+    suffix = video_suffix(path)
     options: dict[str, Any] = {"duration": 1000 / fps, "loop": 0}
     if suffix == ".mp4":
         options = {"plugin": "pyav", "codec": "libx264", "fps": fps}
@@ -118,6 +116,18 @@ def write_video(path: Path, frames: list[NDArray[np.uint8]], fps: float) -> None
     assert encoded is not None
     with replacing_file(path) as temporary:
         temporary.write_bytes(encoded)
+
+
+def video_suffix(path: Path) -> str:
+    """Return the ending of a video's name, in lower case.
+
+    Raises:
+        UserError: it is neither .mp4 nor .gif.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in (".mp4", ".gif"):
+        raise UserError(f"{path}: a video's name ends in .mp4 or .gif, not {suffix or 'nothing'!r}")
+    return suffix
 
 
 def _enlarge(image: NDArray[np.uint8]) -> Image.Image:

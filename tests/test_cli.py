@@ -1,219 +1,433 @@
-"""Bad input ends in one clear line and exit code 2; nothing is imported or lost without need."""
+"""Bad input is answered by exit code 2 and one line that names the value and the remedy."""
+
+from __future__ import annotations
 
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
+import gymnasium
 import pytest
 
-from mujepa import cli
-from mujepa.agent.checkpoint import save_checkpoint
-from mujepa.envs import opengl
-from mujepa.files import write_json
+from mujepa.agent.checkpoint import AgentConfig, Networks, load_checkpoint, save_checkpoint
+from mujepa.cli import COMMANDS, main
+from mujepa.rollouts.collect import collect, make_recipe
 
-
-def python(code):
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+TOY = "--updates 2 --critic-updates 2 --batch 4 --critic-batch 8 --episodes 6 --threads 1"
 
 
 @pytest.fixture
-def complains(capfd):
-    """Run a command line that must fail in one line on stderr, and return the line."""
+def complaint(capfd):
+    """Run a command line that has to be refused; return the one line that says why."""
 
-    def run(*arguments):
-        assert cli.main([str(argument) for argument in arguments]) == 2
-        lines = capfd.readouterr().err.replace("\r", "\n").splitlines()
-        said = [line for line in lines if line.startswith("mujepa: ")]
-        assert len(said) == 1
-        assert "Traceback" not in "\n".join(lines)
-        assert lines[-1] == said[0]
-        return said[0]
+    def run(command: str) -> str:
+        capfd.readouterr()
+        assert main(command.split()) == 2
+        said, complained = capfd.readouterr()
+        assert said == ""
+        (line,) = complained.splitlines()
+        assert line.startswith("mujepa: ")
+        return line.removeprefix("mujepa: ")
 
     return run
 
 
-@pytest.fixture
-def checkpoint(tmp_path, untrained, tiny):
-    made = untrained(tiny(observation_shape=(64, 64, 3)))
-    save_checkpoint(tmp_path / "agent", made.config, made.networks, {})
-    return tmp_path / "agent"
-
-
-@pytest.fixture
-def data(tmp_path):
-    folder = tmp_path / "data"
-    assert cli.main(["collect", "reacher", "--out", str(folder), "--episodes", "5"]) == 0
+@pytest.fixture(scope="module")
+def original_data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("original") / "data"
+    assert list(collect(folder, make_recipe("reacher", 0, 12), 6, 1)) == [6 * 13]
     return folder
 
 
-@pytest.mark.parametrize("command", ["collect", "train"])
-def test_an_unknown_task_suggests_the_nearest_name(complains, tmp_path, command):
-    said = complains(command, "reachr", "--out", tmp_path / "new")
-    assert "unknown task 'reachr'; did you mean 'reacher'?" in said
-    assert not (tmp_path / "new").exists()
+@pytest.fixture(scope="module")
+def original_run(original_data) -> Path:
+    run = original_data.parent / "run"
+    command = f"train reacher --out {run} --data {original_data} {TOY}"
+    assert main(command.split()) == 0
+    return run
 
 
-def test_an_unknown_command_suggests_the_nearest_name(complains):
-    assert "unknown command 'trian'; did you mean 'train'?" in complains("trian", "reacher")
+@pytest.fixture
+def data(original_data, tmp_path) -> Path:
+    return shutil.copytree(original_data, tmp_path / "data")
 
 
-def test_a_missing_checkpoint_is_named(complains, tmp_path):
-    assert str(tmp_path / "none") in complains("evaluate", tmp_path / "none")
-    assert str(tmp_path / "none") in complains("visualize", tmp_path / "none")
+@pytest.fixture
+def run(original_run, tmp_path) -> Path:
+    return shutil.copytree(original_run, tmp_path / "run")
 
 
-def test_a_damaged_checkpoint_is_named(complains, checkpoint):
-    weights = checkpoint / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-1])
-    assert "damaged" in complains("evaluate", checkpoint)
+@pytest.fixture
+def checkpoint(tmp_path) -> Path:
+    """An untrained one."""
+    config = AgentConfig("reacher", (64, 64, 3), (-1.0, -1.0), (1.0, 1.0), 3, 4)
+    save_checkpoint(tmp_path / "agent", config, Networks(config), {})
+    return tmp_path / "agent"
 
 
-def test_a_damaged_dataset_is_named(complains, data, tmp_path):
-    pixels = data / "shard-00000" / "pixels.npy"
-    content = np.load(pixels, mmap_mode="r+")
-    content[7] ^= 1
-    content.flush()
-    (data / "shard-00000" / "shard.json").write_text("{")
-    write_json(data / "meta.json", json.loads((data / "meta.json").read_text()) | {"shards": 3})
-    assert "damaged" in complains(
-        "train", "reacher", "--out", tmp_path / "run", "--data", data, "--episodes", 5
-    )
+# -------------------------------------------------------------------------------- commands
+
+
+def test_without_a_command_it_says_how_to_use_it(capsys):
+    for arguments in ([], ["-h"], ["--help"], ["help"]):
+        assert main(arguments) == 0
+        usage = capsys.readouterr().out
+        assert all(f"  {command} " in usage for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_and_each_of_its_options(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code in (0, None)
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: mujepa {command}")
+    assert "--out" in text
+    assert "Name of the task" in text or "Folder of a checkpoint" in text
+
+
+def test_an_unknown_command_is_answered_by_the_nearest(complaint):
+    assert complaint("trian") == "unknown command 'trian'; did you mean 'train'?"
+    assert complaint("xyzzy").endswith("; commands: collect, train, evaluate, visualize")
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "command",
     [
-        ("collect", "reacher", "--episodes", 0),
-        ("collect", "reacher", "--steps", -1),
-        ("collect", "reacher", "--seed", -1),
-        ("train", "reacher", "--updates", 0),
-        ("train", "reacher", "--seed", -1),
-        ("train", "reacher", "--minutes", 0),
-        ("train", "reacher", "--imagined", 2),
-        ("evaluate", "somewhere", "--episodes", 0),
-        ("evaluate", "somewhere", "--seed", -1),
-        ("visualize", "somewhere", "--every", 0),
+        "collect reacher --out data --colour red",
+        "collect reacher",
+        "collect --out data",
+        "collect reacher --out data --episodes many",
+        "train reacher --out run --planner.kind magic",
+        "train reacher --out run --planner.samples 0",
+        "train reacher --out run --jepa.encoder.dim 0",
+        "evaluate",
+        "evaluate run --episodes 1.5",
+        "evaluate run --device toaster",
+        "visualize run --every some",
     ],
-    ids=lambda wrong: " ".join(map(str, wrong)),
 )
-def test_a_number_out_of_range_is_named_with_its_option(complains, tmp_path, wrong):
-    said = complains(*wrong, "--out", tmp_path / "new")
-    assert wrong[2] in said
-    assert str(wrong[3]) in said
+def test_a_command_line_that_cannot_be_read_exits_with_2_and_no_traceback(
+    command, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(command.split())
+    assert ended.value.code == 2
+    text = capsys.readouterr().err
+    assert "Traceback" not in text
+    assert f"mujepa {command.split()[0]} --help" in text
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unreadable_cost_or_planner_is_named(complains, checkpoint):
-    assert "'gaol'" in complains("evaluate", checkpoint, "--cost", "gaol", "--episodes", 1)
-    assert "horizon" in complains("evaluate", checkpoint, "--horizon", 0, "--episodes", 1)
-
-
-def test_a_video_of_another_kind_is_named(complains, checkpoint, tmp_path):
-    assert "'.avi'" in complains("visualize", checkpoint, "--out", tmp_path / "video.avi")
-
-
-def test_a_run_is_not_overwritten(complains, tmp_path):
-    write_json(tmp_path / "run" / "train.json", {})
-    assert "--resume" in complains("train", "reacher", "--out", tmp_path / "run")
-
-
-def test_a_run_is_not_resumed_with_other_settings(complains, tmp_path, data):
-    run = ("train", "reacher", "--out", tmp_path / "run", "--data", data, "--episodes", 5)
-    write_json(tmp_path / "run" / "train.json", {"batch": 7})
-    assert "was begun with" in complains(*run, "--resume")
-
-
-def test_the_wrong_dataset_is_not_mixed_in(complains, data):
-    said = complains("collect", "reacher", "--out", data, "--episodes", 5, "--seed", 1)
-    assert "seed=0, not 1" in said
-
-
-def test_without_an_opengl_library_the_remedy_is_told(complains, checkpoint, monkeypatch):
-    def absent(library):
-        raise ImportError(f"cannot load {library}")
-
-    opengl.gl_context.cache_clear()
-    monkeypatch.setattr(opengl, "_linux_context", absent)
-    monkeypatch.delenv("MUJOCO_GL", raising=False)
-    try:
-        said = complains("evaluate", checkpoint, "--episodes", 1)
-    finally:
-        opengl.gl_context.cache_clear()
-    assert "egl: cannot load egl; osmesa: cannot load osmesa" in said
-    assert "apt-get install -y libegl1" in said
-
-
-@pytest.mark.parametrize("library", ["gles", "glfw"])
-def test_an_unknown_opengl_library_is_named(library, checkpoint):
-    command = [sys.executable, "-m", "mujepa.cli", "evaluate", checkpoint, "--episodes", "1"]
-    environment = os.environ | {"MUJOCO_GL": library}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 2
-    said = done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
-    assert "MUJOCO_GL" in said
-    assert library in said
-
-
-def test_a_full_disk_is_named_and_leaves_nothing_half_written(
-    complains, checkpoint, tmp_path, monkeypatch
+@pytest.mark.parametrize(
+    ("command", "answer"),
+    [
+        ("collect reach --out data", "unknown task 'reach'; did you mean 'reacher'?"),
+        ("train raecher --out run", "unknown task 'raecher'; did you mean 'reacher'?"),
+        ("collect xyzzy --out data", "unknown task 'xyzzy'; tasks: reacher"),
+        ("collect reacher --out data --episodes 0", "--episodes must be at least 1, got 0"),
+        ("collect reacher --out data --steps -3", "--steps must be at least 1, got -3"),
+        ("collect reacher --out data --workers -1", "--workers -1 "),
+        ("collect reacher --out data --seed -1", "--seed -1 must not be negative"),
+        ("train reacher --out run --episodes 0", "--episodes must be at least 1, got 0"),
+        ("train reacher --out run --critic-updates 0", "--critic-updates must be at least 1"),
+        ("train reacher --out run --checkpoint-every 0", "--checkpoint-every must be at least 1"),
+        ("train reacher --out run --minutes 0", "--minutes must be positive, got 0"),
+        ("train reacher --out run --minutes nan", "--minutes must be positive, got nan"),
+        ("train reacher --out run --learning-rate -1", "--learning-rate must be positive"),
+        ("train reacher --out run --critic-learning-rate nan", "--critic-learning-rate must be"),
+        ("train reacher --out run --imagined 2", "--imagined 2.0 "),
+        ("train reacher --out run --validation 1", "--validation 1.0 must be shares"),
+        ("train reacher --out run --seed -1", "--seed must not be negative, got -1"),
+        ("train reacher --out run --threads -1", "--threads must not be negative, got -1"),
+        ("train reacher --out run --workers -1", "--workers must not be negative, got -1"),
+        ("train reacher --out run --loss.prediction nan", "must be finite"),
+        ("evaluate run --episodes 0", "--episodes must be at least 1, got 0"),
+        ("evaluate run --oracle-episodes 0", "--oracle-episodes must be at least 1, got 0"),
+        ("evaluate run --seed -1", "--seed must not be negative, got -1"),
+        ("evaluate run", "no checkpoint in run; train one with: mujepa train TASK --out FOLDER"),
+        ("visualize run", "no checkpoint in run; train one with: mujepa train TASK --out FOLDER"),
+        ("visualize run --every 0", "--every 0 at least 1"),
+        ("visualize run --episode -1", "--episode -1 "),
+    ],
+)
+def test_a_bad_value_is_refused_by_name_and_leaves_nothing_behind(
+    complaint, tmp_path, monkeypatch, command, answer
 ):
-    def full(self, *arguments, **options):
-        raise OSError(errno.ENOSPC, "No space left on device", str(self))
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    said = complains("visualize", checkpoint, "--out", tmp_path / "video.gif", "--every", 50)
-    assert "No space left on device" in said
-    assert [path.name for path in tmp_path.iterdir()] == ["agent"]
+    monkeypatch.chdir(tmp_path)
+    assert answer.rstrip() in complaint(command)
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_made_is_named(complains, tmp_path):
-    (tmp_path / "file").write_text("")
-    said = complains("collect", "reacher", "--out", tmp_path / "file", "--episodes", 2)
-    assert str(tmp_path / "file") in said
+# ------------------------------------------------------------------------------- data, runs
+
+
+def test_another_recipe_in_the_folder_is_refused(complaint, data):
+    answer = complaint(f"collect reacher --out {data} --episodes 6 --steps 12 --seed 1")
+    assert "was collected with seed=0, not 1; choose another folder with --out" in answer
+    assert "steps=12, not 50" in complaint(f"collect reacher --out {data} --episodes 6")
+
+
+def test_a_folder_that_is_a_file_is_refused(complaint, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    for command in ("collect", "train"):
+        for folder in (f"{tmp_path}/file", f"{tmp_path}/file/data"):
+            answer = complaint(f"{command} reacher --out {folder} --episodes 2")
+            assert answer.startswith(f"cannot write {folder}/")
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[", '{"schema_version": 1}', '{"schema_version": 7}'])
+def test_a_damaged_dataset_is_refused(complaint, data, tmp_path, text):
+    (data / "meta.json").write_text(text)
+    collecting, training = f"collect reacher --out {data}", f"train reacher --out {tmp_path}/r"
+    for command in (collecting, f"{training} --data {data}"):
+        answer = complaint(f"{command} --episodes 6")
+        assert str(data) in answer
+        assert f"delete {data} and collect it again with: mujepa collect" in answer
+
+
+def test_a_dataset_of_another_size_of_episodes_is_learned_from_as_it_is(data, tmp_path):
+    """Steps and seed of the data are its own."""
+    before = (data / "meta.json").read_bytes()
+    command = f"train reacher --out {tmp_path}/r --data {data} --seed 3 {TOY}"
+    assert main(command.split()) == 0
+    assert (data / "meta.json").read_bytes() == before
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("more", "answer"),
     [
-        ["train"],
-        ["train", "reacher"],
-        ["train", "reacher", "--out", "x", "--updates", "many"],
-        ["train", "reacher", "--out", "x", "--no-such-option"],
-        ["train", "reacher", "--out", "x", "--planner.horizon", "0"],
+        ("--rollout 60", "no episode of DATA has 62 frames; collect with more --steps"),
+        ("--cost critic+magic", "cannot read 'magic'"),
+        ("--validation 0.95", "6 episodes cannot be split"),
     ],
-    ids=" ".join,
 )
-def test_what_cannot_be_parsed_exits_with_2(arguments, capsys):
-    with pytest.raises(SystemExit) as caught:
-        cli.main(arguments)
-    assert caught.value.code == 2
-    assert "Traceback" not in capsys.readouterr().err
+def test_settings_that_do_not_fit_the_data_are_refused(capfd, data, tmp_path, more, answer):
+    run = tmp_path / "fresh"
+    command = f"train reacher --out {run} --data {data} {TOY}"
+    assert main([*command.split(), *more.split()]) == 2
+    last = capfd.readouterr().err.splitlines()[-1]
+    assert last.startswith("mujepa: ")
+    assert answer.replace("DATA", str(data)) in last
+    assert main(command.split()) == 0  # what failed before its first checkpoint is not in the way
 
 
-@pytest.mark.parametrize("command", cli.COMMANDS)
-def test_help_reads_like_a_manual(command, capsys):
-    with pytest.raises(SystemExit) as caught:
-        cli.main([command, "--help"])
-    assert caught.value.code == 0
-    said = capsys.readouterr().out
-    assert said.startswith(f"usage: mujepa {command}")
-    assert "--out" in said
+def test_an_existing_run_is_not_overwritten(complaint, run, data):
+    answer = complaint(f"train reacher --out {run} --data {data} {TOY}")
+    assert answer == f"{run} holds a run already; continue it with --resume or choose another --out"
 
 
-def test_usage_names_every_command(capsys):
-    assert cli.main([]) == 0
-    said = capsys.readouterr().out
-    assert all(command in said for command in cli.COMMANDS)
+def test_resuming_with_other_settings_is_refused_by_name(complaint, run, original_data):
+    command = f"train reacher --out {run} --data {original_data} {TOY} --resume"
+    assert "begun with batch=4, not 5; resume it" in complaint(f"{command} --batch 5")
+    answer = complaint(f"{command} --planner.horizon 3")
+    assert f"{run} was begun with planner=" in answer
 
 
-def test_importing_it_registers_the_tasks_and_touches_neither_torch_nor_mujoco():
-    done = python(
-        "import sys, mujepa, gymnasium; assert 'mujepa/Reacher-v0' in gymnasium.registry\n"
-        "print(sorted({'torch', 'mujoco', 'matplotlib', 'wandb'} & set(sys.modules)))"
-    )
-    assert done.stdout.strip() == "[]", done.stderr
+@pytest.mark.parametrize("file", ["model.safetensors", "training.safetensors", "progress.json"])
+def test_resuming_from_damage_is_refused(capfd, run, original_data, file):
+    (run / "last" / "progress.json").write_text(json.dumps({"stage": 1, "update": 1}))
+    path = run / "last" / file
+    path.write_bytes(path.read_bytes()[:-9])
+    command = f"train reacher --out {run} --data {original_data} {TOY} --resume"
+    assert main(command.split()) == 2
+    line = capfd.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"mujepa: {path} is ")
+    assert "damaged" in line
+
+
+@pytest.mark.parametrize("command", ["evaluate", "visualize"])
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
+def test_a_damaged_checkpoint_is_refused(complaint, checkpoint, command, file):
+    content = bytearray((checkpoint / file).read_bytes())
+    content[-20] ^= 0xFF
+    (checkpoint / file).write_bytes(content)
+    answer = complaint(f"{command} {checkpoint}")
+    assert "damaged" in answer
+    assert str(checkpoint) in answer
+    assert answer.endswith("; train one with: mujepa train TASK --out FOLDER")
+
+
+@pytest.mark.parametrize(
+    ("change", "answer"),
+    [
+        ({"schema_version": 99}, "has checkpoint schema 99, this version reads 1"),
+        ({"frame_skip": "four"}, "is damaged"),
+        ({"surprise": 1}, "is damaged"),
+        ({"task": "juggler"}, "unknown task 'juggler'"),
+    ],
+)
+def test_a_checkpoint_of_another_kind_is_refused(complaint, checkpoint, change, answer):
+    config = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps(config | change))
+    assert answer in complaint(f"evaluate {checkpoint}")
+
+
+@pytest.mark.parametrize(
+    ("more", "answer"),
+    [
+        ("--cost critic+magic", "cannot read 'magic'"),
+        ("--samples 0", "samples"),
+        ("--horizon 0", "horizon"),
+        ("--device cuda", "device 'cuda' is not available here; use --device auto"),
+    ],
+)
+def test_settings_that_the_planner_cannot_use_are_refused(
+    complaint, checkpoint, monkeypatch, more, answer
+):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert answer in complaint(f"evaluate {checkpoint} {more}")
+
+
+@pytest.mark.parametrize("name", ["film.avi", "film"])
+def test_a_video_of_an_unknown_kind_is_refused_before_it_is_recorded(
+    complaint, checkpoint, tmp_path, name, monkeypatch
+):
+    monkeypatch.setattr("mujepa.visualize.record_episode", None)
+    answer = complaint(f"visualize {checkpoint} --out {tmp_path / name}")
+    assert "ends in .mp4 or .gif" in answer
+
+
+# ------------------------------------------------------------------------ machine and disk
+
+
+def test_a_machine_without_opengl_is_told_what_to_install(tmp_path, checkpoint):
+    """In a process of its own, which has no context yet; workers that collect are others again."""
+    code = f"""
+import sys
+import mujepa.envs.opengl
+def nothing(library):
+    raise ImportError(f"lib{{library}}.so.1: cannot open shared object file")
+mujepa.envs.opengl._linux_context = nothing
+from mujepa.cli import main
+assert main(["visualize", {str(checkpoint)!r}, "--out", "a.gif"]) == 2
+assert main(["evaluate", {str(checkpoint)!r}]) == 2
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120,
+        env={name: value for name, value in os.environ.items() if name != "MUJOCO_GL"},
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    first, second = ran.stderr.splitlines()
+    assert first == second
+    assert first.startswith("mujepa: no OpenGL library for off-screen rendering (egl: libegl.so.1")
+    assert "apt-get install -y libegl1" in first
+
+
+@pytest.mark.parametrize(
+    ("command", "library"),
+    [("evaluate", "glfw"), ("collect", "glfw"), ("collect", "gles"), ("collect", "magic")],
+)
+def test_an_impossible_choice_of_opengl_is_one_line_that_names_it(
+    tmp_path, checkpoint, command, library
+):
+    """Also where workers collect, which load everything themselves."""
+    arguments = {"collect": f"reacher --out {tmp_path}/d --episodes 2", "evaluate": checkpoint}
+    ran = subprocess.run(
+        [sys.executable, "-m", "mujepa.cli", command, *str(arguments[command]).split()],
+        capture_output=True, text=True, timeout=120, env=os.environ | {"MUJOCO_GL": library},
+    )  # fmt: skip
+    assert ran.returncode == 2
+    (line,) = ran.stderr.splitlines()
+    assert line.startswith("mujepa: ")
+    assert "MUJOCO_GL" in line
+    assert library in line
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of its own, of 2 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    try:
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder],
+            check=True, capture_output=True,
+        )  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("mounting a small file system needs root")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_disk_that_fills_up_while_collecting_is_one_line(complaint, small_disk):
+    answer = complaint(f"collect reacher --out {small_disk}/d --episodes 100")
+    assert answer.startswith(f"cannot write {small_disk}/d/shard-00000: ")
+    assert answer.endswith("; free space or choose another folder with --out")
+    assert not list(small_disk.rglob("*.npy"))
+
+
+def test_a_disk_that_fills_up_while_training_keeps_the_last_checkpoint(
+    capfd, small_disk, original_data
+):
+    command = f"train reacher --out {small_disk}/r --data {original_data} {TOY}"
+    assert main(command.split()) == 2
+    line = capfd.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"mujepa: cannot write {small_disk}/r/")
+    assert line.endswith("; free space or choose another folder with --out")
+    assert not list(small_disk.rglob("*.tmp"))
+    load_checkpoint(small_disk / "r")
+
+
+@pytest.mark.parametrize("command", ["collect", "train", "visualize"])
+def test_a_full_disk_is_one_line_wherever_it_is_noticed(
+    capfd, monkeypatch, tmp_path, checkpoint, original_data, command
+):
+    """Without root: the kernel's answer when data is forced onto the disk."""
+
+    def full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("mujepa.files._sync", full)
+    arguments = {
+        "collect": f"reacher --out {tmp_path}/d --episodes 2 --workers 1",
+        "train": f"reacher --out {tmp_path}/r --data {original_data} {TOY}",
+        "visualize": f"{checkpoint} --out {tmp_path}/a.gif --every 50",
+    }
+    assert main([command, *arguments[command].split()]) == 2
+    line = capfd.readouterr().err.splitlines()[-1]
+    assert line.startswith("mujepa: cannot write ")
+    assert "No space left on device; free space or choose another folder" in line
+    assert not (tmp_path / "a.gif").exists()
+
+
+# --------------------------------------------------------------------------------- imports
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("mujepa", ["torch", "mujoco", "wandb", "matplotlib"]),
+        ("mujepa.cli", ["torch", "mujoco", "wandb", "tyro"]),
+        ("mujepa.collect", ["torch", "wandb", "matplotlib"]),
+        ("mujepa.train", ["wandb", "matplotlib", "imageio"]),
+        ("mujepa.planners", ["mujoco", "mujepa.agent", "mujepa.rollouts", "mujepa.evaluation"]),
+    ],
+)
+def test_importing_loads_no_more_than_is_needed(module, absent):
+    code = f"import sys, {module}; print([name for name in {absent} if name in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert ran.stdout.strip() == "[]", ran.stderr
+
+
+def test_the_public_names_and_the_tasks_are_there():
+    import mujepa
+
+    assert set(mujepa.__all__) <= set(dir(mujepa))
+    assert "mujepa/Reacher-v0" in gymnasium.registry
+
+
+def test_each_script_can_be_run_as_a_file(tmp_path):
+    """`python train.py ...` is the same thing as `mujepa train ...`."""
+    root = Path(sys.modules["mujepa"].__file__).parent
+    ran = subprocess.run(
+        [sys.executable, str(root / "collect.py"), "reach", "--out", "data"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert ran.returncode == 2
+    assert ran.stderr == "mujepa: unknown task 'reach'; did you mean 'reacher'?\n"
