@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -447,13 +448,15 @@ DAMAGES = [
 
 @pytest.mark.parametrize(("file", "damage"), DAMAGES)
 def test_damage_to_a_shard_is_detected_and_mended_by_collecting_again(
-    collected, copy, file, damage
+    collected, copy, file, damage, monkeypatch
 ):
+    """Each shard that is damaged, and no other."""
     damage(copy / "shard-00001" / file)
     with pytest.raises(UserError, match=r"shard-00001.*collect it again with: mujepa") as caught:
         Dataset(copy)
     assert "\n" not in str(caught.value)
-    gather_all(copy, 130)
+    monkeypatch.setattr("mujepa.rollouts.collect.ProcessPoolExecutor", InThisProcess)
+    assert list(collect(copy, make_recipe("reacher", 0, STEPS), 130, 2)) == [100 * (STEPS + 1)]
     assert content(copy) == content(collected)
 
 
@@ -467,6 +470,7 @@ def test_damage_to_a_shard_is_detected_and_mended_by_collecting_again(
         '{"schema_version": 2, "recipe": {}, "shards": []}',
         '{"schema_version": 1, "recipe": {}, "shards": []}',
         '{"schema_version": 1, "recipe": [], "shards": []}',
+        '{"schema_version": 1, "recipe": {}, "shards": 3}',
         '{"schema_version": 1, "recipe": {"task": "reacher"}, "shards": [{}]}',
     ],
 )
@@ -503,6 +507,18 @@ def _times(folder: Path) -> dict[str, int]:
 
 def _no_process(*_: object, **__: object) -> None:
     raise RuntimeError("no process today")
+
+
+class InThisProcess(ThreadPoolExecutor):
+    """In the place of worker processes, which take time to start."""
+
+    def __init__(self, workers: int, **_: object) -> None:
+        super().__init__(1)
+
+    def submit(self, function, *arguments):
+        done = Future()
+        done.set_result(function(*arguments))
+        return done
 
 
 def _die(folder: Path, recipe: Recipe, first_episode: int, episodes: int) -> int:
