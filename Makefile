@@ -50,6 +50,6 @@ $(VENV)/.dev: $(VENV)/.run
 # MuJoCo draws through the system's OpenGL library: install a software one if none works.
 $(VENV)/.opengl: $(VENV)/.run
 	$(BIN)/python -c "from mujepa.envs.opengl import gl_context; gl_context()" 2> /dev/null || { \
-	  $(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q --no-install-recommends libegl1 libgl1-mesa-dri libglx-mesa0 && \
+	  $(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q --no-install-recommends libegl1 libopengl0 libgl1-mesa-dri && \
 	  $(BIN)/python -c "from mujepa.envs.opengl import gl_context; gl_context()"; }
 	touch $@

@@ -67,7 +67,7 @@ def gl_context() -> Any:  # noqa: ANN401 - MuJoCo's context classes share no bas
             return context
     raise UserError(
         f"no OpenGL library for off-screen rendering ({'; '.join(failures)}); "
-        "install one with: apt-get install -y libegl1 libgl1-mesa-dri"
+        "install one with: apt-get install -y libegl1 libopengl0 libgl1-mesa-dri"
     )
 
 
