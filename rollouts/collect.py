@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -77,7 +78,7 @@ def collect(folder: Path, recipe: Recipe, episodes: int, workers: int) -> Iterat
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(
-        min(workers, len(missing)), mp_context=context, initializer=_single_thread
+        min(workers, len(missing)), mp_context=context, initializer=_begin_worker
     ) as pool:
         jobs = {
             pool.submit(
@@ -154,8 +155,17 @@ def collect_shard(folder: Path, recipe: Recipe, first_episode: int, episodes: in
     return len(states)
 
 
-def _single_thread() -> None:
+def _begin_worker() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Exit when the process that collects was killed; otherwise workers would wait for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _plain(value: object) -> object:

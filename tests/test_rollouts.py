@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -379,6 +380,12 @@ def test_a_worker_that_dies_is_reported_and_its_shard_collected_the_next_time(
     assert content(tmp_path) == content(collected)
 
 
+def wait_for(folder: Path, pattern: str) -> None:
+    deadline = time.monotonic() + 60
+    while not list(folder.glob(pattern)) and time.monotonic() < deadline:
+        time.sleep(0.002)
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory) -> tuple[list[str], Path]:
     """The command of a collection, to be followed by a folder, and where it ran undisturbed."""
@@ -398,9 +405,7 @@ def test_a_collection_killed_in_the_middle_goes_on_to_the_same_data(
     broken = tmp_path / "broken"
     process = subprocess.Popen([*command, str(broken)], start_new_session=True, stderr=-3)
     try:
-        deadline = time.monotonic() + 60
-        while not list(broken.glob(moment)) and time.monotonic() < deadline:
-            time.sleep(0.002)
+        wait_for(broken, moment)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
     assert process.wait(timeout=60) == -signal.SIGKILL
@@ -408,6 +413,21 @@ def test_a_collection_killed_in_the_middle_goes_on_to_the_same_data(
     subprocess.run([*command, str(broken)], check=True, capture_output=True, timeout=120)
     assert Dataset(broken).digest == Dataset(whole).digest
     assert content(broken) == content(whole)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_workers_end_with_the_process_that_collects(tmp_path, number):
+    command = [sys.executable, "-m", "mujepa.cli", "collect", "reacher", "--episodes", "100000"]
+    command += ["--workers", "2", "--steps", "6", "--out", str(tmp_path)]
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE)
+    try:
+        wait_for(tmp_path, "shard-*")
+        process.send_signal(number)
+        process.communicate(timeout=20)  # to the end of stderr, which workers hold open too
+        assert process.returncode == -number
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 # --------------------------------------------------------------------------------- damage
