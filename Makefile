@@ -6,7 +6,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 PIP := $(BIN)/pip install -qq --no-compile --disable-pip-version-check -c constraints.txt
 PRETRAINED_SEED := 0
 
-.PHONY: demo test lint format bench wheel pretrained clean
+.PHONY: demo test lint format bench pretrained clean
 
 demo: $(VENV)/.opengl  ## collect, train, evaluate, report; run again to continue after an interruption
 	$(BIN)/mujepa train reacher --out runs/reacher --resume

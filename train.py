@@ -60,7 +60,7 @@ class TrainConfig:
     data: Path | None = None
     """Folder of the dataset, collected if it is not there; by default data/TASK-seedSEED."""
     episodes: int = 2000
-    """Episodes to learn from; what the dataset lacks is collected."""
+    """Episodes that the dataset must hold; what it lacks is collected. All of it is used."""
     workers: int = 0
     """Processes that collect; 0 for one per core."""
     seed: int = 0
@@ -172,7 +172,10 @@ class Training:
             raise UserError(str(error)) from error
         Cost(config.cost, self.networks.critic)  # an unknown term is said now, not hours later
         self.resumed = config.resume and surviving_folder(config.out / "last").exists()
-        self.progress = restore_networks(config.out, self.networks) if self.resumed else Progress()
+        self.progress = Progress()
+        if self.resumed:
+            digest = experience.dataset.digest
+            self.progress = restore_networks(config.out, self.networks, digest)
         self.metrics = Metrics(
             config.out, self.progress if self.resumed else None, config.wandb, asdict(config)
         )

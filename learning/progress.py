@@ -108,15 +108,17 @@ def save_progress(
     save_checkpoint(folder / "last", config, networks, provenance, extra)
 
 
-def restore_networks(folder: Path, networks: Networks) -> Progress:
+def restore_networks(folder: Path, networks: Networks, data_digest: str) -> Progress:
     """Load `last` into the networks and return how far it is.
 
     Raises:
-        UserError: it is missing or damaged.
+        UserError: it is missing or damaged, or it has learned from other data.
     """
     last = surviving_folder(folder / "last")
     remedy = f"delete {folder} and train anew"
     checkpoint = load_checkpoint(last, "cpu")
+    if checkpoint.provenance.get("data", {}).get("digest") != data_digest:
+        raise UserError(f"the dataset is not the one that {folder} was begun with; {remedy}")
     networks.load_state_dict(checkpoint.networks.state_dict())
     return Progress(**read_json(last / "progress.json", remedy))
 

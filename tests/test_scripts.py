@@ -322,6 +322,17 @@ def test_resuming_a_finished_run_changes_nothing(trained, data, tmp_path):
     assert records(run) == records(trained)
 
 
+def test_a_run_is_not_resumed_on_data_that_have_changed(trained, data, tmp_path, capfd):
+    run = shutil.copytree(trained, tmp_path / "run")
+    grown = shutil.copytree(data, tmp_path / "grown")
+    assert main(["collect", "reacher", "--out", str(grown), "--episodes", "40"]) == 0
+    settings = json.loads((run / "train.json").read_text())
+    (run / "train.json").write_text(json.dumps(settings | {"data": str(grown)}))
+    assert train(run, grown, "--resume") == 2
+    assert "the dataset is not the one" in capfd.readouterr().err.splitlines()[-1]
+    assert weights(run) == weights(trained)
+
+
 def test_resuming_where_nothing_is_begins(trained, data, tmp_path):
     assert train(tmp_path / "run", data, "--resume") == 0
     assert weights(tmp_path / "run") == weights(trained)
