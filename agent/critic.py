@@ -36,6 +36,8 @@ class CriticConfig:
     def __post_init__(self) -> None:
         if not 0 < self.expectile < 1:
             raise ValueError(f"expectile must be between 0 and 1, got {self.expectile}")
+        if self.width < 1 or self.features < 1:
+            raise ValueError(f"critic needs width and features of at least 1, got {self}")
 
 
 class Critic(nn.Module):

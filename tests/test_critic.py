@@ -125,3 +125,9 @@ def test_its_gradient_at_the_goal_itself_is_finite(critic, points):
     critic(state, state.detach()).sum().backward()
     assert state.grad is not None
     assert state.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("sizes", [{"width": 0}, {"features": 0}])
+def test_a_critic_without_units_is_refused(sizes):
+    with pytest.raises(ValueError, match="at least 1"):
+        CriticConfig(**sizes)
