@@ -6,8 +6,8 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar, runtime_checkable
 
 from mujepa.errors import UserError
 
@@ -51,6 +51,15 @@ USAGE = "\n".join(
 Config = TypeVar("Config")
 
 
+@runtime_checkable
+class HasFlags(Protocol):
+    """A configuration that knows better defaults than its own, once it was read."""
+
+    def flags(self) -> Sequence[str]:
+        """Return flags to put before those of the user, who has the last word."""
+        ...
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -92,15 +101,17 @@ def run(
     """
     import tyro
 
-    try:
-        function(
-            tyro.cli(
-                config,
-                args=arguments,
-                prog=name,
-                description=inspect.cleandoc(config.__doc__ or ""),
-            )
+    def read(arguments: Sequence[str]) -> Config:
+        return tyro.cli(
+            config, args=arguments, prog=name, description=inspect.cleandoc(config.__doc__ or "")
         )
+
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        settings = read(arguments)
+        if isinstance(settings, HasFlags):
+            settings = read([*settings.flags(), *arguments])
+        function(settings)
     except UserError as error:
         return _complain(str(error))
     except OSError as error:

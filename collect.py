@@ -11,6 +11,7 @@ from typing import Annotated
 import tyro
 
 from mujepa.cli import run
+from mujepa.envs.registry import find_task
 from mujepa.errors import UserError
 from mujepa.rollouts.collect import collect as collect_shards
 from mujepa.rollouts.collect import make_recipe, shard_sizes
@@ -30,10 +31,10 @@ class CollectConfig:
     """Name of the task, for example `reacher`."""
     out: Path
     """Folder of the dataset."""
-    episodes: int = 2000
-    """Episodes in total."""
+    episodes: int | None = None
+    """Episodes in total; by default as many as the task asks for, 2000 as a rule."""
     steps: int | None = None
-    """Model steps per episode; by default twice the budget of the task."""
+    """Model steps per episode; by default as the task says, twice its budget as a rule."""
     workers: int = 0
     """Processes; 0 for one per core."""
     seed: int = 0
@@ -56,11 +57,12 @@ def collect(config: CollectConfig) -> None:
     """
     recipe = make_recipe(config.task, config.seed, config.steps)
     per_episode = recipe.steps + 1
-    total = sum(shard_sizes(config.episodes)) * per_episode
+    episodes = config.episodes or find_task(config.task).episodes
+    total = sum(shard_sizes(episodes)) * per_episode
     workers = config.workers or len(os.sched_getaffinity(0))
     with progress_bar(total, "collect", unit="frame") as bar:
         collected = 0
-        for frames in collect_shards(config.out, recipe, config.episodes, workers):
+        for frames in collect_shards(config.out, recipe, episodes, workers):
             bar.update(frames)
             collected += frames
         bar.update(total - bar.n)

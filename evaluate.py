@@ -29,6 +29,7 @@ from mujepa.evaluation.policies import (
     ZeroPolicy,
 )
 from mujepa.evaluation.report import write_report
+from mujepa.evaluation.statistics import success_rate
 from mujepa.evaluation.video import draw_frames, record_episode, write_video
 from mujepa.files import sha256, write_json
 from mujepa.learning.progress import read_metrics
@@ -103,13 +104,13 @@ def evaluate(config: EvaluateConfig) -> None:
         steps = task.budget_steps * -(-len(part.episodes) // EPISODES_AT_ONCE)
         with progress_bar(steps, name.replace("_", " "), unit="step") as bar:
             outcomes[name] = run_episodes(task, image_size, policy, part, bar.update)
-    result = _result(config, checkpoint, agent, planner, manifest, outcomes)
+    result = _result(config, checkpoint, agent, planner, world, manifest, outcomes)
     result["plan_ms"] = {} if config.planner == "oracle" else time_decisions(agent, world, manifest)
     out = config.out or config.checkpoint / "evaluation"
     shown = _record(out, agent, checkpoint, world, manifest, outcomes["agent"])
     result["wall_s"] = round(time.monotonic() - began, 1)
     metrics = read_metrics(checkpoint.folder.parent / "metrics.jsonl")
-    write_report(out / "report.html", result, outcomes, shown, checkpoint.provenance, metrics)
+    write_report(out / "report.html", task, result, outcomes, shown, checkpoint.provenance, metrics)
     write_json(out / "result.json", result)
     _print_table(result, outcomes, out)
 
@@ -169,6 +170,7 @@ def _result(
     checkpoint: Checkpoint,
     agent: Agent,
     planner: PlannerConfig,
+    world: World,
     manifest: Manifest,
     outcomes: dict[str, Outcome],
 ) -> dict[str, Any]:
@@ -185,6 +187,7 @@ def _result(
         "tolerance": task.tolerance,
         "hold_steps": task.hold_steps,
         **outcomes["agent"].summary(),
+        "by_distance": _by_distance(world, manifest, outcomes["agent"]),
         "plan_ms": {},
         "wall_s": 0.0,
         "planner": asdict(planner) | {"kind": kind, "replan_every": agent.replan_every},
@@ -197,6 +200,21 @@ def _result(
         "command": command(),
         "versions": versions(),
         "machine": machine(),
+    }
+
+
+def _by_distance(world: World, manifest: Manifest, outcome: Outcome) -> dict[str, Any]:
+    """Return the success of the nearer and of the farther half of the episodes."""
+    starts, goals = (
+        world.achieved(np.stack([getattr(episode, end) for episode in manifest.episodes]))
+        for end in ("start", "goal")
+    )
+    order = np.argsort(world.task.remaining(starts, goals), kind="stable")
+    halves = {"near": order[: len(order) // 2], "far": order[len(order) // 2 :]}
+    return {
+        name: asdict(success_rate(int(outcome.held[half].sum()), len(half)))
+        for name, half in halves.items()
+        if len(half)
     }
 
 
@@ -215,20 +233,23 @@ def _record(
         episode, seed = manifest.episodes[index], manifest.seeds[index]
         recording = record_episode(agent, checkpoint.networks.probe, world, episode, seed)
         gif = out / "episodes" / f"episode-{index}.gif"
-        write_video(gif, draw_frames(recording, world.task.tolerance, every=4), fps=12)
+        write_video(gif, draw_frames(recording, world.task, every=4), fps=12)
         distance = float(recording.distance[-1])
         held = bool((recording.distance[-world.task.hold_steps :] <= world.task.tolerance).all())
         shown.append({"index": index, "gif": gif, "distance": distance, "held": held})
         if index == 0:
-            frames = draw_frames(recording, world.task.tolerance)
+            frames = draw_frames(recording, world.task)
             write_video(out / "episode.mp4", frames, fps=25)
     return shown
 
 
 def _print_table(result: dict[str, Any], outcomes: dict[str, Outcome], out: Path) -> None:
     task, budget = result["env"], result["budget_steps"]
-    tolerance = result["tolerance"]
-    say(f"\n{task}: {result['episodes']} episodes of {budget} steps, success within {tolerance}")
+    text = find_task(task).text
+    say(
+        f"\n{task}: {result['episodes']} episodes of {budget} steps, "
+        f"success within {text(result['tolerance'])}"
+    )
     say(f"{'':<12}{'held at end':<26}{'reached':<26}median final distance")
     for name, outcome in outcomes.items():
         summary = outcome.summary()
@@ -236,8 +257,8 @@ def _print_table(result: dict[str, Any], outcomes: dict[str, Outcome], out: Path
             f"{s['rate']:.3f} [{s['low']:.3f}, {s['high']:.3f}]"
             for s in (summary["success_at_end"], summary["success_any"])
         )
-        distance = summary["median_final_distance"]
-        say(f"{name.replace('_', ' '):<12}{end:<26}{ever:<26}{distance:.4f}")
+        distance = text(summary["median_final_distance"])
+        say(f"{name.replace('_', ' '):<12}{end:<26}{ever:<26}{distance}")
     if result["plan_ms"]:
         median, p95 = result["plan_ms"]["median"], result["plan_ms"]["p95"]
         say(f"a decision takes {median:.1f} ms (95 %: {p95:.1f} ms), one environment, one thread")

@@ -59,8 +59,9 @@ class TrainConfig:
     """Folder of the run."""
     data: Path | None = None
     """Folder of the dataset, collected if it is not there; by default data/TASK-seedSEED."""
-    episodes: int = 2000
-    """Episodes that the dataset must hold; what it lacks is collected. All of it is used."""
+    episodes: int | None = None
+    """Episodes that the dataset must hold; what it lacks is collected, all of it is used. By
+    default as many as the task asks for, 2000 as a rule."""
     workers: int = 0
     """Processes that collect; 0 for one per core."""
     seed: int = 0
@@ -103,8 +104,9 @@ class TrainConfig:
     """What the planner will minimise, for example `critic + 0.05*goal`."""
 
     def __post_init__(self) -> None:
+        if self.episodes is not None and self.episodes < 1:
+            raise UserError(f"--episodes must be at least 1, got {self.episodes}")
         for name in (
-            "episodes",
             "updates",
             "critic_updates",
             "batch",
@@ -133,6 +135,10 @@ class TrainConfig:
                 f"--imagined {self.imagined} and --validation {self.validation} must be shares, "
                 "from 0 to 1"
             )
+
+    def flags(self) -> tuple[str, ...]:
+        """Return the flags that the task's physics asks for; those of the user come after them."""
+        return find_task(self.task).recipe
 
     @property
     def dataset(self) -> Path:

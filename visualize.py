@@ -66,9 +66,9 @@ def visualize(config: VisualizeConfig) -> None:
     agent, probe = checkpoint.agent(cost=config.cost), checkpoint.networks.probe
     episode, seed = manifest.episodes[config.episode], manifest.seeds[config.episode]
     recording = record_episode(agent, probe, world, episode, seed)
-    frames = draw_frames(recording, world.task.tolerance, config.every)
+    frames = draw_frames(recording, world.task, config.every)
     write_video(config.out, frames, ENVIRONMENT_FPS / config.every)
-    say(f"{config.out}: final distance {100 * recording.distance[-1]:.1f} cm")
+    say(f"{config.out}: final distance {world.task.text(recording.distance[-1])}")
 
 
 if __name__ == "__main__":

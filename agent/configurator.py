@@ -25,14 +25,15 @@ class Configurator:
     cost: Cost
 
     def goal(self, observations: Tensor) -> Goal:
-        """Return the goals that observations (B, ...) show."""
+        """Return the goals that observations (B, ...) show: worlds at rest."""
         embedding = self.jepa.encode(observations)
-        return Goal(embedding, self.critic.features(embedding))
+        return Goal(embedding, self.critic.features(embedding, embedding))
 
     def cost_fn(self, memory: Memory, goal: Goal) -> CostFn:
         """Return the cost of action sequences (B, N, H, A) from what is remembered, (B, N)."""
 
         def cost(actions: Tensor) -> Tensor:
-            return self.cost(Trajectory(self.jepa.rollout(memory, actions), actions), goal)
+            imagined = self.jepa.rollout(memory, actions)
+            return self.cost(Trajectory(imagined, actions, memory.embeddings[:, -1]), goal)
 
         return cost

@@ -21,10 +21,23 @@ from mujepa.errors import UserError
 
 @dataclass(frozen=True)
 class Trajectory:
-    """Imagined futures: `embeddings` (B, N, H, D), led to by `actions` (B, N, H, A) in [-1, 1]."""
+    """Imagined futures.
+
+    Attributes:
+        embeddings: (B, N, H, D).
+        actions: (B, N, H, A) that lead to them, in [-1, 1].
+        now: (B, D), from which they set out.
+    """
 
     embeddings: Tensor
     actions: Tensor
+    now: Tensor
+
+    @property
+    def previous(self) -> Tensor:
+        """The embeddings one step earlier, (B, N, H, D)."""
+        first = self.now[:, None, None].expand_as(self.embeddings[:, :, :1])
+        return torch.cat([first, self.embeddings[:, :, :-1]], dim=2)
 
 
 @dataclass(frozen=True)
@@ -60,7 +73,8 @@ def critic_distance(critic: Critic) -> CostTerm:
     """Return the term that asks the critic for the model steps to the goal, -> (B, N, H)."""
 
     def term(trajectory: Trajectory, goal: Goal) -> Tensor:
-        return critic.distance(critic.features(trajectory.embeddings), goal.features[:, None, None])
+        reached = critic.features(trajectory.embeddings, trajectory.previous)
+        return critic.distance(reached, goal.features[:, None, None])
 
     return term
 

@@ -3,12 +3,14 @@
 A quasimetric head on frozen embeddings,
 d(s, g) = ||phi(s) - phi(g)|| + max_i relu(psi_i(s) - psi_i(g))
 (metric residual network, arXiv 2208.08133): zero from a state to itself, triangle inequality, not
-symmetric.
+symmetric. With a history of two it reads the last change of the embedding as well: where speed
+counts, a state is more than what one image shows.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +21,7 @@ class CriticConfig:
     """The temporal-distance critic.
 
     Attributes:
+        history: frames that it reads: 1, or 2 for tasks in which speed counts.
         width: hidden units.
         features: size of phi and of psi.
         expectile: weight of overestimates, over that of underestimates 1 - expectile; above .5 it
@@ -27,6 +30,7 @@ class CriticConfig:
         apart_steps: model steps that such frames are kept apart.
     """
 
+    history: Literal[1, 2] = 1
     width: int = 128
     features: int = 32
     expectile: float = 0.9
@@ -36,18 +40,24 @@ class CriticConfig:
     def __post_init__(self) -> None:
         if not 0 < self.expectile < 1:
             raise ValueError(f"expectile must be between 0 and 1, got {self.expectile}")
+        if self.history not in (1, 2):
+            raise ValueError(f"critic reads a history of 1 or 2 frames, got {self.history}")
         if self.width < 1 or self.features < 1:
             raise ValueError(f"critic needs width and features of at least 1, got {self}")
 
 
 class Critic(nn.Module):
-    """Temporal distance from embeddings (..., D) to goal embeddings (..., D) [model steps]."""
+    """Temporal distance between embeddings [model steps].
+
+    Each end is an embedding (..., D) and the one before it (..., D); a goal at rest is its own
+    past.
+    """
 
     def __init__(self, config: CriticConfig, dim: int) -> None:
         super().__init__()
         self.config = config
         self.embed = nn.Sequential(
-            nn.Linear(dim, config.width),
+            nn.Linear(config.history * dim, config.width),
             nn.LayerNorm(config.width),
             nn.SiLU(),
             nn.Linear(config.width, config.width),
@@ -55,21 +65,26 @@ class Critic(nn.Module):
             nn.Linear(config.width, 2 * config.features),
         )
 
-    def features(self, embeddings: Tensor) -> Tensor:
-        """Return phi and psi side by side, (..., D) -> (..., 2F).
+    def features(self, embeddings: Tensor, previous: Tensor) -> Tensor:
+        """Return phi and psi side by side, (..., D) and (..., D) one step earlier -> (..., 2F).
 
         A goal's can be kept for a whole episode.
         """
-        return self.embed(embeddings)
+        if self.config.history == 1:
+            return self.embed(embeddings)
+        return self.embed(torch.cat([embeddings, embeddings - previous], dim=-1))
 
     def distance(self, features: Tensor, goal_features: Tensor) -> Tensor:
         """Return the distance between features, (..., 2F) and (..., 2F) -> (...) [model steps]."""
         phi, psi = (features - goal_features).chunk(2, dim=-1)
         return (phi.square().sum(dim=-1) + 1e-8).sqrt() + psi.relu().amax(dim=-1)
 
-    def forward(self, embeddings: Tensor, goals: Tensor) -> Tensor:
-        """Return the distance to goals, (..., D) and (..., D) -> (...) [model steps]."""
-        return self.distance(self.features(embeddings), self.features(goals))
+    def forward(self, starts: Tensor, goals: Tensor) -> Tensor:
+        """Return the distance from pairs of frames to others, (..., 2, D) twice -> (...)."""
+        return self.distance(self._pair_features(starts), self._pair_features(goals))
+
+    def _pair_features(self, pairs: Tensor) -> Tensor:
+        return self.features(pairs[..., 1, :], pairs[..., 0, :])
 
 
 def critic_terms(
@@ -79,19 +94,18 @@ def critic_terms(
 
     Args:
         critic: the critic.
-        starts: embeddings (N, D).
-        goals: embeddings (N, D) reached `steps` later in the same episode.
-        strangers: embeddings (N, D) of other episodes.
+        starts: embeddings and those before them, oldest first, (N, 2, D).
+        goals: such pairs (N, 2, D) reached `steps` later in the same episode.
+        strangers: such pairs (N, 2, D) of other episodes.
         steps: (N,) model steps.
 
     Returns:
         `temporal`, the expectile regression to the steps, and `apart`, the hinge to strangers.
     """
     config = critic.config
-    from_start = critic.features(starts)
-    error = critic.distance(from_start, critic.features(goals)) - steps
+    error = critic(starts, goals) - steps
     side = torch.where(error > 0, config.expectile, 1 - config.expectile)
-    away = critic.distance(from_start, critic.features(strangers))
+    away = critic(starts, strangers)
     return {
         "temporal": (side * error.square()).mean(),
         "apart": (config.apart_steps - away).relu().mean(),

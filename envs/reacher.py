@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import mujoco
     from numpy.typing import NDArray
 
+    from mujepa.envs.task import Pose
+
 
 @dataclass(frozen=True)
 class Reacher(Task):
@@ -30,12 +32,10 @@ class Reacher(Task):
 
     name: str = "reacher"
     mjcf: Path = ASSETS / "reacher.xml"
-    goal_sensor: str = "fingertip"
+    goal_sensors: tuple[str, ...] = ("fingertip",)
     tolerance: float = 0.05
 
-    def sample_start(
-        self, model: mujoco.MjModel, rng: np.random.Generator
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def sample_start(self, model: mujoco.MjModel, rng: np.random.Generator) -> Pose:
         """Draw a shoulder angle on the full circle and an elbow angle within its limits."""
         return np.array([rng.uniform(-np.pi, np.pi), rng.uniform(*model.jnt_range[1])]), np.zeros(2)
 

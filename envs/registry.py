@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import difflib
 
+from mujepa.envs.cartpole import Cartpole
+from mujepa.envs.cup import Cup
+from mujepa.envs.pendulum import Pendulum
+from mujepa.envs.point_maze import PointMaze
 from mujepa.envs.reacher import Reacher
 from mujepa.envs.task import Task
+from mujepa.envs.two_room import TwoRoom
 from mujepa.errors import UserError
 
-TASKS: dict[str, Task] = {task.name: task for task in (Reacher(),)}
+TASKS: dict[str, Task] = {
+    task.name: task for task in (Reacher(), TwoRoom(), PointMaze(), Pendulum(), Cartpole(), Cup())
+}
 
 
 def find_task(name: str) -> Task:

@@ -6,59 +6,158 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
+
+from mujepa.envs.behaviour import RedNoise
+from mujepa.errors import UserError
 
 if TYPE_CHECKING:
     import mujoco
     from numpy.typing import NDArray
 
+    Pose = tuple[NDArray[np.float64], NDArray[np.float64]]
+    """Joint positions (nq,) and velocities (nv,)."""
+
 ASSETS = Path(__file__).parent / "assets"
+
+
+class Physics(Protocol):
+    """What tasks may ask of a `World`, which see."""
+
+    model: Any
+
+    def state(
+        self, qpos: NDArray[np.float64], qvel: NDArray[np.float64] | None = None
+    ) -> NDArray[np.float64]:
+        """Return the state (S,) of joint positions and velocities."""
+        ...
+
+    def achieved(self, states: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the goals (B, G) that states (B, S) achieve."""
+        ...
+
+    def step(self, states: NDArray[np.float64], actions: NDArray[Any]) -> NDArray[np.float64]:
+        """Return the states (B, S) one environment step later."""
+        ...
 
 
 @dataclass(frozen=True)
 class Task(ABC):
     """A goal-conditioned world. Subclasses say how starts and goals are drawn.
 
+    Letters: B batch, G goal, A action, S state.
+
     Attributes:
         name: the name used on the command line and in files.
         mjcf: path of the MuJoCo model.
-        goal_sensor: sensor of the model whose reading is the achieved goal, (G,).
-        tolerance: largest distance at which the goal counts as reached [m].
+        goal_sensors: sensors of the model whose readings, one after the other, are the achieved
+            goal, (G,). The first is a position: reports draw it.
+        tolerance: largest distance at which the goal counts as reached.
+        unit: what distances are reported in.
+        per_unit: how much of `unit` a distance of 1 is.
         substeps: physics steps per environment step.
         frame_skip: environment steps per model step; the action is held in between.
         budget_steps: environment steps per episode.
         hold_steps: environment steps at the end of an episode through which the goal must be held.
+        behaviour: the noise that moves the agent while experience is collected.
+        whims: numbers of noise that `behave` reads beside the action's.
+        episodes: how many episodes experience is made of, if nothing else is asked for.
+        episode_steps: model steps of such an episode; None for twice the budget.
+        yardstick: what the diagnostics compare costs with: the distance of the `joints`, or what
+            is `remaining` to the goal.
+        recipe: flags of `mujepa train` that the physics of this task asks for.
         observation_camera: camera of the images that the agent sees.
         pretty_camera: camera of the images that people see.
     """
 
     name: str
     mjcf: Path
-    goal_sensor: str
+    goal_sensors: tuple[str, ...]
     tolerance: float
+    unit: str = "cm"
+    per_unit: float = 100.0
     substeps: int = 2
     frame_skip: int = 4
     budget_steps: int = 100
     hold_steps: int = 5
+    behaviour: RedNoise = field(default_factory=RedNoise)
+    whims: int = 0
+    episodes: int = 2000
+    episode_steps: int | None = None
+    yardstick: Literal["joints", "remaining"] = "joints"
+    recipe: tuple[str, ...] = ()
     observation_camera: str = "observation"
     pretty_camera: str = "pretty"
 
+    def compile(self) -> mujoco.MjModel:
+        """Return the compiled model.
+
+        Raises:
+            UserError: the MuJoCo file is missing or invalid.
+        """
+        import mujoco  # here, so that naming tasks loads no simulator
+
+        try:
+            return mujoco.MjModel.from_xml_path(str(self.mjcf))
+        except ValueError as error:
+            raise UserError(
+                f"{self.mjcf} is not a valid MuJoCo model: {str(error).splitlines()[0]}"
+            ) from error
+
     @abstractmethod
-    def sample_start(
-        self, model: mujoco.MjModel, rng: np.random.Generator
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Draw the joint positions (nq,) and velocities (nv,) in which an episode starts."""
+    def sample_start(self, model: mujoco.MjModel, rng: np.random.Generator) -> Pose:
+        """Draw the joint positions (nq,) and velocities (nv,) in which a judged episode starts."""
 
     @abstractmethod
     def sample_goal(self, model: mujoco.MjModel, rng: np.random.Generator) -> NDArray[np.float64]:
         """Draw the joint positions (nq,) of a goal; its velocities are zero."""
 
+    def sample_ends(
+        self, world: Physics, rng: np.random.Generator
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Draw the states, (S,) each, of a start and of a goal; independently by default."""
+        start = world.state(*self.sample_start(world.model, rng))
+        return start, world.state(self.sample_goal(world.model, rng))
+
+    def sample_anywhere(self, model: mujoco.MjModel, rng: np.random.Generator) -> Pose:
+        """Draw positions and velocities in which an episode of experience starts."""
+        return self.sample_start(model, rng)
+
+    def behave(
+        self, world: Physics, states: NDArray[np.float64], noise: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return the actions of the behaviour policy, in units of the bounds; noise by default.
+
+        Args:
+            world: the world.
+            states: (B, S).
+            noise: (B, A + whims), correlated over time, in half-widths of the bounds.
+
+        Returns:
+            (B, A); what lies outside of [-1, 1] is clipped.
+        """
+        return noise
+
     def distance(
         self, achieved: NDArray[np.float64], desired: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """Return the distance [m] between goals, (..., G) and (..., G) -> (...)."""
+        """Return the distance between goals, (..., G) and (..., G) -> (...)."""
         return np.linalg.norm(np.asarray(achieved) - np.asarray(desired), axis=-1)
+
+    def remaining(
+        self, achieved: NDArray[np.float64], desired: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return what the oracle minimises, (..., G) and (..., G) -> (...).
+
+        The distance by default; where that is a poor guide, the way around obstacles, or the
+        distance with hints.
+        """
+        return self.distance(achieved, desired)
+
+    def text(self, distance: float) -> str:
+        """Return a distance as people read it, such as `4.2 cm`."""
+        return f"{self.per_unit * distance:.1f} {self.unit}".strip()

@@ -52,12 +52,7 @@ class World:
     """
 
     def __init__(self, task: Task, image_size: int = 64, threads: int = 0) -> None:
-        try:
-            self.model = mujoco.MjModel.from_xml_path(str(task.mjcf))
-        except ValueError as error:
-            raise UserError(
-                f"{task.mjcf} is not a valid MuJoCo model: {str(error).splitlines()[0]}"
-            ) from error
+        self.model = task.compile()
         self.model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_WARMSTART.value
         self.task = task
         self.image_size = image_size
@@ -68,9 +63,8 @@ class World:
         self._data = mujoco.MjData(self.model)
         self._rollout = Rollout(nthread=threads)
         self._thread_data = [mujoco.MjData(self.model) for _ in range(max(threads, 1))]
-        sensor = self.model.sensor(task.goal_sensor)
-        self.goal_size = int(sensor.dim[0])
-        self._goal_slice = slice(int(sensor.adr[0]), int(sensor.adr[0]) + self.goal_size)
+        self._goal = np.concatenate([_readings(self.model, name) for name in task.goal_sensors])
+        self.goal_size = len(self._goal)
 
     def state(
         self, qpos: NDArray[np.float64], qvel: NDArray[np.float64] | None = None
@@ -101,16 +95,13 @@ class World:
         return centre + half * np.asarray(actions, np.float64)
 
     def sample_episode(self, rng: np.random.Generator) -> Episode:
-        """Draw a start and a goal; starts that are already solved are drawn again.
+        """Draw a start and a goal; those that are already solved are drawn again.
 
         Raises:
             UserError: no unsolved start was found.
         """
         for _ in range(MAX_DRAWS):
-            episode = Episode(
-                self.state(*self.task.sample_start(self.model, rng)),
-                self.state(self.task.sample_goal(self.model, rng)),
-            )
+            episode = Episode(*self.task.sample_ends(self, rng))
             ends = self.achieved(np.stack([episode.start, episode.goal]))
             if self.task.distance(ends[0], ends[1]) > self.task.tolerance:
                 return episode
@@ -151,13 +142,19 @@ class World:
             state=trajectory,
             sensordata=sensors,
         )
-        return trajectory[:, repeat - 1 :: repeat], sensors[
-            :, repeat - 1 :: repeat, self._goal_slice
-        ]
+        return trajectory[:, repeat - 1 :: repeat], sensors[:, repeat - 1 :: repeat, self._goal]
 
     def achieved(self, states: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the goals (B, G) that the states (B, S) achieve."""
-        return np.stack([self._at(state).sensordata[self._goal_slice].copy() for state in states])
+        return np.stack([self._at(state).sensordata[self._goal] for state in states])
+
+    def separation(
+        self, states: NDArray[np.float64], others: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return how far states are apart by the task's yardstick, (B, S) and (B, S) -> (B,)."""
+        if self.task.yardstick == "joints":
+            return self.joint_distance(states, others)
+        return self.task.remaining(self.achieved(states), self.achieved(others))
 
     def joint_distance(
         self, one: NDArray[np.float64], other: NDArray[np.float64]
@@ -210,9 +207,9 @@ class World:
     ) -> NDArray[np.uint8]:
         """Return a picture for people, (480, 480, 3) uint8.
 
-        What the state `goal` achieves is drawn as a ball.
+        The position that the state `goal` achieves is drawn as a ball.
         """
-        markers = [self.achieved(goal[None])[0]] if goal is not None else []
+        markers = [self.achieved(goal[None])[0, :3]] if goal is not None else []
         return self._beauty.render(self._at(state), [m for m in markers if m.shape == (3,)])
 
     def _at(self, state: NDArray[np.float64]) -> mujoco.MjData:
@@ -227,3 +224,9 @@ class World:
     @functools.cached_property
     def _beauty(self) -> Renderer:
         return Renderer(self.model, self.task.pretty_camera, 480, pretty=True)
+
+
+def _readings(model: mujoco.MjModel, sensor: str) -> NDArray[np.int64]:
+    """Return where a sensor's numbers stand among all sensors' numbers."""
+    first = int(model.sensor(sensor).adr[0])
+    return np.arange(first, first + int(model.sensor(sensor).dim[0]))

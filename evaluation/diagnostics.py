@@ -98,8 +98,8 @@ def candidate_ranking(
     """Rank random action sequences by the planner's cost and by the simulator, and correlate.
 
     In each of B held-out episodes the state of one step and the final frame of *another* episode
-    make a planning problem; 64 candidates are judged by the cost and by the true distance of the
-    joints over the horizon.
+    make a planning problem; 64 candidates are judged by the cost and by the task's yardstick over
+    the horizon.
 
     Returns:
         The mean over the problems of Spearman's correlation.
@@ -129,7 +129,9 @@ def candidate_ranking(
         starts, world.from_unit(actions.reshape(-1, horizon, size)), hold=world.task.frame_skip
     )
     wanted = np.repeat(validation.states[goals, -1], candidates, axis=0)[:, None]
-    true = world.joint_distance(reached, wanted).mean(axis=1).reshape(batch, candidates)
+    wanted = np.broadcast_to(wanted, reached.shape).reshape(-1, world.state_size)
+    true = world.separation(reached.reshape(-1, world.state_size), wanted)
+    true = true.reshape(batch, candidates, horizon).mean(axis=2)
     return float(np.mean([distance_correlation(c, t) for c, t in zip(cost, true, strict=True)]))
 
 

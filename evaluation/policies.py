@@ -108,7 +108,7 @@ class OracleState:
 
 
 class OraclePolicy:
-    """The upper bound: the same planner on the true simulator, with the true distance as its cost.
+    """The upper bound: the same planner on the true simulator, with what truly remains as its cost.
 
     Where it fails, the task or the planner is at fault, not the learned model.
 
@@ -146,7 +146,7 @@ class OraclePolicy:
         return replace(state, step=state.step + 1), action
 
     def cost_fn(self, states: NDArray[np.float64], goals: NDArray[np.float64]) -> CostFn:
-        """Return the cost of actions (B, N, H, A): the mean distance to the goals (B, G)."""
+        """Return the cost of actions (B, N, H, A): what remains to the goals (B, G), on average."""
 
         def cost(actions: torch.Tensor) -> torch.Tensor:
             batch, candidates, horizon, size = actions.shape
@@ -154,7 +154,7 @@ class OraclePolicy:
             starts = np.repeat(states, candidates, axis=0)
             _, achieved = self.world.rollout(starts, controls, hold=self.world.task.frame_skip)
             wanted = np.repeat(goals, candidates, axis=0)[:, None]
-            distance = self.world.task.distance(achieved, wanted)
-            return torch.from_numpy(distance.mean(axis=1).reshape(batch, candidates)).float()
+            remaining = self.world.task.remaining(achieved, wanted)
+            return torch.from_numpy(remaining.mean(axis=1).reshape(batch, candidates)).float()
 
         return cost

@@ -17,6 +17,7 @@ from mujepa.files import write_text
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from mujepa.envs.task import Task
     from mujepa.evaluation.loop import Outcome
 
 TEMPLATE = Path(__file__).with_name("report.html")
@@ -25,6 +26,7 @@ COLOURS = {"agent": "#3b6fe0", "oracle": "#2f9e6e", "latent_l2": "#e0913b", "ran
 
 def write_report(
     path: Path,
+    task: Task,
     result: dict[str, Any],
     outcomes: dict[str, Outcome],
     episodes: list[dict[str, Any]],
@@ -35,9 +37,10 @@ def write_report(
 
     Args:
         path: of the page.
+        task: that was judged.
         result: what result.json holds.
         outcomes: what happened, by who acted; `agent` first.
-        episodes: to show: `index`, `distance` [m], `held`, and the path of a `gif` of each.
+        episodes: to show: `index`, `distance`, `held`, and the path of a `gif` of each.
         provenance: of the checkpoint.
         metrics: records of its training; none if they are not at hand.
     """
@@ -45,7 +48,7 @@ def write_report(
         episode
         | {
             "gif": base64.b64encode(episode["gif"].read_bytes()).decode(),
-            "distance": f"{100 * episode['distance']:.1f} cm",
+            "distance": task.text(episode["distance"]),
         }
         for episode in episodes
     ]
@@ -53,9 +56,10 @@ def write_report(
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         result=result,
-        rows=_rows(outcomes),
+        tolerance=task.text(task.tolerance),
+        rows=_rows(task, outcomes),
         bars=_bars(outcomes),
-        distances=_distances(outcomes),
+        distances=_distances(task, outcomes),
         training=_training(metrics) if metrics else "",
         episodes=shown,
         command=result["command"],
@@ -71,7 +75,7 @@ def write_report(
     write_text(path, page)
 
 
-def _rows(outcomes: dict[str, Outcome]) -> list[dict[str, Any]]:
+def _rows(task: Task, outcomes: dict[str, Outcome]) -> list[dict[str, Any]]:
     def rate(value: dict[str, float]) -> str:
         return f"{value['rate']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
 
@@ -85,7 +89,7 @@ def _rows(outcomes: dict[str, Outcome]) -> list[dict[str, Any]]:
                 "episodes": summary["episodes"],
                 "end": rate(summary["success_at_end"]),
                 "any": rate(summary["success_any"]),
-                "distance": f"{100 * summary['median_final_distance']:.1f} cm",
+                "distance": task.text(summary["median_final_distance"]),
             }
         )
     return rows
@@ -105,17 +109,19 @@ def _bars(outcomes: dict[str, Outcome]) -> str:
     return _svg(figure)
 
 
-def _distances(outcomes: dict[str, Outcome]) -> str:
+def _distances(task: Task, outcomes: dict[str, Outcome]) -> str:
     figure = Figure(figsize=(9.6, 3.2), layout="constrained")
     axes = figure.subplots()
     for name, outcome in outcomes.items():
         steps = np.arange(1, outcome.distance.shape[1] + 1)
-        low, middle, high = 100 * np.quantile(outcome.distance, [0.1, 0.5, 0.9], axis=0)
+        quantiles = np.quantile(outcome.distance, [0.1, 0.5, 0.9], axis=0)
+        low, middle, high = task.per_unit * quantiles
         axes.plot(steps, middle, color=_colour(name), label=name.replace("_", " "))
         if name == "agent":
             axes.fill_between(steps, low, high, color=_colour(name), alpha=0.15, linewidth=0)
-    axes.axhline(100 * next(iter(outcomes.values())).tolerance, color="#1d2330", ls="--", lw=0.8)
-    axes.set(xlabel="environment step", ylabel="distance [cm]", xlim=(1, None), ylim=(0, None))
+    axes.axhline(task.per_unit * task.tolerance, color="#1d2330", ls="--", lw=0.8)
+    axes.set(xlabel="environment step", ylabel=f"distance [{task.unit}]", xlim=(1, None))
+    axes.set(ylim=(0, None))
     axes.legend(frameon=False, ncols=3, loc="upper right")
     axes.spines[["top", "right"]].set_visible(False)
     return _svg(figure)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from mujepa.agent.mpc import Agent
     from mujepa.agent.probe import LinearProbe
+    from mujepa.envs.task import Task
     from mujepa.envs.world import Episode, World
 
 PANEL = 256
@@ -76,11 +77,11 @@ def record_episode(
         paths.append(path)
         costs.append(float(state.plan.cost[0]))
         simulation = world.step(simulation, action[None])
-    positions = world.project(np.stack(paths)) if world.goal_size == 3 else None
+    positions = world.project(np.stack(paths)[..., :3]) if world.goal_size >= 3 else None
     return Recording(goal, np.stack(images), np.array(distance), positions, np.array(costs))
 
 
-def draw_frames(recording: Recording, tolerance: float, every: int = 1) -> list[NDArray[np.uint8]]:
+def draw_frames(recording: Recording, task: Task, every: int = 1) -> list[NDArray[np.uint8]]:
     """Return frames of two panels, goal and reality, with the imagined path drawn over reality."""
     frames = []
     for step in range(0, len(recording.images), every):
@@ -92,9 +93,9 @@ def draw_frames(recording: Recording, tolerance: float, every: int = 1) -> list[
             for share, (x, y) in zip(np.linspace(4, 2, len(path)), path, strict=True):
                 draw.ellipse((x - share, y - share, x + share, y + share), outline=(255, 255, 255))
         distance = recording.distance[step]
-        colour = DONE if distance <= tolerance else UNDONE
+        colour = DONE if distance <= task.tolerance else UNDONE
         draw.rectangle((0, 0, PANEL - 1, PANEL - 1), outline=colour, width=3)
-        draw.text((8, 6), f"real + imagined path   {100 * distance:.1f} cm", fill=(255, 255, 255))
+        draw.text((8, 6), f"real + imagined path   {task.text(distance)}", fill=(255, 255, 255))
         goal = _enlarge(recording.goal)
         ImageDraw.Draw(goal).text((8, 6), "goal image", fill=(255, 255, 255))
         gap = np.full((PANEL, 8, 3), 255, np.uint8)

@@ -210,13 +210,15 @@ class CriticStage:
             self._prepare()
         assert self._embeddings is not None
         random = data.random(1, update)
+        past = self.networks.critic.config.history - 1  # frames at the start that have no history
         episodes = random.integers(len(self._lengths), size=(2, self.batch))
-        moments = np.sort(
-            (random.random((2, self.batch)) * self._lengths[episodes[0]]).astype(np.int64), axis=0
+        room = self._lengths[episodes] - past
+        moments = past + np.sort(
+            (random.random((2, self.batch)) * room[0]).astype(np.int64), axis=0
         )
-        other = (random.random(self.batch) * self._lengths[episodes[1]]).astype(np.int64)
+        other = past + (random.random(self.batch) * room[1]).astype(np.int64)
         rows = self._first[episodes[0]] + moments
-        starts = self._embeddings[rows[0]]
+        starts = self._pairs(rows[0])
         many = int(self.imagined * self.batch)
         if many:
             imagined = self._imagine(
@@ -224,10 +226,8 @@ class CriticStage:
             )
             starts = torch.cat([imagined, starts[many:]])
         steps = torch.from_numpy((moments[1] - moments[0]).astype(np.float32)).to(data.device)
-        strangers = self._embeddings[self._first[episodes[1]] + other]
-        return critic_terms(
-            self.networks.critic, starts, self._embeddings[rows[1]], strangers, steps
-        )
+        strangers = self._pairs(self._first[episodes[1]] + other)
+        return critic_terms(self.networks.critic, starts, self._pairs(rows[1]), strangers, steps)
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -252,7 +252,7 @@ class CriticStage:
 
     @torch.no_grad()
     def _imagine(self, rows: NDArray[np.int64], moments: NDArray[np.int64], steps: int) -> Tensor:
-        """Return frames as imagined from `steps` earlier; where there is no such past, as seen."""
+        """Return pairs of frames as imagined from `steps` earlier; without such a past, as seen."""
         assert self._embeddings is not None
         jepa = self.networks.jepa
         back = rows - steps
@@ -260,12 +260,15 @@ class CriticStage:
         possible = moments >= steps + jepa.history - 1
         past, back = np.where(possible[:, None], past, 0), np.where(possible, back, 0)
         memory = Memory(self._embeddings[past], self._actions[past[:, :-1]])
-        imagined = jepa.unroll(memory, self._actions[back[:, None] + np.arange(steps)])[:, -1]
-        return torch.where(
-            torch.from_numpy(possible).to(imagined.device)[:, None],
-            imagined,
-            self._embeddings[rows],
-        )
+        imagined = jepa.unroll(memory, self._actions[back[:, None] + np.arange(steps)])
+        pairs = torch.cat([memory.embeddings[:, -1:], imagined], dim=1)[:, -2:]
+        there = torch.from_numpy(possible).to(pairs.device)[:, None, None]
+        return torch.where(there, pairs, self._pairs(rows))
+
+    def _pairs(self, rows: NDArray[np.int64]) -> Tensor:
+        """Return frames with those before them, (N,) -> (N, 2, D)."""
+        assert self._embeddings is not None
+        return self._embeddings[rows[:, None] + np.array([-1, 0])]
 
 
 def _frames(embeddings: Tensor, achieved: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
@@ -279,12 +282,15 @@ def _ranking(
     """Correlate the cost with the simulator, over pairs of states and over candidates."""
     random = np.random.default_rng(0)
     batch, time = embeddings.shape[:2]
-    pairs = random.integers(batch * time, size=(2, 2048))
-    here, there = (embeddings.flatten(0, 1)[pair] for pair in pairs)
-    states = data.validation.states.reshape(batch * time, -1)
-    true = data.world.joint_distance(states[pairs[0]], states[pairs[1]])
+    past = networks.critic.config.history - 1
+    ends = random.integers(batch * (time - past), size=(2, 2048))
+    states = data.validation.states[:, past:].reshape(batch * (time - past), -1)
+    true = data.world.separation(states[ends[0]], states[ends[1]])
+    now = embeddings[:, past:].flatten(0, 1)
+    before = embeddings[:, : time - past].flatten(0, 1)
+    here, there = (torch.stack([before[end], now[end]], dim=1) for end in ends)
     estimates = {
-        "goal": (here - there).square().sum(dim=-1),
+        "goal": (here[:, 1] - there[:, 1]).square().sum(dim=-1),
         "critic": networks.critic(here, there),
     }
     estimate = estimates["critic" if "critic" in cost else "goal"].cpu().numpy()

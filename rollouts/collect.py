@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mujepa.envs.behaviour import RedNoise
 from mujepa.envs.registry import find_task
 from mujepa.envs.world import World
 from mujepa.errors import UserError
-from mujepa.rollouts.behaviour import RedNoise
 from mujepa.rollouts.store import Recipe, episodes_in_shard, read_meta, write_meta, write_shard
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
 EPISODES_PER_SHARD = 100
 STREAM = 0
@@ -31,7 +33,7 @@ STREAM = 0
 def make_recipe(
     task_name: str, seed: int, steps: int | None = None, behaviour: RedNoise | None = None
 ) -> Recipe:
-    """Return the recipe for a task's experience; `steps` defaults to twice the task's budget.
+    """Return the recipe for a task's experience; `steps` and `behaviour` default to the task's.
 
     Raises:
         UserError: the task is unknown.
@@ -43,8 +45,8 @@ def make_recipe(
         seed=seed,
         image_size=world.image_size,
         frame_skip=task.frame_skip,
-        steps=steps or 2 * task.budget_steps // task.frame_skip,
-        behaviour=asdict(behaviour or RedNoise()),
+        steps=steps or task.episode_steps or 2 * task.budget_steps // task.frame_skip,
+        behaviour=asdict(behaviour or task.behaviour),
         action_low=world.action_low.tolist(),
         action_high=world.action_high.tolist(),
     )
@@ -136,15 +138,15 @@ def collect_shard(folder: Path, recipe: Recipe, first_episode: int, episodes: in
     """Simulate, render and write one shard; return its frames."""
     world = World(find_task(recipe.task), recipe.image_size)
     policy = RedNoise(**{key: tuple(value) for key, value in recipe.behaviour.items()})
-    starts, actions = [], []
+    width = len(world.action_low) + world.task.whims
+    starts, noise = [], []
     for episode in range(first_episode, first_episode + episodes):
         rng = np.random.default_rng([recipe.seed, STREAM, episode])
-        starts.append(world.state(*world.task.sample_start(world.model, rng)))
-        actions.append(policy.actions(rng, recipe.steps, world.action_low, world.action_high))
-    first, action = np.stack(starts), np.stack(actions)
-    later, _ = world.rollout(first, action, hold=recipe.frame_skip)
-    states = np.concatenate([first[:, None], later], axis=1).reshape(-1, world.state_size)
-    padded = np.concatenate([action, np.zeros_like(action[:, :1])], axis=1)
+        starts.append(world.state(*world.task.sample_anywhere(world.model, rng)))
+        noise.append(policy.draw(rng, recipe.steps, width))
+    trajectory, actions = behave(world, np.stack(starts), np.stack(noise))
+    states = trajectory.reshape(-1, world.state_size)
+    padded = np.concatenate([actions, np.zeros_like(actions[:, :1])], axis=1)
     columns = {
         "pixels": world.render(states),
         "action": padded.reshape(len(states), -1),
@@ -153,6 +155,28 @@ def collect_shard(folder: Path, recipe: Recipe, first_episode: int, episodes: in
     }
     write_shard(folder, columns, [recipe.steps + 1] * episodes)
     return len(states)
+
+
+def behave(
+    world: World, starts: NDArray[np.float64], noise: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """Let a task's behaviour policy act.
+
+    Args:
+        world: the world.
+        starts: (B, S).
+        noise: (B, T, A + whims), one row per model step.
+
+    Returns:
+        The states from the start on, (B, T + 1, S), and the actions held in between, (B, T, A).
+    """
+    states, actions = [starts], []
+    for step in range(noise.shape[1]):
+        unit = np.clip(world.task.behave(world, states[-1], noise[:, step]), -1, 1)
+        actions.append(world.from_unit(unit).astype(np.float32))
+        after, _ = world.rollout(states[-1], actions[-1][:, None], hold=world.task.frame_skip)
+        states.append(after[:, -1])
+    return np.stack(states, axis=1), np.stack(actions, axis=1)
 
 
 def _begin_worker() -> None:

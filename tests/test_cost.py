@@ -1,5 +1,7 @@
 """A cost is a readable sum of small terms."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -8,23 +10,24 @@ from mujepa.agent.critic import Critic, CriticConfig
 from mujepa.errors import UserError
 
 
-@pytest.fixture
-def critic():
+@pytest.fixture(params=[1, 2])
+def critic(request):
     torch.manual_seed(0)
-    return Critic(CriticConfig(width=16, features=4), dim=3)
+    return Critic(CriticConfig(history=request.param, width=16, features=4), dim=3)
 
 
 @pytest.fixture
 def trajectory():
     generator = torch.Generator().manual_seed(1)
     embeddings = torch.randn(2, 5, 4, 3, generator=generator)
-    return Trajectory(embeddings, torch.rand(2, 5, 4, 2, generator=generator))
+    actions = torch.rand(2, 5, 4, 2, generator=generator)
+    return Trajectory(embeddings, actions, torch.randn(2, 3, generator=generator))
 
 
 @pytest.fixture
 def goal(critic):
     embedding = torch.randn(2, 3, generator=torch.Generator().manual_seed(2))
-    return Goal(embedding, critic.features(embedding))
+    return Goal(embedding, critic.features(embedding, embedding))
 
 
 def slow_distances(trajectory, goal):
@@ -58,8 +61,11 @@ def test_an_expression_means_what_it_says(expression, reduce, critic, trajectory
 
 def test_the_critic_term_is_the_critic_on_every_step(critic, trajectory, goal):
     with torch.no_grad():
-        goals = goal.embedding[:, None, None].expand_as(trajectory.embeddings)
-        expected = critic(trajectory.embeddings, goals).mean(-1)
+        now = trajectory.now[:, None].expand(-1, 5, -1)
+        steps = [now, *trajectory.embeddings.unbind(2)]
+        pairs = torch.stack([torch.stack(pair, -2) for pair in pairwise(steps)], dim=2)
+        goals = goal.embedding[:, None, None, None].expand_as(pairs)
+        expected = critic(pairs, goals).mean(-1)
         torch.testing.assert_close(Cost("critic", critic)(trajectory, goal), expected)
 
 

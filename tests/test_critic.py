@@ -14,7 +14,12 @@ def critic():
 
 @pytest.fixture
 def points():
-    return torch.randn(3, 200, 4, generator=torch.Generator().manual_seed(1))
+    """Three times 200 pairs of frames."""
+    return torch.randn(3, 200, 2, 4, generator=torch.Generator().manual_seed(1))
+
+
+def at_rest(frames):
+    return torch.stack([frames, frames], dim=-2)
 
 
 @torch.no_grad()
@@ -30,13 +35,23 @@ def test_no_detour_is_shorter(critic, points):
 
 
 @torch.no_grad()
+def test_only_a_history_of_two_sees_how_fast_a_state_moves(points):
+    for history, sees in ((1, False), (2, True)):
+        critic = Critic(CriticConfig(history=history, width=32, features=8), dim=4)
+        same_place = torch.stack([points[1][:, 0], points[0][:, 1]], dim=1)
+        differs = (critic(points[0], points[2]) - critic(same_place, points[2])).abs() > 1e-4
+        assert differs.all() if sees else not differs.any()
+
+
+@torch.no_grad()
 def test_there_and_back_may_differ(critic, points):
     assert (critic(points[0], points[1]) - critic(points[1], points[0])).abs().max() > 0.01
 
 
 @torch.no_grad()
 def test_features_of_a_goal_can_be_kept(critic, points):
-    kept = critic.distance(critic.features(points[0]), critic.features(points[1]))
+    start, goal = (critic.features(end[:, 1], end[:, 0]) for end in points[:2])
+    kept = critic.distance(start, goal)
     torch.testing.assert_close(kept, critic(points[0], points[1]))
 
 
@@ -59,7 +74,7 @@ def test_it_learns_the_shortest_time_of_a_wandering_walk():
     generator = torch.Generator().manual_seed(2)
     steps = torch.where(torch.rand(64, 60, generator=generator) < 0.7, 1, -1)
     places = steps.cumsum(dim=1).clamp(-15, 15) / 5
-    walks = torch.stack([places, places.square() / 3], dim=-1)
+    walks = at_rest(torch.stack([places, places.square() / 3], dim=-1))
     torch.manual_seed(3)
     critic = Critic(CriticConfig(width=64, features=8, apart_weight=0.0), dim=2)
     optimizer = torch.optim.Adam(critic.parameters(), lr=3e-3)
@@ -72,7 +87,7 @@ def test_it_learns_the_shortest_time_of_a_wandering_walk():
         terms["temporal"].backward()
         optimizer.step()
     line = torch.linspace(-1.6, 1.6, 17)
-    frames = torch.stack([line, line.square() / 3], dim=-1)
+    frames = at_rest(torch.stack([line, line.square() / 3], dim=-1))
     with torch.no_grad():
         near, far = critic(frames[8], frames[10]), critic(frames[4], frames[12])
     assert near < 5
@@ -97,7 +112,7 @@ def learn(critic, sample, updates):
 
 def test_it_learns_the_steps_apart_on_a_chain():
     torch.manual_seed(0)
-    places, critic = torch.randn(16, 4), Critic(CriticConfig(width=32, features=8), dim=4)
+    places, critic = at_rest(torch.randn(16, 4)), Critic(CriticConfig(width=32, features=8), dim=4)
 
     def sample():
         start, goal = torch.randint(16, (2, 128)).sort(dim=0).values
@@ -112,7 +127,7 @@ def test_it_learns_the_steps_apart_on_a_chain():
 
 
 def test_of_two_times_it_learns_the_one_where_both_pulls_are_equal(critic, points):
-    start, goal = points[0, :1].expand(64, -1), points[1, :1].expand(64, -1)
+    start, goal = points[0, :1].expand(64, -1, -1), points[1, :1].expand(64, -1, -1)
     steps = torch.tensor([4.0, 12.0]).repeat(32)
     learn(critic, lambda: (start, goal, goal, steps), updates=200)
     expectile = critic.config.expectile
@@ -125,6 +140,11 @@ def test_its_gradient_at_the_goal_itself_is_finite(critic, points):
     critic(state, state.detach()).sum().backward()
     assert state.grad is not None
     assert state.grad.isfinite().all()
+
+
+def test_another_history_is_refused():
+    with pytest.raises(ValueError, match="1 or 2 frames, got 3"):
+        CriticConfig(history=3)
 
 
 @pytest.mark.parametrize("sizes", [{"width": 0}, {"features": 0}])

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
+from mujepa.envs import gym_id
 from mujepa.envs.gym import GoalEnv, GoalVectorEnv
 from mujepa.envs.opengl import Renderer
 from mujepa.envs.registry import TASKS, find_task
@@ -23,10 +24,6 @@ from mujepa.errors import UserError
 
 ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "LP_NUM_THREADS"}
 every_task = pytest.mark.parametrize("name", TASKS)
-
-
-def gym_id(name: str) -> str:
-    return f"mujepa/{name.title()}-v0"
 
 
 def random_actions(world: World, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
@@ -380,7 +377,8 @@ def reference_rollout(world: World, state: np.ndarray, actions: np.ndarray, hold
         after = np.empty(world.state_size)
         mujoco.mj_getState(world.model, data, after, STATE)
         states.append(after)
-        sensors.append(data.sensor(world.task.goal_sensor).data.copy())
+        readings = [data.sensor(name).data for name in world.task.goal_sensors]
+        sensors.append(np.concatenate(readings))
     return np.stack(states), np.stack(sensors)
 
 
@@ -560,7 +558,7 @@ def test_an_unknown_task_is_reported_with_the_nearest_name(name):
 
 def test_a_task_that_does_not_say_how_episodes_start_cannot_be_made():
     with pytest.raises(TypeError, match="sample_goal, sample_start"):
-        Task("bare", TASKS["reacher"].mjcf, "fingertip", 0.05)  # pyright: ignore
+        Task("bare", TASKS["reacher"].mjcf, ("fingertip",), 0.05)  # pyright: ignore
 
 
 # ---------------------------------------------------------------------------- pictures

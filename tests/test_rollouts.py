@@ -22,13 +22,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
+from mujepa.envs.behaviour import RedNoise
 from mujepa.envs.registry import TASKS, find_task
 from mujepa.envs.world import World
 from mujepa.errors import UserError
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.files import sha256
-from mujepa.rollouts.behaviour import RedNoise
-from mujepa.rollouts.collect import collect, collect_shard, make_recipe, shard_sizes
+from mujepa.rollouts.collect import behave, collect, collect_shard, make_recipe, shard_sizes
 from mujepa.rollouts.sampling import sample_windows, split_episodes
 from mujepa.rollouts.store import COLUMNS, Dataset, Recipe, read_meta, write_meta, write_shard
 
@@ -192,26 +192,24 @@ def test_too_few_episodes_to_split_are_reported(episodes, fraction):
 # ----------------------------------------------------------------------- behaviour policy
 
 
-@given(
-    st.integers(0, 1000), st.floats(0, 5), st.floats(0, 0.99), st.floats(-3, 3), st.floats(0.01, 3)
-)
-def test_the_behaviour_policy_stays_within_the_bounds(seed, strength, correlation, low, width):
-    low, high = np.array([low, -1.0]), np.array([low + width, 1.0])
-    policy = RedNoise((strength, strength), (correlation, correlation))
-    actions = policy.actions(np.random.default_rng(seed), 12, low, high)
-    assert actions.shape == (12, 2)
+@given(st.integers(0, 1000), st.floats(0, 50))
+def test_actions_stay_within_the_bounds_however_strong_the_noise(world, seed, strength):
+    noise = strength * np.random.default_rng(seed).standard_normal((2, 3, 2))
+    start = world.sample_episode(np.random.default_rng(seed)).start
+    states, actions = behave(world, np.stack([start, start]), noise)
+    assert states.shape == (2, 4, world.state_size)
+    assert actions.shape == (2, 3, 2)
     assert actions.dtype == np.float32
-    assert (actions >= low.astype(np.float32)).all()
-    assert (actions <= high.astype(np.float32)).all()
+    assert (actions >= world.action_low.astype(np.float32)).all()
+    assert (actions <= world.action_high.astype(np.float32)).all()
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.5, 0.9])
 def test_the_behaviour_policy_has_the_strength_and_the_correlation_asked_for(correlation):
     policy = RedNoise((0.2, 0.2), (correlation, correlation))
-    low, high = np.array([-1.0, 0.0]), np.array([1.0, 4.0])
-    actions = policy.actions(np.random.default_rng(0), 40_000, low, high)
-    np.testing.assert_allclose(actions.mean(axis=0), [0, 2], atol=0.03)
-    np.testing.assert_allclose(actions.std(axis=0), [0.2, 0.4], rtol=0.05)
+    actions = policy.draw(np.random.default_rng(0), 40_000, 2)
+    np.testing.assert_allclose(actions.mean(axis=0), 0, atol=0.03)
+    np.testing.assert_allclose(actions.std(axis=0), 0.2, rtol=0.05)
     for column in actions.T:
         assert np.corrcoef(column[:-1], column[1:])[0, 1] == pytest.approx(correlation, abs=0.02)
     assert np.corrcoef(*actions.T)[0, 1] == pytest.approx(0, abs=0.05)
@@ -219,19 +217,15 @@ def test_the_behaviour_policy_has_the_strength_and_the_correlation_asked_for(cor
 
 def test_the_first_action_is_as_strong_as_the_later_ones():
     policy = RedNoise((0.2, 0.2), (0.9, 0.9))
-    bound = np.ones(1)
-    episodes = [policy.actions(np.random.default_rng(s), 10, -bound, bound) for s in range(2000)]
+    episodes = [policy.draw(np.random.default_rng(s), 10, 1) for s in range(2000)]
     np.testing.assert_allclose(np.std(episodes, axis=0), 0.2, rtol=0.08)
 
 
 def test_episodes_differ_in_strength_and_memory_over_the_whole_range():
-    bound = 100 * np.ones(1)  # wide: no clipping
-
     def measure(seed: int) -> tuple[float, float]:
-        actions = RedNoise((0.002, 0.01), (0.1, 0.8)).actions(
-            np.random.default_rng(seed), 2000, -bound, bound
-        )[:, 0]
-        return float(actions.std() / 100), float(np.corrcoef(actions[:-1], actions[1:])[0, 1])
+        policy = RedNoise((0.002, 0.01), (0.1, 0.8))
+        actions = policy.draw(np.random.default_rng(seed), 2000, 1)[:, 0]
+        return float(actions.std()), float(np.corrcoef(actions[:-1], actions[1:])[0, 1])
 
     strength, correlation = np.array([measure(seed) for seed in range(200)]).T
     shares = [0.1, 0.5, 0.9]

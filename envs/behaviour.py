@@ -25,19 +25,12 @@ class RedNoise:
     strength: tuple[float, float] = (0.3, 1.5)
     correlation: tuple[float, float] = (0.0, 0.97)
 
-    def actions(
-        self,
-        rng: np.random.Generator,
-        steps: int,
-        low: NDArray[np.float64],
-        high: NDArray[np.float64],
-    ) -> NDArray[np.float32]:
-        """Return one episode's actions within the bounds, (steps, A)."""
+    def draw(self, rng: np.random.Generator, steps: int, size: int) -> NDArray[np.float64]:
+        """Return one episode's noise, (steps, size), in half-widths of the action bounds."""
         strength, correlation = rng.uniform(*self.strength), rng.uniform(*self.correlation)
-        white = rng.standard_normal((steps, len(low)))
+        white = rng.standard_normal((steps, size))
         noise = np.empty_like(white)
         noise[0] = white[0]
         for step in range(1, steps):
             noise[step] = correlation * noise[step - 1] + np.sqrt(1 - correlation**2) * white[step]
-        centre, half = (high + low) / 2, (high - low) / 2
-        return np.clip(centre + half * strength * noise, low, high).astype(np.float32)
+        return strength * noise

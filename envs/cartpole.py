@@ -1,0 +1,46 @@
+"""Cartpole: drive a cart so that the pole on it swings up, and hold it upright in the middle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mujepa.envs.task import ASSETS, Task
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import mujoco
+    from numpy.typing import NDArray
+
+    from mujepa.envs.task import Pose
+
+
+@dataclass(frozen=True)
+class Cartpole(Task):
+    """From hanging to upright, the tip within 15 cm of the middle, through the last of 6 s."""
+
+    name: str = "cartpole"
+    mjcf: Path = ASSETS / "cartpole.xml"
+    goal_sensors: tuple[str, ...] = ("tip",)
+    tolerance: float = 0.15
+    frame_skip: int = 2
+    budget_steps: int = 150
+    hold_steps: int = 25
+    episode_steps: int | None = 60
+    recipe: tuple[str, ...] = ("--critic.history", "2", "--planner.horizon", "15")
+
+    def sample_start(self, model: mujoco.MjModel, rng: np.random.Generator) -> Pose:
+        """Draw a place near the middle and an angle within 6 degrees of hanging, at rest."""
+        return np.array([rng.uniform(-0.2, 0.2), np.pi + rng.uniform(-0.1, 0.1)]), np.zeros(2)
+
+    def sample_goal(self, model: mujoco.MjModel, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Return upright in the middle."""
+        return np.zeros(2)
+
+    def sample_anywhere(self, model: mujoco.MjModel, rng: np.random.Generator) -> Pose:
+        """Draw any place, angle and speeds."""
+        position = np.array([rng.uniform(-0.7, 0.7), rng.uniform(-np.pi, np.pi)])
+        return position, np.array([rng.uniform(-1.5, 1.5), rng.uniform(-8, 8)])
