@@ -1,5 +1,8 @@
 """Cartpole: drive a cart so that the pole on it swings up, and hold it upright in the middle."""
 
+# MuJoCo's compiled names have no stubs.
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -1,5 +1,8 @@
 """Cup: swing a ball that hangs from a cup on a string up into the cup, and hold it there."""
 
+# MuJoCo's compiled names have no stubs.
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cup(Task):
-    """From hanging to lying in the cup in the middle, the ball within 6 cm, through the last second."""
+    """From hanging to lying in the cup, the ball within 6 cm of the middle, through the last second."""
 
     name: str = "cup"
     mjcf: Path = ASSETS / "cup.xml"
@@ -35,7 +38,7 @@ class Cup(Task):
     def sample_start(self, model: mujoco.MjModel, rng: np.random.Generator) -> Pose:
         """Draw a place of the cup; the ball hangs below it, at rest."""
         cup = rng.uniform(-0.15, 0.15, 2)
-        return np.concatenate([cup, cup + (0, HANGING)]), np.zeros(4)
+        return np.array([*cup, cup[0], cup[1] + HANGING]), np.zeros(4)
 
     def sample_goal(self, model: mujoco.MjModel, rng: np.random.Generator) -> NDArray[np.float64]:
         """Return the ball lying in the cup, in the middle."""
@@ -45,10 +48,10 @@ class Cup(Task):
         """Draw a place of the cup; the ball is within the string's reach, or in the cup."""
         cup, speed = rng.uniform(-0.2, 0.2, 2), rng.uniform(-1, 1, 4)
         if rng.random() < 0.5:
-            return np.concatenate([cup, cup + (0, LYING)]), 0.3 * speed[[0, 1, 0, 1]]
+            return np.array([*cup, cup[0], cup[1] + LYING]), 0.3 * speed[[0, 1, 0, 1]]
         angle, length = rng.uniform(-np.pi, np.pi), rng.uniform(0.2, 0.3)
         ball = cup + (length * np.sin(angle), LYING - 0.025 - length * np.cos(angle))
-        return np.concatenate([cup, ball]), speed
+        return np.array([*cup, *ball]), speed
 
 
 HANGING, LYING = -0.325, 0.01

@@ -1,5 +1,8 @@
 """Pendulum: swing it up with a motor that is too weak to lift it, and hold it upright."""
 
+# MuJoCo's compiled names have no stubs.
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pendulum(Task):
-    """From hanging to upright, the tip within 10 cm of where it then is, through the last of 6 s."""
+    """From hanging to upright, the tip within 10 cm, through the last of 6 seconds."""
 
     name: str = "pendulum"
     mjcf: Path = ASSETS / "pendulum.xml"

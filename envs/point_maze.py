@@ -1,5 +1,8 @@
 """Point maze: a point mass finds its way through a maze to where a goal image shows it."""
 
+# MuJoCo's compiled names have no stubs.
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import functools
