@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cup(Task):
-    """From hanging to lying in the cup, the ball within 6 cm of the middle, through the last second."""
+    """From hanging to lying in the cup, the ball within 6 cm of the middle, for the last second."""
 
     name: str = "cup"
     mjcf: Path = ASSETS / "cup.xml"

@@ -99,7 +99,8 @@ class PointMaze(Task):
         """Return the centres of the cells of a kind, (N, 2)."""
         rows, columns = np.nonzero(np.array([list(row) for row in self.layout]) == kind)
         middle = (len(self.layout) - 1) / 2
-        return CELL * np.stack([columns - middle, middle - rows], axis=1)
+        centres = np.stack([columns - middle, middle - rows], axis=1)
+        return np.asarray(CELL * centres, np.float64)
 
     @functools.cached_property
     def _ways(self) -> tuple[NDArray[np.float64], cKDTree, NDArray[np.float64]]:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import difflib
 
 from mujepa.envs.cartpole import Cartpole
+from mujepa.envs.cube import Cube
 from mujepa.envs.cup import Cup
 from mujepa.envs.pendulum import Pendulum
 from mujepa.envs.point_maze import PointMaze
+from mujepa.envs.push_t import PushT
 from mujepa.envs.reacher import Reacher
 from mujepa.envs.task import Task
 from mujepa.envs.two_room import TwoRoom
 from mujepa.errors import UserError
 
 TASKS: dict[str, Task] = {
-    task.name: task for task in (Reacher(), TwoRoom(), PointMaze(), Pendulum(), Cartpole(), Cup())
+    task.name: task for task in (Reacher(), TwoRoom(), PointMaze(), Pendulum(), Cartpole(), Cup(), PushT(), Cube())
 }
 
 

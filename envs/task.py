@@ -161,3 +161,31 @@ class Task(ABC):
     def text(self, distance: float) -> str:
         """Return a distance as people read it, such as `4.2 cm`."""
         return f"{self.per_unit * distance:.1f} {self.unit}".strip()
+
+
+def reached_later(
+    task: Task, world: Physics, rng: np.random.Generator, steps: int, lead_steps: int = 0
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Let the behaviour policy act, and return two states (S,) that it passes, as start and goal.
+
+    Args:
+        task: the task.
+        world: its world.
+        rng: source of the start and of the policy's noise.
+        steps: environment steps between start and goal.
+        lead_steps: environment steps before the start.
+    """
+    low, high = world.model.actuator_ctrlrange.T
+    states = world.state(*task.sample_anywhere(world.model, rng))[None]
+    passed, actions = [states[0]], np.empty(0)
+    noise = task.behaviour.draw(
+        rng, (lead_steps + steps) // task.frame_skip + 1, len(low) + task.whims
+    )
+    for step in range(lead_steps + steps):
+        if step % task.frame_skip == 0:
+            unit = np.clip(task.behave(world, states, noise[step // task.frame_skip][None]), -1, 1)
+            actions = (high + low) / 2 + unit * (high - low) / 2
+        states = world.step(states, actions)
+        passed.append(states[0])
+    at_rest = [world.state(state[1 : 1 + world.model.nq]) for state in (passed[lead_steps], passed[-1])]
+    return at_rest[0], at_rest[1]
