@@ -64,7 +64,7 @@ class Cube(Task):
     def behave(
         self, world: Physics, states: NDArray[np.float64], noise: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """Pick the cube up and carry it about, or roam with an open gripper, as the noise has it."""
+        """Pick the cube up and carry it about, or roam with it open, as the noise has it."""
         achieved = world.achieved(states)
         cube, grasp, grip = achieved[:, [0, 2]], achieved[:, [3, 5]], achieved[:, 6:7]
         wander = np.clip(noise[:, 3:5], -1, 1) * (0.3, 0.13) + (0, 0.17)
@@ -72,7 +72,7 @@ class Cube(Task):
         over = np.abs(grasp[:, :1] - cube[:, :1]) < 0.025
         around = over & (np.abs(grasp[:, 1:] - cube[:, 1:]) < 0.03)
         held = around & (grip > 0.03)
-        target = np.where(over, cube, cube + (0, ABOVE))
+        target = np.where(over, cube, cube + np.array([0, ABOVE]))
         target = np.where(held | ~busy, wander, target)
         move = np.clip((target - grasp) / REACH, -1, 1) + 0.3 * noise[:, :2]
         move = np.where(around & ~held & busy, 0.3 * move, move)

@@ -50,7 +50,7 @@ class Cup(Task):
         if rng.random() < 0.5:
             return np.array([*cup, cup[0], cup[1] + LYING]), 0.3 * speed[[0, 1, 0, 1]]
         angle, length = rng.uniform(-np.pi, np.pi), rng.uniform(0.2, 0.3)
-        ball = cup + (length * np.sin(angle), LYING - 0.025 - length * np.cos(angle))
+        ball = cup + np.array([length * np.sin(angle), LYING - 0.025 - length * np.cos(angle)])
         return np.array([*cup, *ball]), speed
 
 

@@ -16,7 +16,8 @@ from mujepa.envs.two_room import TwoRoom
 from mujepa.errors import UserError
 
 TASKS: dict[str, Task] = {
-    task.name: task for task in (Reacher(), TwoRoom(), PointMaze(), Pendulum(), Cartpole(), Cup(), PushT(), Cube())
+    task.name: task
+    for task in (Reacher(), TwoRoom(), PointMaze(), Pendulum(), Cartpole(), Cup(), PushT(), Cube())
 }
 
 

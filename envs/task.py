@@ -187,5 +187,7 @@ def reached_later(
             actions = (high + low) / 2 + unit * (high - low) / 2
         states = world.step(states, actions)
         passed.append(states[0])
-    at_rest = [world.state(state[1 : 1 + world.model.nq]) for state in (passed[lead_steps], passed[-1])]
+    at_rest = [
+        world.state(state[1 : 1 + world.model.nq]) for state in (passed[lead_steps], passed[-1])
+    ]
     return at_rest[0], at_rest[1]
