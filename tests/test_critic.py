@@ -36,11 +36,14 @@ def test_no_detour_is_shorter(critic, points):
 
 @torch.no_grad()
 def test_only_a_history_of_two_sees_how_fast_a_state_moves(points):
-    for history, sees in ((1, False), (2, True)):
+    same_place = torch.stack([points[1][:, 0], points[0][:, 1]], dim=1)
+    change = {}
+    for history in (1, 2):
+        torch.manual_seed(0)
         critic = Critic(CriticConfig(history=history, width=32, features=8), dim=4)
-        same_place = torch.stack([points[1][:, 0], points[0][:, 1]], dim=1)
-        differs = (critic(points[0], points[2]) - critic(same_place, points[2])).abs() > 1e-4
-        assert differs.all() if sees else not differs.any()
+        change[history] = (critic(points[0], points[2]) - critic(same_place, points[2])).abs()
+    assert change[1].max() == 0
+    assert change[2].median() > 0.01
 
 
 @torch.no_grad()

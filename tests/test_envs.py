@@ -25,8 +25,8 @@ from mujepa.errors import UserError
 ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "LP_NUM_THREADS"}
 every_task = pytest.mark.parametrize("name", TASKS)
 FIXED = ("pendulum", "cartpole", "cup")  # swing-ups: one goal
-varied_goals = pytest.mark.parametrize("name", [n for n in TASKS if n not in FIXED])
-position_goals = pytest.mark.parametrize("name", [n for n in TASKS if n not in ("push_t", "cube")])
+# Actions that are not aimed leave the cube lying: its turn is a constant.
+moved_by_chance = pytest.mark.parametrize("name", [n for n in TASKS if n != "cube"])
 
 
 def random_actions(world: World, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
@@ -83,7 +83,7 @@ def test_observations_and_actions_lie_in_the_declared_spaces(name):
     np.testing.assert_array_equal(env.action_space.high, env.world.action_high)
 
 
-@varied_goals
+@every_task
 def test_make_vec_restarts_truncated_environments_at_the_next_step_with_a_new_goal(name):
     envs = gymnasium.make_vec(gym_id(name), num_envs=3)
     assert envs.metadata["autoreset_mode"] is gymnasium.vector.AutoresetMode.NEXT_STEP
@@ -102,8 +102,11 @@ def test_make_vec_restarts_truncated_environments_at_the_next_step_with_a_new_go
     assert not truncated.any()
     np.testing.assert_array_equal(rewards, 0)
     assert info["_goal_pixels"].all()
-    assert all((new != old).any() for new, old in zip(info["goal_pixels"], old_goal, strict=True))
-    assert (start["desired_goal"] != last["desired_goal"]).any(axis=1).all()
+    new_goal = info["goal_pixels"]
+    changed = [(new != old).any() for new, old in zip(new_goal, old_goal, strict=True)]
+    moved = (start["desired_goal"] != last["desired_goal"]).any(axis=1)
+    assert changed == [name not in FIXED] * 3
+    assert moved.tolist() == changed
     np.testing.assert_array_equal(envs.unwrapped.get_state()[:, 0], 0)  # the clock
 
     _, _, _, truncated, info = envs.step(envs.action_space.sample())
@@ -222,16 +225,18 @@ def test_the_same_seed_gives_the_same_trajectory_bit_for_bit(name):
     assert_equal(trajectory(env, 7), trajectory(GoalEnv(name), 7))
 
 
-@varied_goals
+@every_task
 def test_resets_vary(name):
     env = GoalEnv(name)
     resets = [env.reset(seed=0), env.reset(), env.reset(seed=1), env.reset()]
-    for key in ("pixels", "observation", "achieved_goal", "desired_goal"):
+    goal = () if name in FIXED else ("desired_goal",)
+    for key in ("pixels", "observation", "achieved_goal", *goal):
         assert len({observation[key].tobytes() for observation, _ in resets}) == 4
-    assert len({info["goal_pixels"].tobytes() for _, info in resets}) == 4
+    goals = 1 if name in FIXED else 4
+    assert len({info["goal_pixels"].tobytes() for _, info in resets}) == goals
     observation, info = GoalVectorEnv(4, name).reset(seed=0)
     assert len({pixels.tobytes() for pixels in observation["pixels"]}) == 4
-    assert len({pixels.tobytes() for pixels in info["goal_pixels"]}) == 4
+    assert len({pixels.tobytes() for pixels in info["goal_pixels"]}) == goals
 
 
 @every_task
@@ -278,7 +283,7 @@ def test_a_returned_observation_can_be_overwritten_without_changing_the_episode(
         assert_equal(touched.step(action)[:4], untouched.step(action)[:4])
 
 
-@position_goals
+@moved_by_chance
 def test_nothing_that_is_observed_is_constant(name):
     """Every number of the observation varies, but for coordinates in which the task is flat."""
     env = GoalEnv(name)
@@ -579,10 +584,11 @@ def test_pictures_have_the_size_asked_for_and_show_something(name, size):
     assert (observation["pixels"] != info["goal_pixels"]).any()
 
 
-@varied_goals
+@every_task
 def test_different_states_look_different(name):
     world = World(TASKS[name])
-    images = world.render(_goals(world, 30))
+    rng = np.random.default_rng(0)
+    images = world.render(np.stack([world.sample_episode(rng).start for _ in range(30)]))
     assert len({image.tobytes() for image in images}) == 30
 
 
@@ -636,11 +642,11 @@ def test_a_projected_fingertip_lies_where_the_red_pixels_are(size):
         np.testing.assert_allclose(world.project(point) * size, seen, atol=2 * size / 64)
 
 
-@position_goals
+@every_task
 def test_points_are_projected_alike_whatever_was_done_before(name):
     fresh, used = World(TASKS[name]), World(TASKS[name])
     episode = used.sample_episode(np.random.default_rng(0))
-    points = used.achieved(np.stack([episode.start, episode.goal]))
+    points = used.achieved(np.stack([episode.start, episode.goal]))[:, :3]
     used.render(episode.start[None])
     expected = used.project(points)
     assert (expected > 0).all()

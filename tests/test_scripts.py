@@ -99,7 +99,7 @@ def test_from_nothing_to_a_video_in_four_commands(tmp_path, monkeypatch, capsys)
     }  # fmt: skip
     assert Path("episode.mp4").stat().st_size > 1000
     said = capsys.readouterr().out
-    for line in ("15 episodes", "trained in", "success within 0.05", "final distance"):
+    for line in ("15 episodes", "trained in", "success within 5.0 cm", "final distance"):
         assert line in said
 
 
