@@ -4,9 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 PIP := $(BIN)/pip install -qq --no-compile --disable-pip-version-check -c constraints.txt
-PRETRAINED_SEED := 0
+TASKS := reacher two_room point_maze pendulum cartpole cup push_t cube
 
-.PHONY: demo test lint format bench pretrained clean
+.PHONY: demo test lint format bench pretrained pages clean
 
 demo: $(VENV)/.opengl  ## collect, train, evaluate, report; run again to continue after an interruption
 	$(BIN)/mujepa train reacher --out runs/reacher --resume
@@ -28,11 +28,21 @@ format: $(VENV)/.dev
 bench: $(VENV)/.opengl  ## speed of every stage on this machine, as JSON
 	$(BIN)/python benchmarks/stages.py
 
-pretrained: $(VENV)/.opengl  ## the checkpoint in pretrained/, from nothing
-	$(BIN)/mujepa train reacher --out runs/pretrained-reacher --seed $(PRETRAINED_SEED) --resume
-	rm -rf pretrained/reacher && cp -r runs/pretrained-reacher/best pretrained/reacher
-	$(BIN)/mujepa evaluate pretrained/reacher --episodes 500 --oracle-episodes 200 --out runs/pretrained-reacher/evaluation
-	cp runs/pretrained-reacher/evaluation/result.json pretrained/reacher/
+pretrained: $(TASKS:%=pretrained-%)  ## the checkpoints in pretrained/, from nothing; with -j2 two at a time
+
+# One thread each: two trainings side by side are faster than one after the other on both cores.
+THREADS := 1
+pretrained-reacher: THREADS := 0
+EPISODES := 200
+pretrained-reacher: EPISODES := 500
+pretrained-%: $(VENV)/.opengl
+	$(BIN)/mujepa train $* --out runs/pretrained-$* --seed 0 --threads $(THREADS) --resume
+	rm -rf pretrained/$* && cp -r runs/pretrained-$*/best pretrained/$*
+	$(BIN)/mujepa evaluate pretrained/$* --episodes $(EPISODES) --oracle-episodes 100 --out runs/pretrained-$*/evaluation
+	cp runs/pretrained-$*/evaluation/result.json pretrained/$*/
+
+pages: $(VENV)/.opengl  ## docs/tasks.md and its pictures, from what was measured
+	$(BIN)/python benchmarks/tasks_page.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -43,7 +43,7 @@ class PushT(Task):
     tolerance: float = 1.0
     unit: str = "x tolerance"
     per_unit: float = 1.0
-    substeps: int = 10
+    substeps: int = 5
     frame_skip: int = 2
     budget_steps: int = 50
     behaviour: RedNoise = field(default_factory=lambda: RedNoise((0.5, 1.5), (0.5, 0.95)))

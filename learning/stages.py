@@ -227,6 +227,7 @@ class CriticStage:
             starts = torch.cat([imagined, starts[many:]])
         steps = torch.from_numpy((moments[1] - moments[0]).astype(np.float32)).to(data.device)
         strangers = self._pairs(self._first[episodes[1]] + other)
+        strangers = strangers[:, -1:].expand(-1, 2, -1)  # as goals are: at rest
         return critic_terms(self.networks.critic, starts, self._pairs(rows[1]), strangers, steps)
 
     @torch.no_grad()

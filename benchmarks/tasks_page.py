@@ -1,0 +1,145 @@
+"""Write docs/tasks.md and its pictures from what was measured.
+
+    python benchmarks/tasks_page.py
+
+Figures come from the result.json and provenance.json of each folder in pretrained/, and from
+benchmarks/results/tasks.json; a picture shows a task as people see it, as the agent sees it, and
+the goal image. A task without a checkpoint is named as such.
+"""
+
+from __future__ import annotations
+
+import inspect
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as iio
+import numpy as np
+from PIL import Image
+
+from mujepa.cli import run
+from mujepa.envs.registry import TASKS
+from mujepa.envs.task import Task
+from mujepa.envs.world import World
+from mujepa.files import read_json, replacing_file, write_text
+from mujepa.screen import say
+
+ROOT = Path(__file__).parents[1]
+PANEL = 240
+INTRODUCTION = """# Tasks
+
+Made by `python benchmarks/tasks_page.py` from [pretrained/](../pretrained) and
+[benchmarks/results/tasks.json](../benchmarks/results/tasks.json). *Held* is success at the end:
+the goal within the tolerance through all of the last steps, with its Wilson 95 % interval, on
+episodes that training never saw. *Latent L2* is the same agent with squared embedding distance as
+its cost; the *oracle* is the same planner with the true simulator as its model; *random* is the
+floor. *Minutes* are those of training, collection apart, on the machine that each provenance.json
+names; frames/s are those of `mujepa collect` on one core, beside the plain way (`mj_step` in Python
+and `mujoco.Renderer` with its defaults).
+"""
+
+
+@dataclass(frozen=True)
+class PageConfig:
+    """Write the page of the tasks."""
+
+    out: Path = ROOT / "docs" / "tasks.md"
+    """The page; its pictures lie in the folder of the same name beside it."""
+
+
+def main(config: PageConfig) -> None:
+    """Draw the pictures and write the page."""
+    for task in TASKS.values():
+        draw(task, config.out.with_suffix("") / f"{task.name}.png")
+    write_text(config.out, page(ROOT))
+    say(str(config.out))
+
+
+def page(root: Path) -> str:
+    """Return the text of the page, from the files below the root of the repository."""
+    rates = read_json(root / "benchmarks" / "results" / "tasks.json", "run benchmarks/tasks.py")
+    heads = [
+        "task", "held [95 %]", "near", "far", "latent L2", "oracle", "random", "n", "minutes",
+        "a decision", "frames/s", "plain",
+    ]  # fmt: skip
+    lines = [INTRODUCTION, _line(heads), _line(["---"] * len(heads))]
+    lines += [_row(root, task, rates["tasks"].get(task.name, {})) for task in TASKS.values()]
+    return "\n".join(lines) + "\n\n" + "\n".join(_section(root, t) for t in TASKS.values())
+
+
+def draw(task: Task, path: Path) -> None:
+    """Write a picture of an episode: for people, as the agent sees it, and its goal."""
+    world = World(task)
+    episode = world.sample_episode(np.random.default_rng(0))
+    seen = world.render(np.stack([episode.start, episode.goal]))
+    panels = [
+        np.asarray(Image.fromarray(image).resize((PANEL, PANEL), kind))
+        for image, kind in zip(
+            [world.render_pretty(episode.start), *seen],
+            [Image.Resampling.LANCZOS, Image.Resampling.NEAREST, Image.Resampling.NEAREST],
+            strict=True,
+        )
+    ]
+    gap = np.full((PANEL, 8, 3), 255, np.uint8)
+    picture = np.concatenate([panels[0], gap, panels[1], gap, panels[2]], axis=1)
+    buffer = io.BytesIO()
+    iio.imwrite(buffer, picture, extension=".png", optimize=True)
+    with replacing_file(path) as temporary:
+        temporary.write_bytes(buffer.getvalue())
+
+
+def _row(root: Path, task: Task, rates: dict[str, Any]) -> str:
+    speed = [f"{rates[key]:,.0f}" if rates else "-" for key in RATES]
+    folder = root / "pretrained" / task.name
+    if not (folder / "result.json").exists():
+        return _line([f"[{task.name}](#{task.name})", *["-"] * 9, *speed])
+    result = read_json(folder / "result.json", "evaluate the checkpoint")
+    minutes = read_json(folder / "provenance.json", "train the checkpoint")["minutes"]
+    rate = result["success_at_end"]
+    return _line(
+        [
+            f"[{task.name}](#{task.name})",
+            f"**{rate['rate']:.3f}** [{rate['low']:.3f}, {rate['high']:.3f}]",
+            *[f"{result['by_distance'][half]['rate']:.3f}" for half in ("near", "far")],
+            *[_baseline(result, name) for name in ("latent_l2", "oracle", "random")],
+            str(result["episodes"]),
+            f"{minutes:.1f}",
+            f"{result['plan_ms']['median']:.0f} ms",
+            *speed,
+        ]
+    )
+
+
+RATES = ("collect_frames_per_s", "plain_frames_per_s")
+
+
+def _baseline(result: dict[str, Any], name: str) -> str:
+    """Return a bound's success, with its number of episodes where that differs."""
+    bound = result["baselines"].get(name)
+    if bound is None:
+        return "-"
+    other = "" if bound["episodes"] == result["episodes"] else f" (n={bound['episodes']})"
+    return f"{bound['success_at_end']['rate']:.3f}{other}"
+
+
+def _section(root: Path, task: Task) -> str:
+    lines = [f"## {task.name}", "", inspect.getdoc(type(task)) or "", ""]
+    lines += [f"![Start for people, start for the agent, goal image](tasks/{task.name}.png)", ""]
+    folder = root / "pretrained" / task.name
+    if (folder / "provenance.json").exists():
+        train = read_json(folder / "provenance.json", "train the checkpoint")["command"]
+        judge = read_json(folder / "result.json", "evaluate the checkpoint")["command"]
+        lines += [f"    {train}", f"    {judge}", ""]
+    else:
+        lines += ["No checkpoint is shipped.", ""]
+    return "\n".join(lines)
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main, PageConfig))
