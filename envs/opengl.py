@@ -112,6 +112,7 @@ class Renderer:
             )
         self._model = model
         self._gl = gl_context()
+        self._gl.make_current()  # someone else's may be, such as that of a mujoco.Renderer
         _set_quality(model, size, pretty=pretty)
         self._slices: int = model.vis.quality.numslices
         self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50.value)

@@ -83,7 +83,7 @@ class Variation:
         for name in self.ranges:
             if name not in there:
                 raise UserError(
-                    f"--vary {name}: task {task!r} has nothing that it changes; "
+                    f"--vary {name}: task {task!r} has no {name} to change; "
                     f"factors that work there: {', '.join(there)}"
                 )
 
@@ -211,6 +211,7 @@ def stack_values(draws: Sequence[Draw | None]) -> dict[str, NDArray[np.float64]]
     }
 
 
-def split_values(values: Mapping[str, Any], count: int) -> list[Draw]:
-    """Return the draws (N) whose values `stack_values` has stacked, without their looks."""
-    return [Draw({name: float(all_[i]) for name, all_ in values.items()}) for i in range(count)]
+def physical_draws(values: Mapping[str, Any], count: int) -> list[Draw]:
+    """Return the draws (N) that `stack_values` has stacked, but for what only changes the look."""
+    physical = {name: all_ for name, all_ in values.items() if FACTORS[name].kind == "physical"}
+    return [Draw({name: float(all_[i]) for name, all_ in physical.items()}) for i in range(count)]
