@@ -63,9 +63,10 @@ class Variation:
         What a factor draws does not depend on which others vary.
         """
         child = rng.spawn(1)[0]
+        look = int(child.integers(2**32))
         shares = dict(zip(FACTORS, child.random(len(FACTORS)), strict=True))
         values = {name: self._value(name, shares[name]) for name in self.ranges}
-        return Draw(values, int(child.integers(2**32)))
+        return Draw(values, look)
 
     def _value(self, name: str, share: float) -> float:
         low, high = self.ranges[name]

@@ -206,6 +206,17 @@ def test_envs_lists_every_task_and_says_what_was_not_measured(capsys, monkeypatc
     assert lines["two_room"][-3:] == ["-", "-", "-"]
 
 
+def test_envs_lists_what_it_can_and_shows_a_task_that_cannot_be_built_by_why(
+    capfd, monkeypatch, tmp_path
+):
+    broken = replace(TASKS["reacher"], mjcf=tmp_path / "nowhere.xml")
+    monkeypatch.setitem(TASKS, "reacher", broken)
+    assert main(["envs"]) == 0
+    assert "reacher     -  " in capfd.readouterr().out
+    assert main(["envs", "reacher"]) == 2
+    assert "nowhere.xml" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_envs_shows_a_task_with_the_factors_that_work_there(capsys, name):
     assert main(["envs", name]) == 0
