@@ -123,8 +123,8 @@ def _plain(task: Task) -> tuple[Callable[[int], int], Callable[[], None]]:
                 mujoco.mj_forward(model, data)
             else:
                 data.ctrl[:] = rng.uniform(low, high)
-                for _ in range(task.frame_skip * task.substeps):
-                    mujoco.mj_step(model, data)
+                for _ in range(task.frame_skip):
+                    mujoco.mj_step(model, data, nstep=task.substeps)
             renderer.update_scene(data, task.observation_camera)
             renderer.render()
         return frames

@@ -214,5 +214,6 @@ def stack_values(draws: Sequence[Draw | None]) -> dict[str, NDArray[np.float64]]
 
 def physical_draws(values: Mapping[str, Any], count: int) -> list[Draw]:
     """Return the draws (N) that `stack_values` has stacked, but for what only changes the look."""
-    physical = {name: all_ for name, all_ in values.items() if FACTORS[name].kind == "physical"}
+    names = [name for name, factor in FACTORS.items() if factor.kind == "physical"]
+    physical = {name: values[name] for name in names if name in values}
     return [Draw({name: float(all_[i]) for name, all_ in physical.items()}) for i in range(count)]
