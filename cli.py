@@ -12,6 +12,11 @@ from typing import Protocol, TypeVar, runtime_checkable
 from mujepa.errors import UserError
 
 COMMANDS = {
+    "envs": (
+        "catalogue",
+        "CatalogueConfig",
+        "list the tasks, show one, watch its behaviour policy -> video",
+    ),
     "collect": (
         "collect",
         "CollectConfig",
@@ -88,6 +93,19 @@ def main(arguments: list[str] | None = None) -> int:
     )
 
 
+def read(config: type[Config], arguments: Sequence[str], name: str | None = None) -> Config:
+    """Read a configuration from the command line; flags that it asks for itself come first."""
+    import tyro
+
+    def parse(arguments: Sequence[str]) -> Config:
+        return tyro.cli(
+            config, args=arguments, prog=name, description=inspect.cleandoc(config.__doc__ or "")
+        )
+
+    settings = parse(arguments)
+    return parse([*settings.flags(), *arguments]) if isinstance(settings, HasFlags) else settings
+
+
 def run(
     function: Callable[[Config], None],
     config: type[Config],
@@ -99,19 +117,8 @@ def run(
     Returns:
         0 done, 2 bad input (one line on stderr says what and how to mend it), 130 interrupted.
     """
-    import tyro
-
-    def read(arguments: Sequence[str]) -> Config:
-        return tyro.cli(
-            config, args=arguments, prog=name, description=inspect.cleandoc(config.__doc__ or "")
-        )
-
-    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        settings = read(arguments)
-        if isinstance(settings, HasFlags):
-            settings = read([*settings.flags(), *arguments])
-        function(settings)
+        function(read(config, sys.argv[1:] if arguments is None else arguments, name))
     except UserError as error:
         return _complain(str(error))
     except OSError as error:

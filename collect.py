@@ -12,6 +12,7 @@ import tyro
 
 from mujepa.cli import run
 from mujepa.envs.registry import find_task
+from mujepa.envs.variation import read_variation
 from mujepa.errors import UserError
 from mujepa.rollouts.collect import collect as collect_shards
 from mujepa.rollouts.collect import make_recipe, shard_sizes
@@ -39,6 +40,9 @@ class CollectConfig:
     """Processes; 0 for one per core."""
     seed: int = 0
     """Seed of starts and actions."""
+    vary: tuple[str, ...] = ()
+    """What differs from episode to episode, NAME=LOW:HIGH or NAME=VALUE, such as `mass=0.5:2
+    light=0.3:1`; `mujepa envs TASK` lists the factors."""
 
     def __post_init__(self) -> None:
         for name in ("episodes", "steps"):
@@ -47,6 +51,7 @@ class CollectConfig:
                 raise UserError(f"--{name} must be at least 1, got {value}")
         if self.workers < 0 or self.seed < 0:
             raise UserError(f"--workers {self.workers} and --seed {self.seed} must not be negative")
+        read_variation(self.vary)
 
 
 def collect(config: CollectConfig) -> None:
@@ -55,7 +60,7 @@ def collect(config: CollectConfig) -> None:
     Raises:
         UserError: bad input, no OpenGL library, a full disk, or another recipe in the folder.
     """
-    recipe = make_recipe(config.task, config.seed, config.steps)
+    recipe = make_recipe(config.task, config.seed, config.steps, vary=config.vary)
     per_episode = recipe.steps + 1
     episodes = config.episodes or find_task(config.task).episodes
     total = sum(shard_sizes(episodes)) * per_episode

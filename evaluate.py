@@ -17,6 +17,7 @@ from mujepa.agent.device import DeviceName
 from mujepa.agent.mpc import Agent
 from mujepa.cli import run
 from mujepa.envs.registry import find_task
+from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
 from mujepa.errors import UserError
 from mujepa.evaluation.loop import EPISODES_AT_ONCE, Outcome, run_episodes
@@ -56,6 +57,9 @@ class EvaluateConfig:
     """Episodes to judge on."""
     seed: int = 0
     """Seed of the episodes and of the planner."""
+    vary: tuple[str, ...] = ()
+    """What differs from episode to episode, NAME=LOW:HIGH or NAME=VALUE, such as `mass=0.5:2
+    light=0.3:1`; starts and goals are the same as without."""
     planner: Literal["cem", "random", "oracle"] | None = None
     """Another planner than the checkpoint's; `oracle` judges the true simulator as the model."""
     cost: str | None = None
@@ -82,6 +86,7 @@ class EvaluateConfig:
                 raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
         if self.seed < 0:
             raise UserError(f"--seed must not be negative, got {self.seed}")
+        read_variation(self.vary)
 
 
 def evaluate(config: EvaluateConfig) -> None:
@@ -94,7 +99,7 @@ def evaluate(config: EvaluateConfig) -> None:
     checkpoint = load_checkpoint(config.checkpoint, config.device)
     task = find_task(checkpoint.config.task)
     image_size = checkpoint.config.image_size
-    world = World(task, image_size, threads=2)
+    world = World(task, image_size, threads=2, variation=read_variation(config.vary))
     planner = _planner(config, checkpoint.config.planner)
     agent = checkpoint.agent(planner, config.cost)
     manifest = make_manifest(world, config.episodes, config.seed)
@@ -183,6 +188,7 @@ def _result(
         "weights": sha256(checkpoint.folder / "model.safetensors"),
         "seed": config.seed,
         "manifest": manifest.digest,
+        **({"variation": world.variation.plain()} if world.variation else {}),
         "budget_steps": task.budget_steps,
         "tolerance": task.tolerance,
         "hold_steps": task.hold_steps,
@@ -250,6 +256,8 @@ def _print_table(result: dict[str, Any], outcomes: dict[str, Outcome], out: Path
         f"\n{task}: {result['episodes']} episodes of {budget} steps, "
         f"success within {text(result['tolerance'])}"
     )
+    if "variation" in result:
+        say(f"varied: {' '.join(f'{n}={v[0]:g}:{v[1]:g}' for n, v in result['variation'].items())}")
     say(f"{'':<12}{'held at end':<26}{'reached':<26}median final distance")
     for name, outcome in outcomes.items():
         summary = outcome.summary()

@@ -21,6 +21,7 @@ from mujepa.agent.losses import LossConfig, weighted_sum
 from mujepa.cli import run
 from mujepa.collect import CollectConfig, collect
 from mujepa.envs.registry import find_task
+from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
 from mujepa.errors import UserError
 from mujepa.files import surviving_folder
@@ -58,12 +59,16 @@ class TrainConfig:
     out: Path
     """Folder of the run."""
     data: Path | None = None
-    """Folder of the dataset, collected if it is not there; by default data/TASK-seedSEED."""
+    """Folder of the dataset, collected if it is not there; by default data/TASK-seedSEED, or
+    data/TASK-seedSEED-varied."""
     episodes: int | None = None
     """Episodes that the dataset must hold; what it lacks is collected, all of it is used. By
     default as many as the task asks for, 2000 as a rule."""
     workers: int = 0
     """Processes that collect; 0 for one per core."""
+    vary: tuple[str, ...] = ()
+    """What differs from episode to episode of the data, NAME=LOW:HIGH or NAME=VALUE, such as
+    `mass=0.5:2 light=0.3:1`; `mujepa envs TASK` lists the factors."""
     seed: int = 0
     """Seed of weights, batches and new data: same seed, same machine, same agent."""
     updates: int = 2000
@@ -135,6 +140,7 @@ class TrainConfig:
                 f"--imagined {self.imagined} and --validation {self.validation} must be shares, "
                 "from 0 to 1"
             )
+        read_variation(self.vary)
 
     def flags(self) -> tuple[str, ...]:
         """Return the flags that the task's physics asks for; those of the user come after them."""
@@ -143,7 +149,13 @@ class TrainConfig:
     @property
     def dataset(self) -> Path:
         """Folder of the dataset."""
-        return self.data or Path("data") / f"{self.task}-seed{self.seed}"
+        varied = "-varied" if self.vary else ""
+        return self.data or Path("data") / f"{self.task}-seed{self.seed}{varied}"
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings as train.json has them; `vary` only where something varies."""
+        settings = asdict(self)
+        return settings if self.vary else {k: v for k, v in settings.items() if k != "vary"}
 
 
 def train(config: TrainConfig) -> None:
@@ -154,7 +166,7 @@ def train(config: TrainConfig) -> None:
     """
     find_task(config.task)
     device = choose_device(config.device)
-    check_settings(config.out, asdict(config), resume=config.resume)
+    check_settings(config.out, config.settings(), resume=config.resume)
     collect(_collection(config))
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -183,7 +195,7 @@ class Training:
             digest = experience.dataset.digest
             self.progress = restore_networks(config.out, self.networks, digest)
         self.metrics = Metrics(
-            config.out, self.progress if self.resumed else None, config.wandb, asdict(config)
+            config.out, self.progress if self.resumed else None, config.wandb, config.settings()
         )
         self.stages: list[Stage] = [
             WorldModelStage(
@@ -310,11 +322,15 @@ class Training:
 
 def _collection(config: TrainConfig) -> CollectConfig:
     """Return what to collect: what a dataset that is there was collected with, or the default."""
-    steps, seed = None, config.seed
+    steps, seed, vary = None, config.seed, config.vary
     if (config.dataset / "meta.json").exists():
         recipe, _ = read_meta(config.dataset)
         steps, seed = recipe.steps, recipe.seed
-    return CollectConfig(config.task, config.dataset, config.episodes, steps, config.workers, seed)
+        there = read_variation(recipe.variation)
+        vary = vary or (there.flags() if there else ())
+    return CollectConfig(
+        config.task, config.dataset, config.episodes, steps, config.workers, seed, vary
+    )
 
 
 def _agent_config(config: TrainConfig, world: World) -> AgentConfig:

@@ -13,6 +13,7 @@ from mujepa.agent.checkpoint import load_checkpoint
 from mujepa.agent.device import DeviceName
 from mujepa.cli import run
 from mujepa.envs.registry import find_task
+from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
 from mujepa.errors import UserError
 from mujepa.evaluation.manifest import make_manifest
@@ -38,6 +39,8 @@ class VisualizeConfig:
     """Which of the episodes that `mujepa evaluate` would use with the same seed."""
     seed: int = 0
     """Seed of the episodes."""
+    vary: tuple[str, ...] = ()
+    """What differs from episode to episode, as `mujepa evaluate` takes it."""
     every: int = 1
     """Keep every so many environment steps; a .gif is small with 2."""
     cost: str | None = None
@@ -51,6 +54,7 @@ class VisualizeConfig:
                 f"--episode {self.episode} and --seed {self.seed} must not be negative, "
                 f"--every {self.every} at least 1"
             )
+        read_variation(self.vary)
 
 
 def visualize(config: VisualizeConfig) -> None:
@@ -61,7 +65,10 @@ def visualize(config: VisualizeConfig) -> None:
     """
     video_suffix(config.out)
     checkpoint = load_checkpoint(config.checkpoint, config.device)
-    world = World(find_task(checkpoint.config.task), checkpoint.config.image_size)
+    world = World(
+        find_task(checkpoint.config.task), checkpoint.config.image_size,
+        variation=read_variation(config.vary),
+    )  # fmt: skip
     manifest = make_manifest(world, config.episode + 1, config.seed)
     agent, probe = checkpoint.agent(cost=config.cost), checkpoint.networks.probe
     episode, seed = manifest.episodes[config.episode], manifest.seeds[config.episode]

@@ -3,7 +3,8 @@
 Observations are dictionaries: `pixels` (P, P, 3) uint8 from the observation camera, `observation`
 (joint positions and velocities), `achieved_goal` and `desired_goal` (G,). The reward is 0 where the
 goal is reached and -1 elsewhere; episodes end by truncation alone. `reset` puts the goal's image
-into `info["goal_pixels"]`, and what `observation` would be there into `info["goal_observation"]`.
+into `info["goal_pixels"]`, and what `observation` would be there into `info["goal_observation"]`;
+where the world varies, `info["variation"]` holds what the episode has drawn.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from mujepa.envs.registry import find_task
-from mujepa.envs.world import Episode, World
+from mujepa.envs.spaces import GoalSpaces, checked_action
+from mujepa.envs.variation import Draw, Variant, stack_values
+from mujepa.envs.world import Episode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,72 +27,44 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mujepa.envs.task import Task
+    from mujepa.envs.variation import Vary
+    from mujepa.envs.world import Variants
 
 Observation = dict[str, Any]
 
 
-class _GoalSpaces:
-    """What single and vector environments share: world, spaces, and the meaning of success."""
-
-    def _build(self, task: str | Task, image_size: int, threads: int) -> None:
-        self.task = find_task(task) if isinstance(task, str) else task
-        self.world = World(self.task, image_size, threads)
-        goal = gymnasium.spaces.Box(-np.inf, np.inf, (self.world.goal_size,), np.float64)
-        resting = self.world.proprioception(self.world.state(self.world.model.qpos0))
-        self._observation_space = gymnasium.spaces.Dict(
-            pixels=gymnasium.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8),
-            observation=gymnasium.spaces.Box(-np.inf, np.inf, resting.shape, np.float64),
-            achieved_goal=goal,
-            desired_goal=goal,
-        )
-        low, high = (
-            bound.astype(np.float32) for bound in (self.world.action_low, self.world.action_high)
-        )
-        self._action_space = gymnasium.spaces.Box(low, high, dtype=np.float32)
-
-    def compute_reward(
-        self, achieved_goal: NDArray[np.float64], desired_goal: NDArray[np.float64], info: object
-    ) -> NDArray[np.float64]:
-        """Return 0 where the goal is reached and -1 elsewhere, (..., G) and (..., G) -> (...)."""
-        return -(self.task.distance(achieved_goal, desired_goal) > self.task.tolerance).astype(
-            np.float64
-        )
-
-    def compute_terminated(self, achieved_goal: object, desired_goal: object, info: object) -> bool:
-        """Return False: reaching the goal does not end the episode, it has to be held."""
-        return False
-
-    def compute_truncated(self, achieved_goal: object, desired_goal: object, info: object) -> bool:
-        """Return False: the time limit is Gymnasium's `TimeLimit` wrapper's to keep."""
-        return False
-
-
-class GoalEnv(_GoalSpaces, gymnasium.Env):
+class GoalEnv(GoalSpaces, gymnasium.Env):
     """One environment.
 
     Args:
         task: a task, or the name of one.
         image_size: width and height of `pixels`.
         render_mode: `rgb_array` lets `render` return a picture for people, with the goal as a ball.
+        vary: ranges of factors of variation, such as `{"mass": (0.5, 2)}` or `["mass=0.5:2"]`.
 
     Raises:
-        UserError: the task is unknown, or there is no OpenGL library.
+        UserError: the task or a factor is unknown, or there is no OpenGL library.
     """
 
     # Gymnasium declares it as a plain attribute of the class.
     metadata = {"render_modes": ["rgb_array"], "render_fps": 25}  # noqa: RUF012
 
     def __init__(
-        self, task: str | Task, image_size: int = 64, render_mode: str | None = None
+        self,
+        task: str | Task,
+        image_size: int = 64,
+        render_mode: str | None = None,
+        vary: Vary = None,
     ) -> None:
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode {render_mode!r} is not 'rgb_array' or None")
-        self._build(task, image_size, threads=0)
+        self._build(task, image_size, 0, vary)
         self.observation_space = self._observation_space
         self.action_space = self._action_space
         self.render_mode = render_mode
         self._state = self._goal = np.empty(0)
         self._desired = np.empty(0)
+        self._variant: Variant | None = None
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -100,10 +74,13 @@ class GoalEnv(_GoalSpaces, gymnasium.Env):
         episode = (options or {}).get("episode") or self.world.sample_episode(self.np_random)
         self._state, self._goal = episode.start.copy(), episode.goal.copy()
         self._desired = self.world.achieved(self._goal[None])[0]
+        self._variant = self.world.variant(episode.draw)
         observation, info = self._observe()
-        goal = self._goal[None]
-        pixels, resting = self.world.render(goal)[0], self.world.proprioception(goal)[0]
-        return observation, info | {"goal_pixels": pixels, "goal_observation": resting}
+        info |= {"goal_pixels": self._look(self._goal)}
+        info |= {"goal_observation": self.world.proprioception(self._goal[None])[0]}
+        return observation, info | (
+            {"variation": dict(episode.draw.values)} if episode.draw else {}
+        )
 
     def step(
         self, action: NDArray[np.float32]
@@ -113,9 +90,9 @@ class GoalEnv(_GoalSpaces, gymnasium.Env):
         Raises:
             ValueError: the action has another shape, or is not finite.
         """
-        self._state = self.world.step(
-            self._state[None], _checked(action, self.action_space.shape)[None]
-        )[0]
+        control = checked_action(action, self.action_space.shape)[None]
+        variants = [self._variant] if self._variant else None
+        self._state = self.world.step(self._state[None], control, variants)[0]
         observation, info = self._observe()
         reward = self.compute_reward(
             observation["achieved_goal"], observation["desired_goal"], info
@@ -124,7 +101,9 @@ class GoalEnv(_GoalSpaces, gymnasium.Env):
 
     def render(self) -> NDArray[np.uint8] | None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return a picture for people, (480, 480, 3) uint8, if `render_mode` asks for it."""
-        return self.world.render_pretty(self._state, self._goal) if self.render_mode else None
+        if not self.render_mode:
+            return None
+        return self.world.render_pretty(self._state, self._goal, self._variant)
 
     def get_state(self) -> NDArray[np.float64]:
         """Return a copy of the simulator's state, (S,)."""
@@ -138,7 +117,7 @@ class GoalEnv(_GoalSpaces, gymnasium.Env):
     def _observe(self) -> tuple[Observation, dict[str, Any]]:
         batch = self._state[None]
         observation = {
-            "pixels": self.world.render(batch)[0],
+            "pixels": self._look(self._state),
             "observation": self.world.proprioception(batch)[0],
             "achieved_goal": self.world.achieved(batch)[0],
             "desired_goal": self._desired.copy(),
@@ -146,8 +125,11 @@ class GoalEnv(_GoalSpaces, gymnasium.Env):
         distance = float(self.task.distance(observation["achieved_goal"], self._desired))
         return observation, {"distance": distance, "is_success": distance <= self.task.tolerance}
 
+    def _look(self, state: NDArray[np.float64]) -> NDArray[np.uint8]:
+        return self.world.render(state[None], [self._variant] if self._variant else None)[0]
 
-class GoalVectorEnv(_GoalSpaces, VectorEnv):
+
+class GoalVectorEnv(GoalSpaces, VectorEnv):
     """Many simulations of one task, stepped together on MuJoCo's own threads.
 
     Environment i, seeded with s, runs as a `GoalEnv` seeded with s + i does, bit for bit.
@@ -160,6 +142,7 @@ class GoalVectorEnv(_GoalSpaces, VectorEnv):
         threads: MuJoCo's threads.
         pixels_every: draw `pixels` at every k-th step of an episode only and repeat the last image
             in between; an agent that acts every k-th step misses nothing and drawing costs a k-th.
+        vary: ranges of factors of variation, as `GoalEnv` takes them.
         autoreset: whether a truncated environment starts anew at the next step, or stops.
     """
 
@@ -171,10 +154,11 @@ class GoalVectorEnv(_GoalSpaces, VectorEnv):
         max_episode_steps: int | None = None,
         threads: int = 2,
         pixels_every: int = 1,
+        vary: Vary = None,
         *,
         autoreset: bool = True,
     ) -> None:
-        self._build(task, image_size, threads)
+        self._build(task, image_size, threads, vary)
         self.num_envs = num_envs
         self.single_observation_space = self._observation_space
         self.single_action_space = self._action_space
@@ -191,6 +175,8 @@ class GoalVectorEnv(_GoalSpaces, VectorEnv):
         self._pixels = np.zeros((num_envs, image_size, image_size, 3), np.uint8)
         self._elapsed = np.zeros(num_envs, np.int64)
         self._over = np.zeros(num_envs, bool)
+        self._draws: list[Draw | None] = [None] * num_envs
+        self._variants: list[Variant | None] = [None] * num_envs
 
     def reset(
         self,
@@ -222,7 +208,8 @@ class GoalVectorEnv(_GoalSpaces, VectorEnv):
         goal_pixels = self._start(np.arange(self.num_envs), episodes)
         observation, info = self._observe()
         resting = self.world.proprioception(self._goals)
-        return observation, info | {"goal_pixels": goal_pixels, "goal_observation": resting}
+        info |= {"goal_pixels": goal_pixels, "goal_observation": resting}
+        return observation, info | self._variation()
 
     def step(
         self, actions: NDArray[np.float32]
@@ -235,17 +222,19 @@ class GoalVectorEnv(_GoalSpaces, VectorEnv):
             ValueError: the actions have another shape or are not finite, or an environment is over
                 and `autoreset` is off.
         """
-        controls = _checked(actions, self.action_space.shape)
+        controls = checked_action(actions, self.action_space.shape)
         again = np.flatnonzero(self._over)
         if len(again) and not self.autoreset:
             raise ValueError(f"{len(again)} episodes are over; call reset")
-        self._states = self.world.step(self._states, controls)
+        self._states = self.world.step(self._states, controls, self._worlds())
         self._elapsed += 1
         extra = {}
         if len(again):
             goal_pixels = np.zeros_like(self._pixels)
             extra = {"goal_pixels": goal_pixels, "_goal_pixels": self._over.copy()}
             goal_pixels[again] = self._start(again, [None] * len(again))
+            if variation := self._variation():
+                extra |= variation | {"_variation": extra["_goal_pixels"].copy()}
         observation, info = self._observe()
         rewards = self.compute_reward(
             observation["achieved_goal"], observation["desired_goal"], info
@@ -264,7 +253,7 @@ class GoalVectorEnv(_GoalSpaces, VectorEnv):
     def set_state(self, states: NDArray[np.float64]) -> Observation:
         """Go to states from `get_state` and return what is seen there; goals and clocks stay."""
         self._states = np.array(states, np.float64)
-        self._pixels = self.world.render(self._states)
+        self._pixels = self.world.render(self._states, self._worlds())
         return self._observe()[0]
 
     def _start(
@@ -273,15 +262,27 @@ class GoalVectorEnv(_GoalSpaces, VectorEnv):
         for index, given in zip(indices, episodes, strict=True):
             episode = given or self.world.sample_episode(self._generators[index])
             self._states[index], self._goals[index] = episode.start, episode.goal
+            self._draws[index] = episode.draw
+            self._variants[index] = self.world.variant(episode.draw)
         self._desired[indices] = self.world.achieved(self._goals[indices])
         self._elapsed[indices] = 0
         self._over[indices] = False
-        return self.world.render(self._goals[indices])
+        return self.world.render(self._goals[indices], self._worlds(indices))
+
+    def _worlds(self, indices: Sequence[int] | NDArray[np.int64] = ()) -> Variants:
+        """Return the worlds of some environments, of all by default; None if none varies."""
+        if not any(self._variants):
+            return None
+        return [self._variants[i] for i in indices] if len(indices) else self._variants
+
+    def _variation(self) -> dict[str, Any]:
+        """Return what the episodes have drawn as an entry of `info`, if anything."""
+        return {"variation": stack_values(self._draws)} if any(self._draws) else {}
 
     def _observe(self) -> tuple[Observation, dict[str, Any]]:
         due = np.flatnonzero(self._elapsed % self.pixels_every == 0)
         if len(due):
-            self._pixels[due] = self.world.render(self._states[due])
+            self._pixels[due] = self.world.render(self._states[due], self._worlds(due))
         achieved = self.world.achieved(self._states)
         observation = {
             "pixels": self._pixels.copy(),
@@ -296,12 +297,3 @@ class GoalVectorEnv(_GoalSpaces, VectorEnv):
             "distance": distance, "_distance": everyone,
             "is_success": success, "_is_success": everyone,
         }  # fmt: skip
-
-
-def _checked(action: NDArray[np.float32], shape: tuple[int, ...] | None) -> NDArray[np.float64]:
-    checked = np.asarray(action, np.float64)
-    if checked.shape != shape:
-        raise ValueError(f"action of shape {checked.shape}, the environment takes {shape}")
-    if not np.isfinite(checked).all():
-        raise ValueError(f"action {checked} is not finite")
-    return checked

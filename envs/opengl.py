@@ -18,12 +18,15 @@ from typing import TYPE_CHECKING, Any
 import mujoco
 import numpy as np
 
+from mujepa.envs.scenery import Ornament, Patterns
 from mujepa.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from mujepa.envs.variation import Variant
 
 LIBRARIES = ("egl", "osmesa")
 OBSERVATION_QUALITY = {
@@ -109,7 +112,9 @@ class Renderer:
             )
         self._model = model
         self._gl = gl_context()
+        self._gl.make_current()  # someone else's may be, such as that of a mujoco.Renderer
         _set_quality(model, size, pretty=pretty)
+        self._slices: int = model.vis.quality.numslices
         self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50.value)
         self._scene = mujoco.MjvScene(model, maxgeom=model.ngeom + model.nsite + 100)
         self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = pretty
@@ -123,33 +128,41 @@ class Renderer:
         self._buffer = np.empty((size, size, 3), np.uint8)
 
     def render(
-        self, data: mujoco.MjData, markers: Sequence[NDArray[np.float64]] = ()
+        self,
+        data: mujoco.MjData,
+        markers: Sequence[NDArray[np.float64]] = (),
+        variant: Variant | None = None,
     ) -> NDArray[np.uint8]:
         """Return the camera's image, (size, size, 3) uint8, top row first.
 
         Args:
             data: simulation data with up-to-date positions (after `mj_forward`).
             markers: world positions, (3,) [m], at which a translucent ball is drawn.
+            variant: a changed copy of the model to draw, and what is drawn over its scene.
         """
+        model = self._model if variant is None else variant.model
+        model.vis.quality.numslices = self._slices  # a slack tendon is drawn with the model's
         self._gl.make_current()
+        patterned = variant is not None and variant.scenery.contrast > 0
+        material = self._patterns.first_material if patterned else 0
         # All renderers share the process's OpenGL context, so that each binds its own buffer.
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
         everything = mujoco.mjtCatBit.mjCAT_ALL.value
         mujoco.mjv_updateScene(
-            self._model, data, self._option, self._perturb, self._camera, everything, self._scene
+            model, data, self._option, self._perturb, self._camera, everything, self._scene
         )
+        if variant is not None:
+            variant.scenery.draw(self._scene, material)
         for marker in markers:
-            geom = self._scene.geoms[self._scene.ngeom]
-            sphere, size, rgba = (
-                mujoco.mjtGeom.mjGEOM_SPHERE,
-                np.full(3, 0.05),
-                np.array([0.2, 1, 0.4, 0.35], np.float32),
-            )
-            mujoco.mjv_initGeom(geom, sphere, size, marker, np.eye(3).flatten(), rgba)
-            self._scene.ngeom += 1
+            sphere, rgba = mujoco.mjtGeom.mjGEOM_SPHERE, np.array([0.2, 1, 0.4, 0.35], np.float32)
+            Ornament(sphere, np.full(3, 0.05), marker, np.eye(3), rgba).draw(self._scene)
         mujoco.mjr_render(self._rectangle, self._scene, self._context)
         mujoco.mjr_readPixels(self._buffer, None, self._rectangle, self._context)
         return self._buffer[::-1].copy()
+
+    @functools.cached_property
+    def _patterns(self) -> Patterns:
+        return Patterns(self._context)
 
 
 def _set_quality(model: mujoco.MjModel, size: int, *, pretty: bool) -> None:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import mujoco
@@ -14,12 +14,18 @@ import numpy as np
 from mujoco.rollout import Rollout
 
 from mujepa.envs.opengl import Renderer
+from mujepa.envs.variation import Draw, Variant, Variation, make_variant
 from mujepa.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from mujepa.envs.task import Task
+
+    Variants = Sequence[Variant | None] | None
+    """The worlds of the rows of a batch; None for the task's own."""
 
 STATE = mujoco.mjtState.mjSTATE_FULLPHYSICS.value
 MAX_DRAWS = 1000
@@ -27,10 +33,14 @@ MAX_DRAWS = 1000
 
 @dataclass(frozen=True)
 class Episode:
-    """Where an episode starts and what its goal is: two simulator states, (S,) each."""
+    """Where an episode starts and what its goal is: two simulator states, (S,) each.
+
+    Where the world varies, `draw` says what the episode has drawn.
+    """
 
     start: NDArray[np.float64]
     goal: NDArray[np.float64]
+    draw: Draw | None = None
 
 
 class World:
@@ -40,19 +50,33 @@ class World:
     warm start is switched off, so that this is *all* of the state: stepping from a stored state
     continues bit for bit, and threads, batches and single steps agree.
 
+    Where episodes vary, `variant` turns what one has drawn into a model of its own; what moves or
+    draws takes one of them for each row of the batch. Starts, goals and what they achieve are those
+    of the task's own model: goals say where things are, which no factor changes.
+
     Letters: B batch, T time, S state, O proprioception, A action, G goal, P image size.
 
     Args:
         task: the task.
         image_size: width and height of observations [pixels].
         threads: threads that step simulations; 0 steps them in the calling thread.
+        variation: what differs from one sampled episode to the next, if anything.
 
     Raises:
-        UserError: the task's MuJoCo file cannot be compiled.
+        UserError: the task's MuJoCo file cannot be compiled, or lacks a factor of the variation.
     """
 
-    def __init__(self, task: Task, image_size: int = 64, threads: int = 0) -> None:
+    def __init__(
+        self,
+        task: Task,
+        image_size: int = 64,
+        threads: int = 0,
+        variation: Variation | None = None,
+    ) -> None:
         self.model = task.compile()
+        if variation is not None:
+            variation.check(self.model, task.name)
+        self.variation = variation
         self.model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_WARMSTART.value
         self.task = task
         self.image_size = image_size
@@ -104,18 +128,37 @@ class World:
             episode = Episode(*self.task.sample_ends(self, rng))
             ends = self.achieved(np.stack([episode.start, episode.goal]))
             if self.task.distance(ends[0], ends[1]) > self.task.tolerance:
-                return episode
+                return replace(episode, draw=self.draw(rng)) if self.variation else episode
         raise UserError(
             f"task {self.task.name!r}: {MAX_DRAWS} starts in a row were already solved; "
             "lower the tolerance"
         )
 
-    def step(self, states: NDArray[np.float64], actions: NDArray[Any]) -> NDArray[np.float64]:
+    def draw(self, rng: np.random.Generator) -> Draw | None:
+        """Draw what varies in an episode, or None; the random stream itself stays as it is."""
+        return self.variation.draw(rng) if self.variation else None
+
+    def variant(self, draw: Draw | None) -> Variant | None:
+        """Return the world of an episode that has drawn this, or None for the task's own."""
+        if draw is None:
+            return None
+        return make_variant(self.model, self.task.observation_camera, draw)
+
+    def step(
+        self,
+        states: NDArray[np.float64],
+        actions: NDArray[Any],
+        variants: Variants = None,
+    ) -> NDArray[np.float64]:
         """Advance each state (B, S) by one environment step under its action (B, A) -> (B, S)."""
-        return self.rollout(states, np.asarray(actions)[:, None])[0][:, -1]
+        return self.rollout(states, np.asarray(actions)[:, None], variants=variants)[0][:, -1]
 
     def rollout(
-        self, states: NDArray[np.float64], actions: NDArray[Any], hold: int = 1
+        self,
+        states: NDArray[np.float64],
+        actions: NDArray[Any],
+        hold: int = 1,
+        variants: Variants = None,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Run open-loop action sequences from states.
 
@@ -123,6 +166,7 @@ class World:
             states: (B, S).
             actions: (B, T, A), clipped to the actuators' limits by MuJoCo.
             hold: environment steps through which each action is held.
+            variants: the worlds of the rows, if not the task's own.
 
         Returns:
             The states (B, T, S) at the end of each action, and the goals achieved there (B, T, G),
@@ -134,7 +178,7 @@ class World:
         trajectory = np.empty((batch, steps, self.state_size))
         sensors = np.empty((batch, steps, self.model.nsensordata))
         self._rollout.rollout(
-            self.model,
+            self.model if variants is None else [self._model(variant) for variant in variants],
             self._thread_data,
             states,
             controls,
@@ -180,22 +224,33 @@ class World:
         bounded = np.delete(positions, self._free_hinges, axis=-1)
         return np.concatenate([np.cos(free), np.sin(free), bounded, velocities], axis=-1)
 
-    def observe(self, states: NDArray[np.float64], part: str) -> NDArray[Any]:
+    def observe(
+        self, states: NDArray[np.float64], part: str, variants: Variants = None
+    ) -> NDArray[Any]:
         """Return what an encoder reads of states (B, S): `pixels` or `observation` (float32)."""
         if part == "pixels":
-            return self.render(states)
+            return self.render(states, variants)
         return self.proprioception(states).astype(np.float32)
 
-    def render(self, states: NDArray[np.float64]) -> NDArray[np.uint8]:
+    def render(self, states: NDArray[np.float64], variants: Variants = None) -> NDArray[np.uint8]:
         """Return what the observation camera sees in each state, (B, S) -> (B, P, P, 3) uint8."""
-        return np.stack([self._observer.render(self._at(state)) for state in states])
+        if variants is None:
+            return np.stack([self._observer.render(self._at(state)) for state in states])
+        return np.stack(
+            [
+                self._observer.render(self._at(state, variant), variant=variant)
+                for state, variant in zip(states, variants, strict=True)
+            ]
+        )
 
-    def project(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+    def project(
+        self, points: NDArray[np.float64], variant: Variant | None = None
+    ) -> NDArray[np.float64]:
         """Return where world positions (..., 3) appear to the observation camera.
 
         Shares of the image, (..., 2): x from the left, y from the top, inside it from 0 to 1.
         """
-        data = self._at(self.state(self.model.qpos0))
+        data = self._at(self.state(self.model.qpos0), variant)
         camera = self.model.camera(self.task.observation_camera).id
         axes = data.cam_xmat[camera].reshape(3, 3)  # its columns: right, up, backwards
         seen = (points - data.cam_xpos[camera]) @ axes
@@ -203,18 +258,26 @@ class World:
         return np.stack([0.5 + seen[..., 0] / half / 2, 0.5 - seen[..., 1] / half / 2], axis=-1)
 
     def render_pretty(
-        self, state: NDArray[np.float64], goal: NDArray[np.float64] | None = None
+        self,
+        state: NDArray[np.float64],
+        goal: NDArray[np.float64] | None = None,
+        variant: Variant | None = None,
     ) -> NDArray[np.uint8]:
         """Return a picture for people, (480, 480, 3) uint8.
 
         The position that the state `goal` achieves is drawn as a ball.
         """
         markers = [self.achieved(goal[None])[0, :3]] if goal is not None else []
-        return self._beauty.render(self._at(state), [m for m in markers if m.shape == (3,)])
+        balls = [marker for marker in markers if marker.shape == (3,)]
+        return self._beauty.render(self._at(state, variant), balls, variant)
 
-    def _at(self, state: NDArray[np.float64]) -> mujoco.MjData:
-        mujoco.mj_setState(self.model, self._data, state, STATE)
-        mujoco.mj_forward(self.model, self._data)
+    def _model(self, variant: Variant | None) -> mujoco.MjModel:
+        return self.model if variant is None else variant.model
+
+    def _at(self, state: NDArray[np.float64], variant: Variant | None = None) -> mujoco.MjData:
+        model = self._model(variant)
+        mujoco.mj_setState(model, self._data, state, STATE)
+        mujoco.mj_forward(model, self._data)
         return self._data
 
     @functools.cached_property

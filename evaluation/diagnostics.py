@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from mujepa.agent.configurator import Configurator
     from mujepa.agent.jepa import JEPA
-    from mujepa.envs.world import World
+    from mujepa.envs.world import Variants, World
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,14 @@ class ValidationSet:
         actions: (B, T - 1, A), in [-1, 1].
         states: (B, T, S) simulator states.
         achieved: (B, T, G) achieved goals.
+        variants: the worlds of the episodes, (B), where they vary.
     """
 
     observations: Tensor
     actions: Tensor
     states: NDArray[np.float64]
     achieved: NDArray[np.float64]
+    variants: Variants = None
 
 
 def effective_rank(embeddings: Tensor) -> float:
@@ -125,8 +127,12 @@ def candidate_ranking(
         .numpy()
     )
     starts = np.repeat(validation.states[rows, now], candidates, axis=0)
+    worlds = validation.variants and [v for v in validation.variants for _ in range(candidates)]
     reached, _ = world.rollout(
-        starts, world.from_unit(actions.reshape(-1, horizon, size)), hold=world.task.frame_skip
+        starts,
+        world.from_unit(actions.reshape(-1, horizon, size)),
+        world.task.frame_skip,
+        worlds,
     )
     wanted = np.repeat(validation.states[goals, -1], candidates, axis=0)[:, None]
     wanted = np.broadcast_to(wanted, reached.shape).reshape(-1, world.state_size)

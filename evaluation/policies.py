@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from mujepa.agent.mpc import Agent, AgentState, decision_generator
+from mujepa.envs.variation import physical_draws
 from mujepa.planners import Bounds, CostFn, Planner, Search
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from mujepa.envs.world import World
+    from mujepa.envs.world import Variants, World
 
 State = TypeVar("State")
 Observation = dict[str, Any]
@@ -99,12 +100,16 @@ class RandomPolicy:
 
 @dataclass(frozen=True)
 class OracleState:
-    """What the oracle carries: seeds, steps taken, its search, the actions (B, A) that it holds."""
+    """What the oracle carries: seeds, steps taken, its search, the actions (B, A) that it holds.
+
+    Where the episodes vary, also the world of each.
+    """
 
     seeds: tuple[int, ...]
     step: int
     search: Search
     unit: NDArray[np.float64]
+    variants: Variants = None
 
 
 class OraclePolicy:
@@ -126,10 +131,14 @@ class OraclePolicy:
     def reset(
         self, observation: Observation, info: dict[str, Any], seeds: Sequence[int]
     ) -> OracleState:
-        """Begin with a search that knows nothing."""
+        """Begin with a search that knows nothing but the true physics of each episode."""
         search = self.planner.start(len(seeds), self._bounds)
         still = np.zeros((len(seeds), len(self.world.action_low)))
-        return OracleState(tuple(seeds), 0, search, still)
+        variants = None
+        if "variation" in info:
+            draws = physical_draws(info["variation"], len(seeds))
+            variants = [self.world.variant(draw) for draw in draws]
+        return OracleState(tuple(seeds), 0, search, still, variants)
 
     def act(
         self, state: OracleState, observation: Observation
@@ -138,21 +147,27 @@ class OraclePolicy:
         skip = self.world.task.frame_skip
         if state.step % skip == 0:
             generators = [decision_generator(seed, state.step // skip) for seed in state.seeds]
-            cost = self.cost_fn(observation["state"], observation["desired_goal"])
+            cost = self.cost_fn(observation["state"], observation["desired_goal"], state.variants)
             plan = self.planner.plan(cost, state.search, self._bounds, generators)
             search = self.planner.shift(plan.search, self._bounds)
             state = replace(state, search=search, unit=plan.actions[:, 0].double().numpy())
         action = self.world.from_unit(state.unit).astype(np.float32)
         return replace(state, step=state.step + 1), action
 
-    def cost_fn(self, states: NDArray[np.float64], goals: NDArray[np.float64]) -> CostFn:
+    def cost_fn(
+        self,
+        states: NDArray[np.float64],
+        goals: NDArray[np.float64],
+        variants: Variants = None,
+    ) -> CostFn:
         """Return the cost of actions (B, N, H, A): what remains to the goals (B, G), on average."""
 
         def cost(actions: torch.Tensor) -> torch.Tensor:
             batch, candidates, horizon, size = actions.shape
             controls = self.world.from_unit(actions.reshape(-1, horizon, size).numpy())
             starts = np.repeat(states, candidates, axis=0)
-            _, achieved = self.world.rollout(starts, controls, hold=self.world.task.frame_skip)
+            worlds = variants and [one for one in variants for _ in range(candidates)]
+            _, achieved = self.world.rollout(starts, controls, self.world.task.frame_skip, worlds)
             wanted = np.repeat(goals, candidates, axis=0)[:, None]
             remaining = self.world.task.remaining(achieved, wanted)
             return torch.from_numpy(remaining.mean(axis=1).reshape(batch, candidates)).float()

@@ -58,17 +58,19 @@ def record_episode(
     The path of the plan in force is read from the imagined embeddings by the linear probe.
     """
     wanted = world.achieved(episode.goal[None])[0]
-    goal = world.render(episode.goal[None])[0]
-    state = agent.reset(world.observe(episode.goal[None], agent.observes)[0], seed)
+    variant = world.variant(episode.draw)
+    variants = [variant] if variant else None
+    goal = world.render(episode.goal[None], variants)[0]
+    state = agent.reset(world.observe(episode.goal[None], agent.observes, variants)[0], seed)
     simulation = episode.start[None]
     images, distance, paths, costs = [], [], [], []
     path = np.empty(0)
     for step in range(world.task.budget_steps + 1):
-        images.append(world.render(simulation)[0])
+        images.append(world.render(simulation, variants)[0])
         distance.append(world.task.distance(world.achieved(simulation)[0], wanted))
         if step == world.task.budget_steps:
             break
-        state, action = agent.act(state, world.observe(simulation, agent.observes)[0])
+        state, action = agent.act(state, world.observe(simulation, agent.observes, variants)[0])
         assert state.plan is not None
         assert state.memory is not None
         if step % agent.frame_skip == 0:
@@ -76,8 +78,9 @@ def record_episode(
             path = probe(imagined).cpu().double().numpy()
         paths.append(path)
         costs.append(float(state.plan.cost[0]))
-        simulation = world.step(simulation, action[None])
-    positions = world.project(np.stack(paths)[..., :3]) if world.goal_size >= 3 else None
+        simulation = world.step(simulation, action[None], variants)
+    ends = np.stack(paths)[..., :3]
+    positions = world.project(ends, variant) if world.goal_size >= 3 else None
     return Recording(goal, np.stack(images), np.array(distance), positions, np.array(costs))
 
 

@@ -12,6 +12,7 @@ from mujepa.envs.registry import find_task
 from mujepa.envs.world import World
 from mujepa.errors import UserError
 from mujepa.evaluation.diagnostics import ValidationSet
+from mujepa.rollouts.collect import episode_variants
 from mujepa.rollouts.sampling import Split, split_episodes
 from mujepa.rollouts.store import Dataset
 
@@ -93,6 +94,7 @@ def load_experience(
         torch.from_numpy(world.to_unit(column("action")[:, :-1])).to(device),
         column("state"),
         column("achieved"),
+        episode_variants(dataset, world, episodes),
     )
     return Experience(dataset, split, validation, world, seed, device, observes)
 

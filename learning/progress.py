@@ -75,11 +75,12 @@ def check_settings(folder: Path, settings: dict[str, Any], *, resume: bool) -> N
                 f"{folder} holds a run already; continue it with --resume or choose another --out"
             )
         there = read_json(folder / "train.json", f"delete {folder} and train anew")
-        different = sorted(key for key in settings.keys() - free if there.get(key) != settings[key])
+        keys = (settings.keys() | there.keys()) - free
+        different = sorted(key for key in keys if there.get(key) != settings.get(key))
         if different:
             key = different[0]
             raise UserError(
-                f"{folder} was begun with {key}={there.get(key)!r}, not {settings[key]!r}; "
+                f"{folder} was begun with {key}={there.get(key)!r}, not {settings.get(key)!r}; "
                 "resume it with the same settings"
             )
     write_json(folder / "train.json", settings)

@@ -16,14 +16,25 @@ import numpy as np
 
 from mujepa.envs.behaviour import RedNoise
 from mujepa.envs.registry import find_task
+from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
 from mujepa.errors import UserError
-from mujepa.rollouts.store import Recipe, episodes_in_shard, read_meta, write_meta, write_shard
+from mujepa.rollouts.store import (
+    Dataset,
+    Recipe,
+    episodes_in_shard,
+    read_meta,
+    write_meta,
+    write_shard,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from mujepa.envs.variation import Variant, Vary
+    from mujepa.envs.world import Variants
 
 EPISODES_PER_SHARD = 100
 STREAM = 0
@@ -31,15 +42,20 @@ STREAM = 0
 
 
 def make_recipe(
-    task_name: str, seed: int, steps: int | None = None, behaviour: RedNoise | None = None
+    task_name: str,
+    seed: int,
+    steps: int | None = None,
+    behaviour: RedNoise | None = None,
+    vary: Vary = None,
 ) -> Recipe:
     """Return the recipe for a task's experience; `steps` and `behaviour` default to the task's.
 
     Raises:
-        UserError: the task is unknown.
+        UserError: the task is unknown, or has no such variation.
     """
     task = find_task(task_name)
-    world = World(task)
+    variation = read_variation(vary)
+    world = World(task, variation=variation)
     return Recipe(
         task=task.name,
         seed=seed,
@@ -49,6 +65,7 @@ def make_recipe(
         behaviour=asdict(behaviour or task.behaviour),
         action_low=world.action_low.tolist(),
         action_high=world.action_high.tolist(),
+        variation=variation.plain() if variation else {},
     )
 
 
@@ -136,19 +153,24 @@ def shard_sizes(episodes: int) -> list[int]:
 
 def collect_shard(folder: Path, recipe: Recipe, first_episode: int, episodes: int) -> int:
     """Simulate, render and write one shard; return its frames."""
-    world = World(find_task(recipe.task), recipe.image_size)
+    world = World(
+        find_task(recipe.task), recipe.image_size, variation=read_variation(recipe.variation)
+    )
     policy = RedNoise(**{key: tuple(value) for key, value in recipe.behaviour.items()})
     width = len(world.action_low) + world.task.whims
-    starts, noise = [], []
+    starts, noise, draws = [], [], []
     for episode in range(first_episode, first_episode + episodes):
         rng = np.random.default_rng([recipe.seed, STREAM, episode])
+        draws.append(world.draw(rng))
         starts.append(world.state(*world.task.sample_anywhere(world.model, rng)))
         noise.append(policy.draw(rng, recipe.steps, width))
-    trajectory, actions = behave(world, np.stack(starts), np.stack(noise))
+    variants = [world.variant(draw) for draw in draws] if recipe.variation else None
+    trajectory, actions = behave(world, np.stack(starts), np.stack(noise), variants)
     states = trajectory.reshape(-1, world.state_size)
+    rows = None if variants is None else [v for v in variants for _ in range(recipe.steps + 1)]
     padded = np.concatenate([actions, np.zeros_like(actions[:, :1])], axis=1)
     columns = {
-        "pixels": world.render(states),
+        "pixels": world.render(states, rows),
         "action": padded.reshape(len(states), -1),
         "state": states,
         "achieved": world.achieved(states),
@@ -157,8 +179,27 @@ def collect_shard(folder: Path, recipe: Recipe, first_episode: int, episodes: in
     return len(states)
 
 
+def episode_variants(
+    dataset: Dataset, world: World, episodes: NDArray[np.int64]
+) -> list[Variant | None] | None:
+    """Return the worlds in which episodes of a dataset were collected; None if nothing varies."""
+    variation = read_variation(dataset.recipe.variation)
+    if variation is None:
+        return None
+    shards = dataset.shards[episodes]
+    first = [
+        EPISODES_PER_SHARD * int(dataset.names[shard].removeprefix("shard-")) for shard in shards
+    ]
+    numbers = first + episodes - np.searchsorted(dataset.shards, shards)
+    streams = [np.random.default_rng([dataset.recipe.seed, STREAM, int(n)]) for n in numbers]
+    return [world.variant(variation.draw(stream)) for stream in streams]
+
+
 def behave(
-    world: World, starts: NDArray[np.float64], noise: NDArray[np.float64]
+    world: World,
+    starts: NDArray[np.float64],
+    noise: NDArray[np.float64],
+    variants: Variants = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
     """Let a task's behaviour policy act.
 
@@ -166,6 +207,7 @@ def behave(
         world: the world.
         starts: (B, S).
         noise: (B, T, A + whims), one row per model step.
+        variants: the worlds of the episodes, if not the task's own.
 
     Returns:
         The states from the start on, (B, T + 1, S), and the actions held in between, (B, T, A).
@@ -174,7 +216,7 @@ def behave(
     for step in range(noise.shape[1]):
         unit = np.clip(world.task.behave(world, states[-1], noise[:, step]), -1, 1)
         actions.append(world.from_unit(unit).astype(np.float32))
-        after, _ = world.rollout(states[-1], actions[-1][:, None], hold=world.task.frame_skip)
+        after, _ = world.rollout(states[-1], actions[-1][:, None], world.task.frame_skip, variants)
         states.append(after[:, -1])
     return np.stack(states, axis=1), np.stack(actions, axis=1)
 

@@ -14,7 +14,7 @@ shard.json, so that every byte is covered by it.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,7 @@ class Recipe:
         behaviour: settings of the behaviour policy.
         action_low: lower bounds of the action, A numbers.
         action_high: upper bounds.
+        variation: ranges of the factors that differ between episodes, by name.
     """
 
     task: str
@@ -54,6 +55,7 @@ class Recipe:
     behaviour: dict[str, Any]
     action_low: list[float]
     action_high: list[float]
+    variation: dict[str, list[float]] = field(default_factory=dict)
 
 
 def write_shard(folder: Path, columns: dict[str, NDArray[Any]], lengths: list[int]) -> None:
@@ -76,9 +78,12 @@ def write_shard(folder: Path, columns: dict[str, NDArray[Any]], lengths: list[in
 def write_meta(folder: Path, recipe: Recipe, shards: list[str]) -> None:
     """Replace the dataset's meta.json: the recipe and the complete shards."""
     entries = [{"name": name, "sha256": sha256(folder / name / "shard.json")} for name in shards]
+    settings = asdict(recipe)
+    if not recipe.variation:
+        del settings["variation"]  # as before there were variations
     write_json(
         folder / "meta.json",
-        {"schema_version": SCHEMA_VERSION, "recipe": asdict(recipe), "shards": entries},
+        {"schema_version": SCHEMA_VERSION, "recipe": settings, "shards": entries},
     )
 
 
@@ -167,6 +172,7 @@ class Dataset:
             np.array(lengths),
             np.array(shards),
         )
+        self.names = list(entries)
 
     def __len__(self) -> int:
         """Return the number of episodes."""

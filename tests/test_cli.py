@@ -8,13 +8,17 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import gymnasium
+import imageio.v3 as iio
 import pytest
 
 from mujepa.agent.checkpoint import AgentConfig, Networks, load_checkpoint, save_checkpoint
 from mujepa.cli import COMMANDS, main
+from mujepa.envs.registry import TASKS
+from mujepa.envs.variation import working_factors
 from mujepa.rollouts.collect import collect, make_recipe
 
 TOY = "--updates 2 --critic-updates 2 --batch 4 --critic-batch 8 --episodes 6 --threads 1"
@@ -86,13 +90,13 @@ def test_every_command_explains_itself_and_each_of_its_options(command, capsys):
     assert ended.value.code in (0, None)
     text = capsys.readouterr().out
     assert text.startswith(f"usage: mujepa {command}")
-    assert "--out" in text
+    assert ("--watch" if command == "envs" else "--out") in text
     assert "Name of the task" in text or "Folder of a checkpoint" in text
 
 
 def test_an_unknown_command_is_answered_by_the_nearest(complaint):
     assert complaint("trian") == "unknown command 'trian'; did you mean 'train'?"
-    assert complaint("xyzzy").endswith("; commands: collect, train, evaluate, visualize")
+    assert complaint("xyzzy").endswith("; commands: envs, collect, train, evaluate, visualize")
 
 
 @pytest.mark.parametrize(
@@ -152,6 +156,18 @@ def test_a_command_line_that_cannot_be_read_exits_with_2_and_no_traceback(
         ("evaluate run --seed -1", "--seed must not be negative, got -1"),
         ("evaluate run", "no checkpoint in run; train one with: mujepa train TASK --out FOLDER"),
         ("visualize run", "no checkpoint in run; train one with: mujepa train TASK --out FOLDER"),
+        ("collect reacher --out data --vary mas=2", "unknown factor 'mas'; did you mean 'mass'?"),
+        ("collect reacher --out data --vary mass", "'mass' is neither NAME=LOW:HIGH nor"),
+        ("collect reacher --out data --vary gravity=2", "'reacher' has no gravity to change; "),
+        ("train reacher --out run --vary mass=0", "mass=0:0: the range must go upwards and lie"),
+        ("evaluate run --vary light=2:1", "light=2:1: the range must go upwards and lie from 0"),
+        ("visualize run --vary light=x", "'light=x' is neither NAME=LOW:HIGH nor NAME=VALUE"),
+        ("envs reach", "unknown task 'reach'; did you mean 'reacher'?"),
+        ("envs --watch a.mp4", "--watch a.mp4: name the task, as in: mujepa envs reacher"),
+        ("envs reacher --vary mass=2", "--vary mass=2 is for --watch FILE; name a file"),
+        ("envs reacher --watch a.avi", "a.avi: a video's name ends in .mp4 or .gif, not '.avi'"),
+        ("envs reacher --watch a.gif --vary friction=2", "'reacher' has no friction to change; "),
+        ("envs reacher --seed -1", "--seed must not be negative, got -1"),
         ("visualize run --every 0", "--every 0 at least 1"),
         ("visualize run --episode -1", "--episode -1 "),
     ],
@@ -162,6 +178,70 @@ def test_a_bad_value_is_refused_by_name_and_leaves_nothing_behind(
     monkeypatch.chdir(tmp_path)
     assert answer.rstrip() in complaint(command)
     assert list(tmp_path.iterdir()) == []
+
+
+# ------------------------------------------------------------------------------------ tasks
+
+
+def test_envs_lists_every_task_and_says_what_was_not_measured(capsys, monkeypatch, tmp_path):
+    rate = {"rate": 0.5, "low": 0.2, "high": 0.8, "episodes": 10}
+    measured = {"reacher": {"collect_frames_per_s": 1234.5, "oracle": rate, "random": rate}}
+    (tmp_path / "measured.json").write_text(json.dumps(measured))
+    monkeypatch.setattr("mujepa.catalogue.MEASURED", tmp_path / "measured.json")
+    assert main(["envs"]) == 0
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head.split() == [
+        "task",
+        "actions",
+        "observation",
+        "horizon",
+        "goal",
+        "oracle",
+        "random",
+        "frames/s",
+    ]
+    lines = {row.split()[0]: row.split() for row in rows[: len(TASKS)]}
+    assert lines.keys() == TASKS.keys()
+    assert lines["reacher"][-3:] == ["0.500", "0.500", "1,234"]
+    assert lines["two_room"][-3:] == ["-", "-", "-"]
+
+
+def test_envs_lists_what_it_can_and_shows_a_task_that_cannot_be_built_by_why(
+    capfd, monkeypatch, tmp_path
+):
+    broken = replace(TASKS["reacher"], mjcf=tmp_path / "nowhere.xml")
+    monkeypatch.setitem(TASKS, "reacher", broken)
+    assert main(["envs"]) == 0
+    assert "reacher     -  " in capfd.readouterr().out
+    assert main(["envs", "reacher"]) == 2
+    assert "nowhere.xml" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_envs_shows_a_task_with_the_factors_that_work_there(capsys, name):
+    assert main(["envs", name]) == 0
+    said = capsys.readouterr().out
+    shown = {
+        line.split()[0] for line in said.split("Factors of variation")[1].splitlines()[1:] if line
+    }
+    assert shown == set(working_factors(TASKS[name].compile()))
+    assert f"through the last {TASKS[name].hold_steps} of {TASKS[name].budget_steps} steps" in said
+
+
+@pytest.mark.parametrize(("name", "every"), [("a.mp4", 1), ("a.gif", 2)])
+def test_envs_writes_a_video_of_the_behaviour_policy(capsys, monkeypatch, tmp_path, name, every):
+    monkeypatch.setattr(
+        "mujepa.catalogue.find_task", lambda name: replace(TASKS[name], budget_steps=16)
+    )
+    path = tmp_path / "new" / name
+    command = f"envs reacher --watch {path} --seed 3 --vary distractors=3 mass=0.5:2"
+    assert main(command.split()) == 0
+    assert "0.6 s of reacher, distractors 3, mass " in capsys.readouterr().out
+    assert iio.imread(path).shape == (16 // every + 1, 480, 480, 3)
+    if every == 2:
+        first = path.read_bytes()
+        assert main(command.split()) == 0
+        assert path.read_bytes() == first
 
 
 # ------------------------------------------------------------------------------- data, runs
@@ -405,6 +485,7 @@ def test_a_full_disk_is_one_line_wherever_it_is_noticed(
         ("mujepa", ["torch", "mujoco", "wandb", "matplotlib"]),
         ("mujepa.cli", ["torch", "mujoco", "wandb", "tyro"]),
         ("mujepa.collect", ["torch", "wandb", "matplotlib"]),
+        ("mujepa.catalogue", ["torch", "wandb", "matplotlib"]),
         ("mujepa.train", ["wandb", "matplotlib", "imageio"]),
         ("mujepa.planners", ["mujoco", "mujepa.agent", "mujepa.rollouts", "mujepa.evaluation"]),
     ],

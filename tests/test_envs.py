@@ -618,6 +618,27 @@ def test_a_picture_does_not_depend_on_what_was_drawn_before(name):
     assert_equal(World(TASKS[name], 32).render(state[None]), expected[0])
 
 
+def test_someone_elses_opengl_context_is_no_hindrance():
+    code = """
+import mujoco, numpy as np
+from mujepa.envs.registry import TASKS
+from mujepa.envs.world import World
+task = TASKS["reacher"]
+theirs = mujoco.Renderer(task.compile(), 64, 64)
+worlds = [World(task) for _ in range(3)]
+state = worlds[0].state(worlds[0].model.qpos0)[None]
+expected = worlds[0].render(state)
+theirs.update_scene(mujoco.MjData(worlds[0].model))
+theirs.render()
+np.testing.assert_array_equal(worlds[1].render(state), expected)
+theirs.close()
+np.testing.assert_array_equal(worlds[2].render(state), expected)
+assert expected.std() > 10
+"""
+    environment = {"MUJOCO_GL": "egl"} | ENVIRONMENT
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env=environment)
+
+
 @every_task
 def test_the_goal_is_drawn_for_people_but_never_for_the_agent(name):
     world = World(TASKS[name])

@@ -1,0 +1,219 @@
+"""How episodes differ: ranges of factors, the values that an episode draws, and its own model.
+
+    variation = read_variation(["mass=0.5:2", "light=0.3:1"])
+    draw = variation.draw(rng)                 # {"mass": 1.31, "light": 0.62}
+    variant = make_variant(model, camera, draw)
+
+Values come from a child of the episode's random stream: starts and goals stay what they were.
+"""
+
+# MuJoCo's compiled names have no stubs.
+# pyright: reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+import copy
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import mujoco
+import numpy as np
+
+from mujepa.envs.factors import FACTORS
+from mujepa.envs.scenery import PATTERNS, Scenery, place_ornaments
+from mujepa.errors import UserError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Vary = Mapping[str, float | Sequence[float]] | Sequence[str] | str | None
+    """Ranges of factors, as Python or as text."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What one episode has drawn.
+
+    Attributes:
+        values: of the factors that vary, by name.
+        look: seed of what a number does not say: which colours, which side, which places.
+    """
+
+    values: dict[str, float]
+    look: int = 0
+
+
+@dataclass(frozen=True)
+class Variation:
+    """What differs from episode to episode.
+
+    Attributes:
+        ranges: lowest and highest value of each factor that varies; values between are equally
+            likely.
+    """
+
+    ranges: dict[str, tuple[float, float]]
+
+    def draw(self, rng: np.random.Generator) -> Draw:
+        """Draw the values of an episode from a child of its random stream, which stays as it is.
+
+        What a factor draws does not depend on which others vary.
+        """
+        child = rng.spawn(1)[0]
+        look = int(child.integers(2**32))
+        shares = dict(zip(FACTORS, child.random(len(FACTORS)), strict=True))
+        values = {name: self._value(name, shares[name]) for name in self.ranges}
+        return Draw(values, look)
+
+    def _value(self, name: str, share: float) -> float:
+        low, high = self.ranges[name]
+        if FACTORS[name].whole:
+            return float(math.floor(low + share * (high - low + 1)))
+        return float(low + share * (high - low))
+
+    def check(self, model: mujoco.MjModel, task: str) -> None:
+        """Refuse factors that change nothing in a task's model.
+
+        Raises:
+            UserError: the message names those that work there.
+        """
+        there = working_factors(model)
+        for name in self.ranges:
+            if name not in there:
+                raise UserError(
+                    f"--vary {name}: task {task!r} has no {name} to change; "
+                    f"factors that work there: {', '.join(there)}"
+                )
+
+    def plain(self) -> dict[str, list[float]]:
+        """Return the ranges as JSON holds them."""
+        return {name: list(bounds) for name, bounds in self.ranges.items()}
+
+    def flags(self) -> tuple[str, ...]:
+        """Return the ranges as one types them after `--vary`."""
+        return tuple(f"{name}={low!r}:{high!r}" for name, (low, high) in self.ranges.items())
+
+
+@dataclass(frozen=True, eq=False)
+class Variant:
+    """One episode's own world: a changed copy of the model, and what is drawn over its scene."""
+
+    model: mujoco.MjModel
+    scenery: Scenery
+
+
+def working_factors(model: mujoco.MjModel) -> list[str]:
+    """Return the names of the factors that change something in a model."""
+    return [name for name, factor in FACTORS.items() if factor.works(model)]
+
+
+def read_variation(vary: Vary | Variation) -> Variation | None:
+    """Return the variation that is meant, or None if nothing varies.
+
+    Args:
+        vary: such as `{"mass": (0.5, 2), "light": 0.5}` or `["mass=0.5:2", "light=0.5"]`.
+
+    Raises:
+        UserError: a factor is unknown or named twice, or a range is none or lies out of bounds.
+    """
+    if vary is None or isinstance(vary, Variation):
+        return vary
+    if isinstance(vary, Mapping):
+        given = [(name, *_bounds(name, value)) for name, value in vary.items()]
+    else:
+        given = [_read(text) for text in (vary.split() if isinstance(vary, str) else vary)]
+    ranges = {name: (low, high) for name, low, high in given}
+    if len(ranges) < len(given):
+        raise UserError(f"--vary {' '.join(name for name, *_ in given)}: name each factor once")
+    for name, (low, high) in ranges.items():
+        _check(name, low, high)
+    return Variation({name: ranges[name] for name in FACTORS if name in ranges}) if ranges else None
+
+
+def _read(text: str) -> tuple[str, float, float]:
+    name, _, bounds = text.partition("=")
+    low, separator, high = bounds.partition(":")
+    try:
+        return name, float(low), float(high if separator else low)
+    except ValueError:
+        raise UserError(
+            f"--vary {text!r} is neither NAME=LOW:HIGH nor NAME=VALUE, such as mass=0.5:2"
+        ) from None
+
+
+def _bounds(name: str, value: float | Sequence[float]) -> tuple[float, float]:
+    try:
+        low, high = np.broadcast_to(np.asarray(value, np.float64).ravel(), 2)
+    except ValueError:
+        raise UserError(f"vary {name}={value!r} is neither (low, high) nor a value") from None
+    return float(low), float(high)
+
+
+def _check(name: str, low: float, high: float) -> None:
+    if name not in FACTORS:
+        near = difflib.get_close_matches(name, FACTORS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"factors: {', '.join(FACTORS)}"
+        raise UserError(f"--vary: unknown factor {name!r}; {hint}")
+    factor = FACTORS[name]
+    if not factor.low <= low <= high <= factor.high:
+        raise UserError(
+            f"--vary {name}={low:g}:{high:g}: the range must go upwards "
+            f"and lie from {factor.low:g} to {factor.high:g}"
+        )
+    if factor.whole and not (low.is_integer() and high.is_integer()):
+        raise UserError(f"--vary {name}={low:g}:{high:g}: {name} must be whole numbers")
+
+
+def make_variant(model: mujoco.MjModel, camera: str, draw: Draw) -> Variant:
+    """Return the model and the scenery of one episode.
+
+    Args:
+        model: the task's own, left as it is.
+        camera: name of the camera that has distractors in its view.
+        draw: what the episode has drawn.
+    """
+    model = copy.copy(model)
+    changed = {n: v for n, v in draw.values.items() if v != FACTORS[n].neutral}
+    for name, value in changed.items():
+        FACTORS[name].apply(model, value, _stream(draw, name))
+    if {"mass", "camera"} & changed.keys():
+        _derive_constants(model)
+    pattern, ornaments = 0, []
+    if "texture" in changed:
+        pattern = int(_stream(draw, "texture").integers(PATTERNS))
+    if "distractors" in changed:
+        rng, count = _stream(draw, "distractors"), int(changed["distractors"])
+        ornaments = place_ornaments(model, mujoco.MjData(model), camera, count, rng)
+    return Variant(model, Scenery(pattern, changed.get("texture", 0.0), ornaments))
+
+
+def _stream(draw: Draw, name: str) -> np.random.Generator:
+    return np.random.default_rng([draw.look, list(FACTORS).index(name)])
+
+
+def _derive_constants(model: mujoco.MjModel) -> None:
+    """Compute again what compilation derives from masses and places; sizes stay as declared."""
+    kept = model.stat.extent, model.stat.meansize, model.stat.center.copy()
+    mujoco.mj_setConst(model, mujoco.MjData(model))
+    model.stat.extent, model.stat.meansize, model.stat.center[:] = kept
+
+
+def stack_values(draws: Sequence[Draw | None]) -> dict[str, NDArray[np.float64]]:
+    """Return the values of many episodes by factor, (N,) each; neutral where one has none."""
+    names = [name for name in FACTORS if any(draw and name in draw.values for draw in draws)]
+    return {
+        name: np.array(
+            [(draw.values if draw else {}).get(name, FACTORS[name].neutral) for draw in draws]
+        )
+        for name in names
+    }
+
+
+def physical_draws(values: Mapping[str, Any], count: int) -> list[Draw]:
+    """Return the draws (N) that `stack_values` has stacked, but for what only changes the look."""
+    names = [name for name, factor in FACTORS.items() if factor.kind == "physical"]
+    physical = {name: values[name] for name in names if name in values}
+    return [Draw({name: float(all_[i]) for name, all_ in physical.items()}) for i in range(count)]

@@ -1,0 +1,459 @@
+"""Factors of variation: each changes what it names and nothing else, by seed, wherever it works."""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import replace
+
+import gymnasium
+import mujoco
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env
+
+from mujepa.agent.checkpoint import load_checkpoint
+from mujepa.cli import main
+from mujepa.envs import gym_id
+from mujepa.envs.factors import FACTORS
+from mujepa.envs.gym import GoalEnv, GoalVectorEnv
+from mujepa.envs.registry import TASKS
+from mujepa.envs.variation import Draw, read_variation, working_factors
+from mujepa.envs.world import STATE, World
+from mujepa.errors import UserError
+from mujepa.evaluation.loop import run_episodes
+from mujepa.evaluation.manifest import make_manifest
+from mujepa.evaluation.policies import AgentPolicy, OraclePolicy
+from mujepa.evaluation.video import record_episode
+from mujepa.learning.experience import load_experience
+from mujepa.planners import PlannerConfig, make_planner
+from mujepa.rollouts.collect import behave, episode_variants
+from mujepa.rollouts.store import Dataset, read_meta
+from mujepa.train import TrainConfig, _collection
+
+STRONG = {
+    "colour": 0.7, "light": 0.4, "camera": 1.0, "texture": 1.0, "distractors": 8.0, "mass": 2.0,
+    "friction": 0.3, "damping": 3.0, "gravity": 1.5, "gain": 0.5,
+}  # fmt: skip
+WORKING = {name: working_factors(task.compile()) for name, task in TASKS.items()}
+every_task = pytest.mark.parametrize("name", TASKS)
+every_factor = pytest.mark.parametrize(
+    ("name", "factor"), [(name, factor) for name in TASKS for factor in WORKING[name]]
+)
+CHANGED_FIELDS = {
+    "colour": ["geom_rgba"],
+    "camera": ["cam_pos", "cam_quat"],
+    "mass": ["body_mass", "body_inertia"],
+    "friction": ["geom_friction", "dof_frictionloss"],
+    "damping": ["dof_damping"],
+    "gain": ["actuator_gainprm"],
+}
+
+
+@functools.cache
+def world_of(name: str) -> World:
+    return World(TASKS[name])
+
+
+def everything(name: str) -> dict[str, tuple[float, float]]:
+    """Ranges of all factors that work in a task."""
+    ranges = {"distractors": (0.0, 6.0), "mass": (0.5, 2.0), "light": (0.5, 1.0)}
+    return {factor: ranges.get(factor, (0.2, 0.8)) for factor in WORKING[name]}
+
+
+def arrays(model: mujoco.MjModel) -> dict[str, np.ndarray]:
+    """All fields of a model that are arrays, and gravity."""
+    found = {name: getattr(model, name) for name in dir(model) if not name.startswith("_")}
+    found = {name: value for name, value in found.items() if isinstance(value, np.ndarray)}
+    return found | {"gravity": model.opt.gravity}
+
+
+@functools.cache
+def moved(name: str, factor: str | None) -> np.ndarray:
+    """Where the behaviour policy gets, (B, T, S), under one factor or none."""
+    world, rng = world_of(name), np.random.default_rng(0)
+    starts = np.stack(
+        [world.state(*world.task.sample_anywhere(world.model, rng)) for _ in range(8)]
+    )
+    width = len(world.action_low) + world.task.whims
+    noise = np.stack([world.task.behaviour.draw(rng, 20, width) for _ in range(8)])
+    variants = [world.variant(Draw({factor: STRONG[factor]}))] * 8 if factor else None
+    return behave(world, starts, noise, variants)[0]
+
+
+def assert_same(one, other) -> None:
+    """The same keys, and the same values bit for bit."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, tuple | list):
+        for left, right in zip(one, other, strict=True):
+            assert_same(left, right)
+    else:
+        np.testing.assert_array_equal(one, other)
+
+
+# ------------------------------------------------------------------ what a factor changes
+
+
+@every_factor
+def test_a_factor_changes_what_it_names_and_no_other_field_of_the_task(name, factor):
+    world = world_of(name)
+    before = {key: value.copy() for key, value in arrays(world.model).items()}
+    after = arrays(world.variant(Draw({factor: STRONG[factor]})).model)
+    assert_same(arrays(world.model), before)
+    changed = {key for key in before if not np.array_equal(before[key], after[key])}
+    expected = set(CHANGED_FIELDS.get(factor, [factor] if factor == "gravity" else []))
+    if factor in ("mass", "camera"):  # other fields are derived from these
+        assert expected <= changed
+    elif factor in ("friction", "colour"):
+        assert changed & expected
+        assert changed <= expected | {"pair_friction", "site_rgba", "tendon_rgba"}
+    else:
+        assert changed == expected
+    if factor == "mass":
+        np.testing.assert_allclose(after["body_mass"], 2 * before["body_mass"])
+        np.testing.assert_allclose(after["body_subtreemass"], 2 * before["body_subtreemass"])
+
+
+@every_factor
+def test_visual_factors_change_the_image_and_physical_ones_the_motion_and_never_both(name, factor):
+    world = world_of(name)
+    start = world.sample_episode(np.random.default_rng(0)).start[None]
+    variant = world.variant(Draw({factor: STRONG[factor]}))
+    seen, nominal = world.render(start, [variant]), world.render(start)
+    if FACTORS[factor].kind == "visual":
+        assert np.abs(seen.astype(int) - nominal).max() > 20
+        np.testing.assert_array_equal(moved(name, factor), moved(name, None))
+    else:
+        np.testing.assert_array_equal(seen, nominal)
+        assert np.abs(moved(name, factor) - moved(name, None)).max() > 1e-3
+    np.testing.assert_array_equal(world.render(start), nominal)
+
+
+@every_task
+def test_a_darker_light_makes_a_darker_image(name):
+    world = world_of(name)
+    start = world.sample_episode(np.random.default_rng(0)).start[None]
+    bright, dim = (world.render(start, [world.variant(Draw({"light": v}))]) for v in (1.0, 0.4))
+    np.testing.assert_allclose(dim, 0.4 * bright, atol=2)
+
+
+@every_task
+def test_what_people_see_is_varied_too(name):
+    world = world_of(name)
+    episode = world.sample_episode(np.random.default_rng(0))
+    variant = world.variant(Draw({"light": 0.4, "texture": 1.0, "distractors": 8.0}))
+    plain = world.render_pretty(episode.start)
+    assert world.render_pretty(episode.start, variant=variant).mean() < plain.mean()
+
+
+@every_task
+def test_other_looks_are_other_pictures(name):
+    world = world_of(name)
+    start = world.sample_episode(np.random.default_rng(0)).start[None]
+    for factor in ("colour", "camera", "distractors"):
+        values = {factor: STRONG[factor]}
+        seen = [world.render(start, [world.variant(Draw(values, look))]) for look in (1, 2, 1)]
+        assert (seen[0] != seen[1]).any()
+        np.testing.assert_array_equal(seen[0], seen[2])
+
+
+@every_task
+def test_neutral_values_change_nothing(name):
+    varied = GoalEnv(name, vary={factor: FACTORS[factor].neutral for factor in WORKING[name]})
+    plain = GoalEnv(name)
+    one, other = varied.reset(seed=3), plain.reset(seed=3)
+    assert one[1].pop("variation").keys() == set(WORKING[name])
+    assert_same(one, other)
+    for _ in range(4):
+        action = plain.action_space.sample()
+        assert_same(varied.step(action), plain.step(action))
+
+
+@every_task
+def test_a_varied_rollout_equals_a_plain_loop_over_mj_step_in_each_of_its_models(name):
+    world, rng = World(TASKS[name], threads=2), np.random.default_rng(0)
+    starts = np.stack([world.sample_episode(rng).start for _ in range(3)])
+    draws = [read_variation(everything(name)).draw(np.random.default_rng(i)) for i in range(3)]
+    variants = [*[world.variant(draw) for draw in draws[:2]], None]
+    actions = world.from_unit(rng.uniform(-1, 1, (3, 6, len(world.action_low))))
+    states, _ = world.rollout(starts, actions, 1, variants)
+    for start, controls, variant, reached in zip(starts, actions, variants, states, strict=True):
+        model = variant.model if variant else world.model
+        data = mujoco.MjData(model)
+        mujoco.mj_setState(model, data, start, STATE)
+        for control in controls:
+            data.ctrl[:] = control
+            mujoco.mj_step(model, data, nstep=world.task.substeps)
+        after = np.empty(world.state_size)
+        mujoco.mj_getState(model, data, after, STATE)
+        np.testing.assert_array_equal(after, reached[-1])
+
+
+# ------------------------------------------------------------------------------ by seed
+
+
+@every_task
+def test_the_same_seed_draws_the_same_and_starts_and_goals_are_those_without(name):
+    vary = everything(name)
+    one, other, plain = GoalEnv(name, vary=vary), GoalEnv(name, vary=vary), GoalEnv(name)
+    for seed in (5, None):
+        first, again, without = (env.reset(seed=seed) for env in (one, other, plain))
+        assert_same(first, again)
+        np.testing.assert_array_equal(first[0]["observation"], without[0]["observation"])
+        np.testing.assert_array_equal(first[0]["desired_goal"], without[0]["desired_goal"])
+        for factor, (low, high) in vary.items():
+            assert low <= first[1]["variation"][factor] <= high
+        action = one.action_space.sample()
+        assert_same(one.step(action), other.step(action))
+    resets = [one.reset(seed=5)[1], one.reset()[1], one.reset(seed=6)[1]]
+    assert len({info["variation"]["mass"] for info in resets}) == 3
+
+
+def test_what_a_factor_draws_does_not_depend_on_the_others():
+    few, many = (read_variation(v) for v in ("mass=0.5:2", "mass=0.5:2 light=0.3:1 camera=0:1"))
+    for seed in range(5):
+        draws = [variation.draw(np.random.default_rng(seed)) for variation in (few, many)]
+        assert draws[0].values["mass"] == draws[1].values["mass"]
+
+
+def test_values_cover_their_range_evenly_and_counts_are_whole():
+    variation = read_variation({"mass": (0.5, 2), "distractors": (0, 3), "gain": 0.7})
+    draws = [variation.draw(np.random.default_rng(seed)).values for seed in range(4000)]
+    quantiles = np.quantile([draw["mass"] for draw in draws], [0, 0.25, 0.5, 0.75, 1])
+    np.testing.assert_allclose(quantiles, [0.5, 0.875, 1.25, 1.625, 2], atol=0.05)
+    counts = np.bincount([int(draw["distractors"]) for draw in draws])
+    np.testing.assert_allclose(counts / 4000, [0.25] * 4, atol=0.03)
+    assert {draw["gain"] for draw in draws} == {0.7}
+
+
+@every_task
+def test_a_varied_vector_environment_equals_single_ones_also_when_it_starts_anew(name):
+    vary = everything(name)
+    envs = GoalVectorEnv(2, name, max_episode_steps=2, vary=vary)
+    singles = [GoalEnv(name, vary=vary) for _ in range(2)]
+    seen = envs.reset(seed=7)
+    alone = [env.reset(seed=7 + index) for index, env in enumerate(singles)]
+    for step in range(4):
+        assert_same(seen[0], {k: np.stack([o[0][k] for o in alone]) for k in seen[0]})
+        if step in (0, 3):
+            for key in ("goal_pixels", "variation"):
+                one, other = (info[key] for _, info in (alone[0], alone[1]))
+                rows = {k: [one[k], other[k]] for k in one} if key == "variation" else [one, other]
+                assert_same(seen[-1][key], rows)
+        actions = envs.action_space.sample()
+        seen = envs.step(actions)
+        if step < 2:
+            alone = [env.step(a)[::4] for env, a in zip(singles, actions, strict=True)]
+        else:
+            alone = [env.reset() for env in singles]
+        if step == 2:
+            assert seen[-1]["_variation"].all()
+
+
+@every_task
+def test_the_goal_image_is_of_the_episodes_own_world(name):
+    env = GoalEnv(name, vary={"light": 0.4, "distractors": 6, "camera": 1})
+    _, info = env.reset(seed=0)
+    episode = env.world.sample_episode(np.random.default_rng(0))
+    _, info = env.reset(options={"episode": episode})
+    variants = [env.world.variant(episode.draw)]
+    np.testing.assert_array_equal(
+        info["goal_pixels"], env.world.render(episode.goal[None], variants)[0]
+    )
+    assert (info["goal_pixels"] != env.world.render(episode.goal[None])[0]).any()
+
+
+@pytest.mark.parametrize("vary", [{"mass": (0.5, 2)}, ["mass=0.5:2"], "mass=0.5:2"])
+@pytest.mark.filterwarnings("ignore:.*A Box observation space (min|max)imum value is -?infinity")
+def test_gymnasium_makes_varied_environments(vary):
+    env = gymnasium.make(gym_id("reacher"), vary=vary)
+    envs = gymnasium.make_vec(gym_id("reacher"), num_envs=2, vary=vary)
+    one, both = (made.reset(seed=0)[1]["variation"]["mass"] for made in (env, envs))
+    assert both.tolist()[0] == one
+    assert 0.5 <= one <= 2
+    check_env(env.unwrapped, skip_render_check=True)
+
+
+def test_a_slack_string_is_drawn_alike_whatever_was_drawn_before():
+    """MuJoCo draws it with the quality that stands in the model, which pictures for people set."""
+    world = World(TASKS["cup"])
+    slack = world.state(np.array([0.0, 0.0, 0.1, 0.05]))
+    before = world.render(slack[None])
+    pretty = world.render_pretty(slack)
+    np.testing.assert_array_equal(world.render(slack[None]), before)
+    np.testing.assert_array_equal(world.render_pretty(slack), pretty)
+    other = World(TASKS["cup"])
+    np.testing.assert_array_equal(other.render_pretty(slack), pretty)
+    np.testing.assert_array_equal(other.render(slack[None]), before)
+
+
+# ----------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("vary", "answer"),
+    [
+        ("mass", "'mass' is neither NAME=LOW:HIGH nor NAME=VALUE"),
+        ("mass=heavy", "'mass=heavy' is neither"),
+        ("mass=1:2:3", "'mass=1:2:3' is neither"),
+        ("mas=2", "unknown factor 'mas'; did you mean 'mass'?"),
+        ("xyzzy=2", "unknown factor 'xyzzy'; factors: colour, light, camera"),
+        ("mass=2:1", "mass=2:1: the range must go upwards and lie from 0.01 to 100"),
+        ("mass=0:1", "mass=0:1: the range"),
+        ("mass=nan", "mass=nan:nan: the range"),
+        ("light=-1:1", "light=-1:1: the range"),
+        ("colour=2", "lie from 0 to 1"),
+        ("distractors=0.5:2", "distractors must be whole numbers"),
+        ("mass=1 mass=2", "--vary mass mass: name each factor once"),
+        ({"mass": (1, 2, 3)}, "mass=(1, 2, 3) is neither (low, high) nor a value"),
+        ({"mass": "heavy"}, "mass='heavy' is neither (low, high) nor a value"),
+    ],
+)
+def test_a_variation_that_cannot_be_is_refused_in_one_line(vary, answer):
+    with pytest.raises(UserError) as caught:
+        read_variation(vary)
+    assert answer in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@every_task
+def test_a_factor_that_a_task_does_not_have_is_refused_with_those_that_it_has(name):
+    for factor in FACTORS.keys() - set(WORKING[name]):
+        with pytest.raises(
+            UserError, match=f"'{name}' has no {factor} to change; .*mass"
+        ) as caught:
+            GoalEnv(name, vary={factor: 0.5})
+        assert str(caught.value).endswith(", ".join(WORKING[name]))
+
+
+def test_the_factors_that_tasks_lack_are_these():
+    lacking = {name: sorted(FACTORS.keys() - set(there)) for name, there in WORKING.items()}
+    assert lacking["reacher"] == lacking["two_room"] == ["friction", "gravity"]
+    assert lacking["cartpole"] == ["friction"]
+    assert lacking["push_t"] == ["gravity"]
+    assert lacking["cube"] == []
+
+
+# ------------------------------------------------------------------------- from end to end
+
+
+def test_the_oracle_foresees_what_will_happen_in_each_episodes_own_physics():
+    vary = {"gain": (2, 3), "damping": (0.1, 0.3), "light": (0.3, 0.6)}
+    envs = GoalVectorEnv(3, "reacher", 16, vary=vary)
+    world = World(TASKS["reacher"], 16)
+    oracle = OraclePolicy(world, make_planner(PlannerConfig()))
+    observation, info = envs.reset(seed=0)
+    state = oracle.reset(observation, info, [0, 1, 2])
+    actions = torch.rand((3, 1, 4, 2), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    arguments = envs.get_state(), observation["desired_goal"]
+    foreseen = oracle.cost_fn(*arguments, state.variants)(actions)[:, 0].numpy()
+    unaware = oracle.cost_fn(*arguments)(actions)[:, 0].numpy()
+    distances = []
+    for step in range(4 * world.task.frame_skip):
+        held = actions[:, 0, step // world.task.frame_skip].numpy()
+        _, _, _, _, info = envs.step(world.from_unit(held).astype(np.float32))
+        distances.append(info["distance"])
+    happened = np.mean(distances[world.task.frame_skip - 1 :: world.task.frame_skip], axis=0)
+    np.testing.assert_allclose(foreseen, happened, atol=0.02)  # sensors lag by 20 ms
+    assert np.abs(unaware - happened).max() > 0.05
+
+
+def test_the_episodes_to_judge_on_are_those_without_variation():
+    plain = make_manifest(World(TASKS["reacher"]), 3, 0)
+    varied = make_manifest(World(TASKS["reacher"], variation=read_variation("mass=0.5:2")), 3, 0)
+    assert varied.digest == plain.digest
+    assert varied.seeds == plain.seeds
+    assert len({episode.draw.values["mass"] for episode in varied.episodes}) == 3
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A run, which has collected varied data."""
+    folder = tmp_path_factory.mktemp("varied")
+    toy = "--updates 2 --critic-updates 2 --batch 4 --critic-batch 8 --threads 1 --validation 0.3"
+    command = f"train reacher --out {folder}/run --data {folder}/data --episodes 6 {toy}"
+    assert main([*command.split(), "--workers", "1", "--vary", "light=0.3:1", "mass=0.5:2"]) == 0
+    return folder
+
+
+def test_a_dataset_records_its_variation_and_keeps_to_it(folder, capfd):
+    recipe, _ = read_meta(folder / "data")
+    assert recipe.variation == {"light": [0.3, 1.0], "mass": [0.5, 2.0]}
+    again = f"collect reacher --out {folder}/data --episodes 6"
+    for more in ([], ["--vary", "mass=0.5:2"]):
+        assert main([*again.split(), *more]) == 2
+        line = capfd.readouterr().err.splitlines()[-1]
+        assert "was collected with variation={'light': [0.3, 1.0], 'mass'" in line
+    assert main([*again.split(), "--vary", "mass=0.5:2", "light=0.3:1"]) == 0
+
+
+def test_a_dataset_without_variation_is_as_it_was_before_there_were_any(tmp_path):
+    command = f"collect reacher --out {tmp_path}/data --episodes 2 --steps 5 --workers 1"
+    assert main(command.split()) == 0
+    assert "variation" not in json.loads((tmp_path / "data" / "meta.json").read_text())["recipe"]
+    assert Dataset(tmp_path / "data").recipe.variation == {}
+
+
+def test_the_worlds_of_a_datasets_episodes_are_known_again(folder):
+    dataset, world = Dataset(folder / "data"), World(TASKS["reacher"])
+    variants = episode_variants(dataset, world, np.arange(6))
+    assert len({variant.model.body_mass[-1] for variant in variants}) == 6
+    for episode, variant in enumerate(variants):
+        states = dataset.episode("state", episode)[:9]
+        seen = world.render(states, [variant] * 9)
+        np.testing.assert_array_equal(seen, dataset.episode("pixels", episode)[:9])
+        actions = dataset.episode("action", episode)[:8]
+        reached, _ = world.rollout(states[:1], actions[None], world.task.frame_skip, [variant])
+        np.testing.assert_array_equal(reached[0], states[1:])
+    validation = load_experience(folder / "data", 0.3, 0, torch.device("cpu")).validation
+    assert len(validation.variants) == len(validation.states)
+
+
+def test_a_run_records_its_variation_and_is_not_resumed_without(folder, capfd):
+    settings = json.loads((folder / "run" / "train.json").read_text())
+    assert settings["vary"] == ["light=0.3:1", "mass=0.5:2"]
+    command = f"train reacher --out {folder}/run --data {folder}/data --resume"
+    assert main(command.split()) == 2
+    assert "was begun with" in capfd.readouterr().err
+    plain = TrainConfig("reacher", folder / "other", folder / "data")
+    assert "vary" not in plain.settings()
+
+
+def test_data_that_are_there_are_learned_from_as_they_are(folder):
+    collecting = _collection(TrainConfig("reacher", folder / "other", folder / "data"))
+    assert read_variation(collecting.vary).plain() == {"light": [0.3, 1.0], "mass": [0.5, 2.0]}
+    assert (
+        TrainConfig("reacher", folder).dataset
+        != TrainConfig("reacher", folder, vary=("mass=2",)).dataset
+    )
+
+
+def test_an_evaluation_records_its_variation(folder, capsys):
+    command = f"evaluate {folder}/run --episodes 2 --samples 8 --iterations 1 --no-oracle"
+    assert main([*command.split(), "--vary", "mass=0.5:2", "texture=0.5", "--seed", "1"]) == 0
+    result = json.loads((folder / "run" / "evaluation" / "result.json").read_text())
+    assert result["variation"] == {"texture": [0.5, 0.5], "mass": [0.5, 2.0]}
+    assert result["manifest"] == make_manifest(World(TASKS["reacher"]), 2, 1).digest
+    assert "mass from 0.5 to 2.0" in (folder / "run" / "evaluation" / "report.html").read_text()
+    assert "varied: texture=0.5:0.5 mass=0.5:2" in capsys.readouterr().out
+
+
+def test_a_varied_episode_is_filmed_in_its_own_world(folder):
+    checkpoint = load_checkpoint(folder / "run")
+    task = replace(TASKS["reacher"], budget_steps=8)
+    world = World(task, variation=read_variation("gain=0.2:0.4 camera=1"))
+    manifest = make_manifest(world, 1, 0)
+    episode, seed = manifest.episodes[0], manifest.seeds[0]
+    agent, probe = checkpoint.agent(), checkpoint.networks.probe
+    recording = record_episode(agent, probe, world, episode, seed)
+    variants = [world.variant(episode.draw)]
+    np.testing.assert_array_equal(recording.goal, world.render(episode.goal[None], variants)[0])
+    np.testing.assert_array_equal(
+        recording.images[0], world.render(episode.start[None], variants)[0]
+    )
+    outcome = run_episodes(task, 64, AgentPolicy(agent), manifest)
+    np.testing.assert_array_equal(recording.distance[1:], outcome.distance[0])
