@@ -33,7 +33,12 @@ class Cartpole(Task):
     budget_steps: int = 150
     hold_steps: int = 25
     episode_steps: int | None = 60
-    recipe: tuple[str, ...] = ("--critic.history", "2", "--planner.horizon", "15")
+    episodes: int = 2500
+    recipe: tuple[str, ...] = (
+        *("--jepa.predictor.history", "3", "--updates", "3000", "--critic-updates", "3000"),
+        *("--critic.history", "2", "--critic.apart-weight", "0.5"),
+        *("--planner.horizon", "15", "--planner.samples", "64", "--planner.iterations", "3"),
+    )
 
     def sample_start(self, model: mujoco.MjModel, rng: np.random.Generator) -> Pose:
         """Draw a place near the middle and an angle within 6 degrees of hanging, at rest."""
@@ -51,4 +56,4 @@ class Cartpole(Task):
         """
         around, spread = ((np.pi, 0.3), (0.0, 0.3), (0.0, np.pi))[rng.integers(3)]
         position = np.array([rng.uniform(-0.7, 0.7), around + rng.uniform(-spread, spread)])
-        return position, rng.random() * np.array([rng.uniform(-1.5, 1.5), rng.uniform(-14, 14)])
+        return position, rng.random() * np.array([rng.uniform(-1.5, 1.5), rng.uniform(-12, 12)])
