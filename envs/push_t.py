@@ -50,6 +50,11 @@ class PushT(Task):
     whims: int = 3
     episodes: int = 3000
     episode_steps: int | None = 50
+    recipe: tuple[str, ...] = (
+        *("--jepa.encoder.dim", "64", "--jepa.predictor.width", "384"),
+        *("--jepa.predictor.depth", "3", "--updates", "4000", "--critic-updates", "1500"),
+        *("--cost", "goal"),
+    )
     goal_steps: int = 25
 
     def sample_start(self, model: mujoco.MjModel, rng: np.random.Generator) -> Pose:
