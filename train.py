@@ -20,7 +20,8 @@ from mujepa.agent.jepa import JEPAConfig
 from mujepa.agent.losses import LossConfig, weighted_sum
 from mujepa.cli import run
 from mujepa.collect import CollectConfig, collect
-from mujepa.envs.registry import find_task
+from mujepa.envs.names import folder_name
+from mujepa.envs.registry import find_task, named_task
 from mujepa.envs.world import World
 from mujepa.errors import UserError
 from mujepa.files import surviving_folder
@@ -54,7 +55,7 @@ class TrainConfig:
     """
 
     task: Annotated[str, tyro.conf.Positional]
-    """Name of the task, for example `reacher`."""
+    """Name of the task: `reacher`, `dm_control:reacher-easy`, or a MuJoCo file of your own."""
     out: Path
     """Folder of the run."""
     data: Path | None = None
@@ -102,6 +103,12 @@ class TrainConfig:
     planner: PlannerConfig = field(default_factory=PlannerConfig)
     cost: str = "critic"
     """What the planner will minimise, for example `critic + 0.05*goal`."""
+    goal_site: str | None = None
+    """For a MuJoCo file: the site whose position is the goal; by default its only one."""
+    camera: str | None = None
+    """For a MuJoCo file: its camera to look through; by default its first, or one that sees all."""
+    tolerance: float | None = None
+    """For a MuJoCo file: how near the goal counts as reached [m]; by default 5 % of its size."""
 
     def __post_init__(self) -> None:
         if self.episodes is not None and self.episodes < 1:
@@ -138,12 +145,17 @@ class TrainConfig:
 
     def flags(self) -> tuple[str, ...]:
         """Return the flags that the task's physics asks for; those of the user come after them."""
-        return find_task(self.task).recipe
+        return find_task(self.task_name).recipe
 
     @property
     def dataset(self) -> Path:
         """Folder of the dataset."""
-        return self.data or Path("data") / f"{self.task}-seed{self.seed}"
+        return self.data or Path("data") / f"{folder_name(self.task_name)}-seed{self.seed}"
+
+    @property
+    def task_name(self) -> str:
+        """The task's whole name, with its settings."""
+        return named_task(self.task, self.goal_site, self.camera, self.tolerance)
 
 
 def train(config: TrainConfig) -> None:
@@ -152,7 +164,7 @@ def train(config: TrainConfig) -> None:
     Raises:
         UserError: bad input, a full disk, or a loss that is not finite.
     """
-    find_task(config.task)
+    find_task(config.task_name)
     device = choose_device(config.device)
     check_settings(config.out, asdict(config), resume=config.resume)
     collect(_collection(config))
@@ -314,13 +326,15 @@ def _collection(config: TrainConfig) -> CollectConfig:
     if (config.dataset / "meta.json").exists():
         recipe, _ = read_meta(config.dataset)
         steps, seed = recipe.steps, recipe.seed
-    return CollectConfig(config.task, config.dataset, config.episodes, steps, config.workers, seed)
+    return CollectConfig(
+        config.task_name, config.dataset, config.episodes, steps, config.workers, seed
+    )
 
 
 def _agent_config(config: TrainConfig, world: World) -> AgentConfig:
     resting = world.state(world.model.qpos0)[None]
     return AgentConfig(
-        task=config.task,
+        task=config.task_name,
         observation_shape=world.observe(resting, config.jepa.encoder.observes).shape[1:],
         action_low=tuple(world.action_low.tolist()),
         action_high=tuple(world.action_high.tolist()),

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from mujepa.agent.configurator import Configurator
     from mujepa.agent.jepa import JEPA
     from mujepa.envs.world import World
+LOOPED_PROBLEMS, LOOPED_CANDIDATES = 8, 16
+"""Planning problems, and candidates of each, where the world is stepped in a Python loop."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,8 @@ def candidate_ranking(
     """
     rng = np.random.default_rng(seed)
     batch, candidates, history = len(embeddings), 64, configurator.jepa.history
+    if world.task.looped:  # seconds instead of minutes
+        batch, candidates = min(batch, LOOPED_PROBLEMS), LOOPED_CANDIDATES
     now = rng.integers(history - 1, embeddings.shape[1], size=batch)
     rows = np.arange(batch)
     past = now[:, None] + np.arange(1 - history, 1)
