@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mujepa.envs.behaviour import RedNoise
+from mujepa.envs.names import is_other_version, parse
 from mujepa.envs.registry import find_task
 from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
@@ -134,6 +135,11 @@ def _complete_shards(folder: Path, recipe: Recipe) -> dict[str, int]:
     old, shards = read_meta(folder)
     there, wanted = asdict(old), asdict(recipe)
     for key, value in sorted(wanted.items()):
+        if key == "task" and is_other_version(there[key], value):
+            raise UserError(
+                f"{folder} was collected with another version of {parse(value).path}; "
+                "delete it, or choose another folder"
+            )
         if _plain(there[key]) != _plain(value):
             raise UserError(
                 f"{folder} was collected with {key}={there[key]!r}, not {value!r}; "
