@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import inspect
 from dataclasses import replace
 
 from mujepa.envs.cartpole import Cartpole
@@ -73,7 +74,8 @@ def _file_task(name: str) -> Task:
         from mujepa.envs.robot import robot_task  # loads the simulator
 
         return robot_task(name)
-    file.check()
+    if not file.path.is_file():
+        raise UserError(f"{file.path} is not there; put the file back, or give another")
     spec = importlib.util.spec_from_file_location(file.path.stem, file.path)
     assert spec is not None
     assert spec.loader is not None
@@ -82,7 +84,16 @@ def _file_task(name: str) -> Task:
     found = getattr(module, file.item, None)
     task = found() if isinstance(found, type) else found
     if not isinstance(task, Task):
-        held = [key for key, value in vars(module).items() if isinstance(value, Task | type)]
-        raise UserError(f"{file.path.name} holds no task {file.item!r}; it holds {', '.join(held)}")
-    named = replace(file, settings={"digest": digest(file.path)})
+        held = [key for key, value in vars(module).items() if _is_task(value)]
+        raise UserError(
+            f"{file.path.name} holds no task {file.item!r}; it holds {', '.join(held) or 'none'}"
+        )
+    file.check(task.mjcf)
+    named = replace(file, settings={"digest": digest(file.path, task.mjcf)})
     return replace(task, name=named.text)
+
+
+def _is_task(value: object) -> bool:
+    if isinstance(value, type):
+        return issubclass(value, Task) and not inspect.isabstract(value)
+    return isinstance(value, Task)

@@ -30,14 +30,19 @@ SUITES = {
     "robotics": ("gymnasium_robotics",),
 }
 """The modules of each suite."""
+UNMOVED = "random actions never move the object that its goal is about"
 REFUSED = {
     "ogbench:": {
         "scene": "the states of its buttons and locks are outside of MuJoCo",
         "puzzle": "the states of its buttons are outside of MuJoCo",
         "teleport": "its teleports are drawn at random, so that a state does not say what follows",
         "powderworld": "it is no MuJoCo world",
+        "soccer": UNMOVED,
     },
     "robotics:": {
+        "FetchPush": UNMOVED,
+        "FetchSlide": UNMOVED,
+        "FetchPickAndPlace": UNMOVED,
         "FrankaKitchen": "what its controller aims at, and the noise it adds, is outside of MuJoCo",
     },
 }
@@ -85,9 +90,9 @@ def _import(module: str, suite: str) -> Any:  # noqa: ANN401
     try:
         return importlib.import_module(module)
     except ImportError as error:
+        package = (error.name or module).split(".")[0]
         raise UserError(
-            f"tasks of {suite} need {error.name or module}; install it with: "
-            "pip install 'mujepa[suites]'"
+            f"tasks of {suite} need {package}; install it with: pip install 'mujepa[suites]'"
         ) from error
 
 
@@ -121,7 +126,7 @@ def _make(name: str, identifier: str) -> Any:  # noqa: ANN401
 def _plain(name: str) -> bool:
     """Return whether an environment's actions are its controls, as a look at its code says."""
     suite, _, identifier = name.partition(":")
-    return suite == "gymnasium" or identifier.startswith(("antmaze", "antsoccer", "humanoidmaze"))
+    return suite == "gymnasium" or identifier.startswith(("antmaze", "humanoidmaze"))
 
 
 def _writes_controls(task: type) -> bool:

@@ -126,7 +126,8 @@ class PickTask(SuiteTask):
     ) -> NDArray[np.float64]:
         """Pick a cube up, carry it about and let go, or roam, as the noise has it."""
         achieved = world.achieved(states)
-        chosen = (np.abs(noise[:, 10]) * 1e3).astype(int) % self.counted
+        share = (np.clip(noise[:, 10], -1, 1) + 1) / 2
+        chosen = np.minimum((share * self.counted).astype(int), self.counted - 1)
         cube = achieved.reshape(len(states), -1, 3)[np.arange(len(states)), chosen]
         pinch = achieved[:, -3:]
         adr = int(world.model.joint("ur5e/robotiq/right_driver_joint").qposadr[0])
