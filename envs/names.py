@@ -54,8 +54,9 @@ class FileName:
         wanted = self.settings.get("digest")
         if wanted not in (None, digest(self.path, *others)):
             raise UserError(
-                f"{self.path} has been edited since this agent was trained or this data was "
-                "collected; put the old file back, or collect and train anew"
+                f"{self.path}, or a file that it needs, has been edited since this agent was "
+                "trained or this data was collected; put the old one back, or collect and train "
+                "anew"
             )
 
 

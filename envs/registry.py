@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import inspect
+import sys
 from dataclasses import replace
 
 from mujepa.envs.cartpole import Cartpole
@@ -76,11 +77,15 @@ def _file_task(name: str) -> Task:
         return robot_task(name)
     if not file.path.is_file():
         raise UserError(f"{file.path} is not there; put the file back, or give another")
-    spec = importlib.util.spec_from_file_location(file.path.stem, file.path)
+    spec = importlib.util.spec_from_file_location(f"mujepa_own_{file.path.stem}", file.path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.modules[spec.name] = module  # dataclasses look there for what annotations mean
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # a person's own code raises what it likes
+        raise UserError(f"{file.path} fails: {type(error).__name__}: {error}") from error
     found = getattr(module, file.item, None)
     task = found() if isinstance(found, type) else found
     if not isinstance(task, Task):

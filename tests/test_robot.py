@@ -131,7 +131,7 @@ def test_a_robot_is_trained_judged_and_shown_from_its_checkpoint_alone(robot, co
     edit(robot, 'kp="20"', 'kp="30"')
     for command in ("evaluate run --episodes 2", "visualize run"):
         said = complaint(command)
-        assert said.startswith(f"{robot} has been edited since this agent was trained")
+        assert said.startswith(f"{robot}, or a file that it needs, has been edited since")
     said = complaint(f"train robot.xml {options} --tolerance 0.1 --out new --data {data} {TOY}")
     assert said == (
         f"{data} was collected with another version of {robot}; delete it, or choose another folder"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -120,9 +120,9 @@ def find_camera(simulator: Simulator, rule: Rule) -> str | FreeCamera:
     return overview(simulator.model, **{k: v for k, v in wanted.items() if k != "trackbodyid"})
 
 
-def overview(model: mujoco.MjModel, **changes: object) -> FreeCamera:
+def overview(model: mujoco.MjModel, **changes: Any) -> FreeCamera:  # noqa: ANN401
     """Return a free camera that sees the whole model, with changes to what it looks at."""
-    view = {
+    view: dict[str, Any] = {
         "lookat": model.stat.center,
         "distance": 1.5 * model.stat.extent,
         "azimuth": model.vis.global_.azimuth,
