@@ -198,7 +198,7 @@ def _check_actuators(name: str, model: mujoco.MjModel) -> None:
     limited = model.actuator_ctrllimited.astype(bool)
     endless = [
         model.actuator(index).name or f"number {index}"
-        for index in np.flatnonzero(~limited)
+        for index in np.flatnonzero(~limited).tolist()
         if index not in servos or not model.jnt_limited[servos[index]]
     ]
     if endless:

@@ -10,6 +10,7 @@ import contextlib
 import difflib
 import functools
 import importlib
+import io
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +89,8 @@ def suite_task(name: str) -> Task:
 
 def _import(module: str, suite: str) -> Any:  # noqa: ANN401
     try:
-        return importlib.import_module(module)
+        with contextlib.redirect_stderr(io.StringIO()):  # notices of the day
+            return importlib.import_module(module)
     except ImportError as error:
         package = (error.name or module).split(".")[0]
         raise UserError(
@@ -113,7 +115,7 @@ def _check(name: str, identifier: str, known: Iterable[str]) -> None:
 
 
 def _make(name: str, identifier: str) -> Any:  # noqa: ANN401
-    options = {"disable_env_checker": True}
+    options: dict[str, Any] = {"disable_env_checker": True}
     if "cube" in identifier and name.startswith("ogbench"):
         options |= {"mode": "data_collection", "visualize_info": False}  # cubes lie anywhere
     try:

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
     from mujepa.envs.suites.simulator import Simulator
 
-Part = tuple[Literal["xpos", "xipos", "geom_xpos", "site_xpos"], int]
+Positions = Literal["xpos", "xipos", "geom_xpos", "site_xpos"]
+Part = tuple[Positions, int]
 """An array of positions in MuJoCo's data, and a row of it."""
+POSITIONS: dict[str, Positions] = {"body": "xpos", "geom": "geom_xpos", "site": "site_xpos"}
 GENERIC_TOLERANCE = 0.05
 """Share of the model's size within which every body must be, if nothing better is known."""
 DECISIONS = 30
@@ -99,12 +101,12 @@ def find_parts(model: mujoco.MjModel, rule: Rule) -> tuple[Part, ...]:
     found: list[Part] = []
     for part in rule.parts:
         kind, pattern = part.split(":", 1)
-        count = {"body": model.nbody, "geom": model.ngeom, "site": model.nsite}[kind]
-        array: Literal["xpos", "geom_xpos", "site_xpos"] = (
-            "xpos" if kind == "body" else "geom_xpos" if kind == "geom" else "site_xpos"
-        )
-        named = [i for i in range(count) if re.fullmatch(pattern, getattr(model, kind)(i).name)]
-        found += [(array, index) for index in named]
+        array, count = POSITIONS[kind], {
+            "body": model.nbody, "geom": model.ngeom, "site": model.nsite,
+        }[kind]  # fmt: skip
+        for index in range(count):
+            if re.fullmatch(pattern, getattr(model, kind)(index).name):
+                found.append((array, index))
     return tuple(found)
 
 
