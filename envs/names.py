@@ -43,8 +43,8 @@ class FileName:
         item = f":{self.item}" if self.item else ""
         return f"{self.path}{item}" + (f"?{query}" if query else "")
 
-    def check(self) -> None:
-        """Compare the file with the checksum in the name.
+    def check(self, *others: Path) -> None:
+        """Compare the file, and others that it needs, with the checksum in the name.
 
         Raises:
             UserError: the file is gone, or it has been edited.
@@ -52,10 +52,11 @@ class FileName:
         if not self.path.is_file():
             raise UserError(f"{self.path} is not there; put the file back, or give another")
         wanted = self.settings.get("digest")
-        if wanted not in (None, digest(self.path)):
+        if wanted not in (None, digest(self.path, *others)):
             raise UserError(
-                f"{self.path} has been edited since this agent was trained or this data was "
-                "collected; put the old file back, or collect and train anew"
+                f"{self.path}, or a file that it needs, has been edited since this agent was "
+                "trained or this data was collected; put the old one back, or collect and train "
+                "anew"
             )
 
 
@@ -90,10 +91,10 @@ def is_other_version(one: str, other: str) -> bool:
     return same and first.settings.get("digest") != second.settings.get("digest")
 
 
-def digest(path: Path) -> str:
-    """Return a checksum of a file and, if it is a model, of the files that it names."""
+def digest(*paths: Path) -> str:
+    """Return a checksum of files and of those that the models among them name."""
     content = hashlib.sha256()
-    for file in sorted(_files(path)):
+    for file in sorted(file for path in paths for file in _files(path)):
         content.update(hashlib.sha256(file.read_bytes()).digest())
     return content.hexdigest()[:DIGITS]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import inspect
+import sys
 from dataclasses import replace
 
 from mujepa.envs.cartpole import Cartpole
@@ -73,16 +75,30 @@ def _file_task(name: str) -> Task:
         from mujepa.envs.robot import robot_task  # loads the simulator
 
         return robot_task(name)
-    file.check()
-    spec = importlib.util.spec_from_file_location(file.path.stem, file.path)
+    if not file.path.is_file():
+        raise UserError(f"{file.path} is not there; put the file back, or give another")
+    spec = importlib.util.spec_from_file_location(f"mujepa_own_{file.path.stem}", file.path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.modules[spec.name] = module  # dataclasses look there for what annotations mean
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # a person's own code raises what it likes
+        raise UserError(f"{file.path} fails: {type(error).__name__}: {error}") from error
     found = getattr(module, file.item, None)
     task = found() if isinstance(found, type) else found
     if not isinstance(task, Task):
-        held = [key for key, value in vars(module).items() if isinstance(value, Task | type)]
-        raise UserError(f"{file.path.name} holds no task {file.item!r}; it holds {', '.join(held)}")
-    named = replace(file, settings={"digest": digest(file.path)})
+        held = [key for key, value in vars(module).items() if _is_task(value)]
+        raise UserError(
+            f"{file.path.name} holds no task {file.item!r}; it holds {', '.join(held) or 'none'}"
+        )
+    file.check(task.mjcf)
+    named = replace(file, settings={"digest": digest(file.path, task.mjcf)})
     return replace(task, name=named.text)
+
+
+def _is_task(value: object) -> bool:
+    if isinstance(value, type):
+        return issubclass(value, Task) and not inspect.isabstract(value)
+    return isinstance(value, Task)

@@ -30,6 +30,8 @@ STEP = 0.04
 DRAWS = 200
 DEEP = 0.001
 """How much deeper than in the home pose bodies may penetrate in a drawn one [m]."""
+OVERVIEW_POSES = 32
+"""Poses that are drawn to find out what a camera has to see."""
 SETTLE_STEPS = 25
 """Environment steps in which a robot comes to rest at a drawn pose."""
 
@@ -85,16 +87,7 @@ class RobotTask(Task):
 
     def sample_goal(self, model: mujoco.MjModel, rng: np.random.Generator) -> NDArray[np.float64]:
         """Draw a pose without new collisions; the home pose if none is found."""
-        home, data = home_pose(model), mujoco.MjData(model)
-        joints = _drawn_joints(model)
-        low, high = _reach(model, joints, home, self.span)
-        allowed = _violation(model, data, home) + DEEP
-        for _ in range(DRAWS if len(joints) else 0):
-            pose = home.copy()
-            pose[model.jnt_qposadr[joints]] = rng.uniform(low, high)
-            if _violation(model, data, pose) <= allowed:
-                return pose
-        return home
+        return draw_pose(model, rng, self.span)
 
     def sample_ends(
         self, world: Physics, rng: np.random.Generator
@@ -127,13 +120,14 @@ def robot_task(name: str) -> RobotTask:
     _check_actuators(file.path.name, model)
     sites = [model.site(index).name for index in range(model.nsite)]
     site = _choose_site(file.path.name, sites, file.settings.get("goal_site"))
-    camera, asked = overview(model), file.settings.get("camera")
+    asked = file.settings.get("camera")
     cameras = [model.camera(index).name for index in range(model.ncam)]
     if asked is not None and asked not in cameras:
         raise UserError(
             f"no camera {asked!r} in {file.path.name}; its cameras: {', '.join(cameras) or 'none'}"
         )
     named = asked or next(filter(None, cameras), None)
+    camera = named or overview(model)
     tolerance = _tolerance(file.settings.get("tolerance"), model)
     settings = {"goal_site": site, "tolerance": f"{tolerance:g}"}
     settings |= {"digest": names.digest(file.path)} | ({"camera": named} if named else {})
@@ -141,15 +135,38 @@ def robot_task(name: str) -> RobotTask:
     return RobotTask(
         name=names.FileName(file.path, "", settings).text, mjcf=file.path, goal_sensors=(SENSOR,),
         tolerance=tolerance, substeps=substeps, site=site,
-        observation_camera=named or camera, pretty_camera=named or camera,
+        observation_camera=camera, pretty_camera=camera,
     )  # fmt: skip
 
 
 def overview(model: mujoco.MjModel) -> FreeCamera:
-    """Return a camera that sees the whole model, wherever it reaches."""
-    x, y, z = model.stat.center.tolist()
+    """Return a camera that sees the model's moving bodies and sites, wherever they reach."""
+    rng, data, places = np.random.default_rng(0), mujoco.MjData(model), []
+    for _ in range(OVERVIEW_POSES):
+        data.qpos[:] = draw_pose(model, rng, SPAN)
+        mujoco.mj_kinematics(model, data)
+        places += [data.xipos[1:].copy(), data.xpos[1:].copy(), data.site_xpos.copy()]
+    everywhere = np.concatenate(places)
+    low, high = everywhere.min(axis=0), everywhere.max(axis=0)
+    x, y, z = ((low + high) / 2).tolist()
+    radius = max(float(np.linalg.norm(high - low)) / 2, model.stat.extent / 4)
+    distance = 1.1 * radius / np.sin(np.deg2rad(model.vis.global_.fovy) / 2)
     azimuth, elevation = model.vis.global_.azimuth, model.vis.global_.elevation
-    return FreeCamera((x, y, z), 1.8 * model.stat.extent, azimuth, elevation)
+    return FreeCamera((x, y, z), float(distance), azimuth, elevation)
+
+
+def draw_pose(model: mujoco.MjModel, rng: np.random.Generator, span: float) -> NDArray[np.float64]:
+    """Draw joint positions (nq,) without new collisions; those of home if none are found."""
+    home, data = home_pose(model), mujoco.MjData(model)
+    joints = _drawn_joints(model)
+    low, high = _reach(model, joints, home, span)
+    allowed = _violation(model, data, home) + DEEP
+    for _ in range(DRAWS if len(joints) else 0):
+        pose = home.copy()
+        pose[model.jnt_qposadr[joints]] = rng.uniform(low, high)
+        if _violation(model, data, pose) <= allowed:
+            return pose
+    return home
 
 
 def home_pose(model: mujoco.MjModel) -> NDArray[np.float64]:
@@ -181,7 +198,7 @@ def _check_actuators(name: str, model: mujoco.MjModel) -> None:
     limited = model.actuator_ctrllimited.astype(bool)
     endless = [
         model.actuator(index).name or f"number {index}"
-        for index in np.flatnonzero(~limited)
+        for index in np.flatnonzero(~limited).tolist()
         if index not in servos or not model.jnt_limited[servos[index]]
     ]
     if endless:

@@ -134,12 +134,12 @@ def _complete_shards(folder: Path, recipe: Recipe) -> dict[str, int]:
         return {}
     old, shards = read_meta(folder)
     there, wanted = asdict(old), asdict(recipe)
+    if is_other_version(old.task, recipe.task):
+        raise UserError(
+            f"{folder} was collected with another version of {parse(recipe.task).path}; "
+            "delete it, or choose another folder"
+        )
     for key, value in sorted(wanted.items()):
-        if key == "task" and is_other_version(there[key], value):
-            raise UserError(
-                f"{folder} was collected with another version of {parse(value).path}; "
-                "delete it, or choose another folder"
-            )
         if _plain(there[key]) != _plain(value):
             raise UserError(
                 f"{folder} was collected with {key}={there[key]!r}, not {value!r}; "

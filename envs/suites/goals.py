@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
     from mujepa.envs.suites.simulator import Simulator
 
-Part = tuple[Literal["xpos", "xipos", "geom_xpos", "site_xpos"], int]
+Positions = Literal["xpos", "xipos", "geom_xpos", "site_xpos"]
+Part = tuple[Positions, int]
 """An array of positions in MuJoCo's data, and a row of it."""
+POSITIONS: dict[str, Positions] = {"body": "xpos", "geom": "geom_xpos", "site": "site_xpos"}
 GENERIC_TOLERANCE = 0.05
 """Share of the model's size within which every body must be, if nothing better is known."""
 DECISIONS = 30
@@ -67,11 +69,9 @@ RULES = (
     Rule(r"dm_control:ball_in_cup-", ("geom:ball",), 0.04),
     Rule(r"ogbench:visual-cube-", CUBES, 0.04, False, False, "front_pixels", 0.1, 75, "pick"),
     Rule(r"ogbench:cube-", CUBES, 0.04, False, False, "front", 0.1, 75, "pick"),
-    Rule(r"ogbench:antsoccer-", ("body:ball",), 0.5, True, False, "above", 0.2, 50),
     Rule(r"ogbench:pointmaze-", ("body:torso",), 1.0, True, False, "above", 0.2, 50),
     Rule(r"ogbench:(ant|humanoid)maze-", ("body:torso",), 0.5, True, False, "above", 0.2, 50),
     Rule(r"robotics:FetchReach", ("site:robot0:grip",), 0.05, False, False, FETCH, 0.08, 25),
-    Rule(r"robotics:Fetch", ("site:object0",), 0.05, False, False, FETCH, 0.08, 25),
     Rule(r"robotics:PointMaze_UMaze", ("body:particle",), 0.45, True, camera=ABOVE_U),
     Rule(r"robotics:PointMaze", ("body:particle",), 0.45, True, camera="above"),
     Rule(r"robotics:AntMaze", ("body:torso",), 0.45, True, camera="above"),
@@ -101,12 +101,12 @@ def find_parts(model: mujoco.MjModel, rule: Rule) -> tuple[Part, ...]:
     found: list[Part] = []
     for part in rule.parts:
         kind, pattern = part.split(":", 1)
-        count = {"body": model.nbody, "geom": model.ngeom, "site": model.nsite}[kind]
-        array: Literal["xpos", "geom_xpos", "site_xpos"] = (
-            "xpos" if kind == "body" else "geom_xpos" if kind == "geom" else "site_xpos"
-        )
-        named = [i for i in range(count) if re.fullmatch(pattern, getattr(model, kind)(i).name)]
-        found += [(array, index) for index in named]
+        array, count = POSITIONS[kind], {
+            "body": model.nbody, "geom": model.ngeom, "site": model.nsite,
+        }[kind]  # fmt: skip
+        for index in range(count):
+            if re.fullmatch(pattern, getattr(model, kind)(index).name):
+                found.append((array, index))
     return tuple(found)
 
 
@@ -122,9 +122,9 @@ def find_camera(simulator: Simulator, rule: Rule) -> str | FreeCamera:
     return overview(simulator.model, **{k: v for k, v in wanted.items() if k != "trackbodyid"})
 
 
-def overview(model: mujoco.MjModel, **changes: object) -> FreeCamera:
+def overview(model: mujoco.MjModel, **changes: Any) -> FreeCamera:  # noqa: ANN401
     """Return a free camera that sees the whole model, with changes to what it looks at."""
-    view = {
+    view: dict[str, Any] = {
         "lookat": model.stat.center,
         "distance": 1.5 * model.stat.extent,
         "azimuth": model.vis.global_.azimuth,

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -126,7 +126,8 @@ class PickTask(SuiteTask):
     ) -> NDArray[np.float64]:
         """Pick a cube up, carry it about and let go, or roam, as the noise has it."""
         achieved = world.achieved(states)
-        chosen = (np.abs(noise[:, 10]) * 1e3).astype(int) % self.counted
+        share = (np.clip(noise[:, 10], -1, 1) + 1) / 2
+        chosen = np.minimum((share * self.counted).astype(int), self.counted - 1)
         cube = achieved.reshape(len(states), -1, 3)[np.arange(len(states)), chosen]
         pinch = achieved[:, -3:]
         adr = int(world.model.joint("ur5e/robotiq/right_driver_joint").qposadr[0])
@@ -151,15 +152,14 @@ def make_task(name: str, simulator: Simulator) -> SuiteTask:
     skip = max(1, round(rule.seconds / simulator.seconds))
     camera = find_camera(simulator, rule)
     tolerance = rule.tolerance or float(f"{GENERIC_TOLERANCE * model.stat.extent:.2g}")
-    task = SuiteTask(
+    counted, kind = len(parts), SuiteTask
+    if rule.behaviour == "pick":
+        hand: Part = ("site_xpos", model.site("ur5e/robotiq/pinch").id)
+        parts, kind = (*parts, hand), PickTask
+    return kind(
         name=name, mjcf=Path(), goal_sensors=(), tolerance=tolerance,
         substeps=simulator.substeps, frame_skip=skip, budget_steps=skip * rule.decisions,
         observation_camera=camera, pretty_camera=camera, simulator=simulator, parts=parts,
-        counted=len(parts), flat=rule.flat, resets=rule.resets,
+        counted=counted, flat=rule.flat, resets=rule.resets,
         goal_steps=skip * (rule.decisions // 2), episode_steps=rule.decisions,
     )  # fmt: skip
-    if rule.behaviour == "pick":
-        pinch = model.site("ur5e/robotiq/pinch").id
-        fields = {key: getattr(task, key) for key in task.__dataclass_fields__ if key != "whims"}
-        return PickTask(**fields | {"parts": (*parts, ("site_xpos", pinch))})
-    return replace(task)
