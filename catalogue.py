@@ -40,7 +40,7 @@ class CatalogueConfig:
     """
 
     task: Annotated[str | None, tyro.conf.Positional] = None
-    """Name of the task, for example `reacher`; all of them without."""
+    """Name of a task, for example `reacher` or `dm_control:reacher-easy`; all of ours without."""
     watch: Path | None = None
     """Write a video of the behaviour policy, by which experience is collected: .mp4 or .gif."""
     vary: tuple[str, ...] = ()
@@ -137,6 +137,8 @@ def _details(task: Task, measured: dict[str, Any]) -> list[str]:
     world = World(task)
     step = _step_seconds(world)
     names = [world.model.actuator(index).name or str(index) for index in range(world.model.nu)]
+    if len(names) != len(world.action_low):  # a suite's actions need not be those of the actuators
+        names = [str(index) for index in range(len(world.action_low))]
     bounds = zip(names, world.action_low, world.action_high, strict=True)
     facts = {
         "actions": ", ".join(f"{name} {low:g} to {high:g}" for name, low, high in bounds),
@@ -149,9 +151,9 @@ def _details(task: Task, measured: dict[str, Any]) -> list[str]:
         "random": _rate(measured, task, "random", long=True),
         "collection": f"{_speed(measured, task)} frames/s on one core",
     }
-    there = working_factors(world.model)
+    there = working_factors(task, world.model)
     return [
-        f"{task.name}, in Gymnasium {gym_id(task.name)}",
+        task.name + (f", in Gymnasium {gym_id(task.name)}" if task.name in TASKS else ""),
         "",
         inspect.getdoc(type(task)) or "",
         "",

@@ -11,7 +11,7 @@ from typing import Annotated
 import tyro
 
 from mujepa.cli import run
-from mujepa.envs.registry import find_task
+from mujepa.envs.registry import find_task, named_task
 from mujepa.envs.variation import read_variation
 from mujepa.errors import UserError
 from mujepa.rollouts.collect import collect as collect_shards
@@ -29,7 +29,7 @@ class CollectConfig:
     """
 
     task: Annotated[str, tyro.conf.Positional]
-    """Name of the task, for example `reacher`."""
+    """Name of the task: `reacher`, `dm_control:reacher-easy`, or a MuJoCo file of your own."""
     out: Path
     """Folder of the dataset."""
     episodes: int | None = None
@@ -43,6 +43,12 @@ class CollectConfig:
     vary: tuple[str, ...] = ()
     """What differs from episode to episode, NAME=LOW:HIGH or NAME=VALUE, such as `mass=0.5:2
     light=0.3:1`; `mujepa envs TASK` lists the factors."""
+    goal_site: str | None = None
+    """For a MuJoCo file: the site whose position is the goal; by default its only one."""
+    camera: str | None = None
+    """For a MuJoCo file: its camera to look through; by default its first, or one that sees all."""
+    tolerance: float | None = None
+    """For a MuJoCo file: how near the goal counts as reached [m]; by default 5 % of its size."""
 
     def __post_init__(self) -> None:
         for name in ("episodes", "steps"):
@@ -60,9 +66,10 @@ def collect(config: CollectConfig) -> None:
     Raises:
         UserError: bad input, no OpenGL library, a full disk, or another recipe in the folder.
     """
-    recipe = make_recipe(config.task, config.seed, config.steps, vary=config.vary)
+    task = named_task(config.task, config.goal_site, config.camera, config.tolerance)
+    recipe = make_recipe(task, config.seed, config.steps, vary=config.vary)
     per_episode = recipe.steps + 1
-    episodes = config.episodes or find_task(config.task).episodes
+    episodes = config.episodes or find_task(task).episodes
     total = sum(shard_sizes(episodes)) * per_episode
     workers = config.workers or len(os.sched_getaffinity(0))
     with progress_bar(total, "collect", unit="frame") as bar:

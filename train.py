@@ -20,7 +20,8 @@ from mujepa.agent.jepa import JEPAConfig
 from mujepa.agent.losses import LossConfig, weighted_sum
 from mujepa.cli import run
 from mujepa.collect import CollectConfig, collect
-from mujepa.envs.registry import find_task
+from mujepa.envs.names import folder_name
+from mujepa.envs.registry import find_task, named_task
 from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
 from mujepa.errors import UserError
@@ -55,7 +56,7 @@ class TrainConfig:
     """
 
     task: Annotated[str, tyro.conf.Positional]
-    """Name of the task, for example `reacher`."""
+    """Name of the task: `reacher`, `dm_control:reacher-easy`, or a MuJoCo file of your own."""
     out: Path
     """Folder of the run."""
     data: Path | None = None
@@ -107,6 +108,12 @@ class TrainConfig:
     planner: PlannerConfig = field(default_factory=PlannerConfig)
     cost: str = "critic"
     """What the planner will minimise, for example `critic + 0.05*goal`."""
+    goal_site: str | None = None
+    """For a MuJoCo file: the site whose position is the goal; by default its only one."""
+    camera: str | None = None
+    """For a MuJoCo file: its camera to look through; by default its first, or one that sees all."""
+    tolerance: float | None = None
+    """For a MuJoCo file: how near the goal counts as reached [m]; by default 5 % of its size."""
 
     def __post_init__(self) -> None:
         if self.episodes is not None and self.episodes < 1:
@@ -144,13 +151,19 @@ class TrainConfig:
 
     def flags(self) -> tuple[str, ...]:
         """Return the flags that the task's physics asks for; those of the user come after them."""
-        return find_task(self.task).recipe
+        return find_task(self.task_name).recipe
 
     @property
     def dataset(self) -> Path:
         """Folder of the dataset."""
         varied = "-varied" if self.vary else ""
-        return self.data or Path("data") / f"{self.task}-seed{self.seed}{varied}"
+        name = f"{folder_name(self.task_name)}-seed{self.seed}{varied}"
+        return self.data or Path("data") / name
+
+    @property
+    def task_name(self) -> str:
+        """The task's whole name, with its settings."""
+        return named_task(self.task, self.goal_site, self.camera, self.tolerance)
 
     def settings(self) -> dict[str, Any]:
         """Return the settings as train.json has them; `vary` only where something varies."""
@@ -164,7 +177,7 @@ def train(config: TrainConfig) -> None:
     Raises:
         UserError: bad input, a full disk, or a loss that is not finite.
     """
-    find_task(config.task)
+    find_task(config.task_name)
     device = choose_device(config.device)
     check_settings(config.out, config.settings(), resume=config.resume)
     collect(_collection(config))
@@ -329,14 +342,14 @@ def _collection(config: TrainConfig) -> CollectConfig:
         there = read_variation(recipe.variation)
         vary = vary or (there.flags() if there else ())
     return CollectConfig(
-        config.task, config.dataset, config.episodes, steps, config.workers, seed, vary
+        config.task_name, config.dataset, config.episodes, steps, config.workers, seed, vary
     )
 
 
 def _agent_config(config: TrainConfig, world: World) -> AgentConfig:
     resting = world.state(world.model.qpos0)[None]
     return AgentConfig(
-        task=config.task,
+        task=config.task_name,
         observation_shape=world.observe(resting, config.jepa.encoder.observes).shape[1:],
         action_low=tuple(world.action_low.tolist()),
         action_high=tuple(world.action_high.tolist()),

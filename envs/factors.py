@@ -166,7 +166,7 @@ FACTORS: dict[str, Factor] = {
     ),
     "distractors": Factor(
         "visual", "number of coloured shapes in the background",
-        0, 0, 20, lambda model: model.ncam > 0, _nothing, whole=True,
+        0, 0, 20, _always, _nothing, whole=True,
     ),
     "mass": Factor(
         "physical", "mass and inertia of all bodies, as a factor", 1, 0.01, 100, _has_mass, _mass

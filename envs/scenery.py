@@ -117,7 +117,7 @@ class Patterns:
 def place_ornaments(
     model: mujoco.MjModel,
     data: mujoco.MjData,
-    camera: str,
+    frame: tuple[NDArray[np.float64], NDArray[np.float64], float],
     count: int,
     rng: np.random.Generator,
 ) -> list[Ornament]:
@@ -125,18 +125,15 @@ def place_ornaments(
 
     Args:
         model: the model; all that moves is made invisible to the rays that look for surfaces.
-        data: simulation data, overwritten.
-        camera: the camera's name.
+        data: simulation data with up-to-date positions.
+        frame: the camera's position, axes and field of view, as `camera_frame` returns them.
         count: how many.
         rng: source of places, shapes, sizes and colours.
     """
     moving = model.body_weldid[model.geom_bodyid] != 0
     groups = model.geom_group.copy()
-    mujoco.mj_resetData(model, data)
-    mujoco.mj_forward(model, data)
-    index = model.camera(camera).id
-    eye, axes = data.cam_xpos[index].copy(), data.cam_xmat[index].reshape(3, 3).copy()
-    half = np.tan(np.deg2rad(model.cam_fovy[index]) / 2)
+    eye, axes = frame[0].copy(), frame[1].copy()
+    half = np.tan(np.deg2rad(frame[2]) / 2)
     model.geom_group[moving] = HIDDEN
     shown, hit = np.array([1, 1, 1, 0, 0, 0], np.uint8), np.zeros(1, np.int32)
     ornaments = []

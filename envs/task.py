@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import mujoco
     from numpy.typing import NDArray
 
+    from mujepa.envs.opengl import FreeCamera
+
     Pose = tuple[NDArray[np.float64], NDArray[np.float64]]
     """Joint positions (nq,) and velocities (nv,)."""
 
@@ -29,6 +31,8 @@ class Physics(Protocol):
     """What tasks may ask of a `World`, which see."""
 
     model: Any
+    action_low: NDArray[np.float64]
+    action_high: NDArray[np.float64]
 
     def state(
         self, qpos: NDArray[np.float64], qvel: NDArray[np.float64] | None = None
@@ -55,7 +59,7 @@ class Task(ABC):
         name: the name used on the command line and in files.
         mjcf: path of the MuJoCo model.
         goal_sensors: sensors of the model whose readings, one after the other, are the achieved
-            goal, (G,). The first is a position: reports draw it.
+            goal, (G,). The first is a position: reports draw it. Empty: `read_goals` says.
         tolerance: largest distance at which the goal counts as reached.
         unit: what distances are reported in.
         per_unit: how much of `unit` a distance of 1 is.
@@ -90,8 +94,8 @@ class Task(ABC):
     episode_steps: int | None = None
     yardstick: Literal["joints", "remaining"] = "joints"
     recipe: tuple[str, ...] = ()
-    observation_camera: str = "observation"
-    pretty_camera: str = "pretty"
+    observation_camera: str | FreeCamera = "observation"
+    pretty_camera: str | FreeCamera = "pretty"
 
     def compile(self) -> mujoco.MjModel:
         """Return the compiled model.
@@ -107,6 +111,33 @@ class Task(ABC):
             raise UserError(
                 f"{self.mjcf} is not a valid MuJoCo model: {str(error).splitlines()[0]}"
             ) from error
+
+    @property
+    def looped(self) -> bool:
+        """Whether `advance` steps the world, in a Python loop, instead of MuJoCo's threads."""
+        return False
+
+    def action_bounds(
+        self, model: mujoco.MjModel
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the lowest and the highest action, (A,) each: the actuators' limits by default."""
+        low, high = model.actuator_ctrlrange.T.copy()
+        return low, high
+
+    def advance(
+        self, states: NDArray[np.float64], actions: NDArray[np.float64], hold: int
+    ) -> NDArray[np.float64]:
+        """Step a `looped` world: states (B, S), actions (B, T, A) -> states (B, T, S)."""
+        raise TypeError(f"task {self.name!r} is stepped by MuJoCo")
+
+    def read_goals(
+        self, model: mujoco.MjModel, data: mujoco.MjData, states: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return the goals (..., G) that states (..., S) achieve; `data` is there to be written.
+
+        Asked only where there are no `goal_sensors`.
+        """
+        raise TypeError(f"task {self.name!r} has neither goal_sensors nor read_goals")
 
     @abstractmethod
     def sample_start(self, model: mujoco.MjModel, rng: np.random.Generator) -> Pose:
@@ -175,7 +206,7 @@ def reached_later(
         steps: environment steps between start and goal.
         lead_steps: environment steps before the start.
     """
-    low, high = world.model.actuator_ctrlrange.T
+    low, high = world.action_low, world.action_high
     states = world.state(*task.sample_anywhere(world.model, rng))[None]
     passed, actions = [states[0]], np.empty(0)
     noise = task.behaviour.draw(

@@ -23,11 +23,15 @@ import mujoco
 import numpy as np
 
 from mujepa.envs.factors import FACTORS
+from mujepa.envs.opengl import camera_frame
 from mujepa.envs.scenery import PATTERNS, Scenery, place_ornaments
 from mujepa.errors import UserError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from mujepa.envs.opengl import FreeCamera
+    from mujepa.envs.task import Task
 
     Vary = Mapping[str, float | Sequence[float]] | Sequence[str] | str | None
     """Ranges of factors, as Python or as text."""
@@ -74,17 +78,17 @@ class Variation:
             return float(math.floor(low + share * (high - low + 1)))
         return float(low + share * (high - low))
 
-    def check(self, model: mujoco.MjModel, task: str) -> None:
+    def check(self, task: Task, model: mujoco.MjModel) -> None:
         """Refuse factors that change nothing in a task's model.
 
         Raises:
             UserError: the message names those that work there.
         """
-        there = working_factors(model)
+        there = working_factors(task, model)
         for name in self.ranges:
             if name not in there:
                 raise UserError(
-                    f"--vary {name}: task {task!r} has no {name} to change; "
+                    f"--vary {name}: task {task.name!r} has no {name} to change; "
                     f"factors that work there: {', '.join(there)}"
                 )
 
@@ -105,9 +109,17 @@ class Variant:
     scenery: Scenery
 
 
-def working_factors(model: mujoco.MjModel) -> list[str]:
-    """Return the names of the factors that change something in a model."""
-    return [name for name, factor in FACTORS.items() if factor.works(model)]
+def working_factors(task: Task, model: mujoco.MjModel) -> list[str]:
+    """Return the names of the factors that change something in a task's model.
+
+    Not the physical ones where a suite's own code has another model to step, and not the camera
+    where it is none of the model's.
+    """
+    there = [name for name, factor in FACTORS.items() if factor.works(model)]
+    if task.looped:
+        there = [name for name in there if FACTORS[name].kind == "visual"]
+    free = not isinstance(task.observation_camera, str)
+    return [name for name in there if not (free and name == "camera")]
 
 
 def read_variation(vary: Vary | Variation) -> Variation | None:
@@ -167,12 +179,12 @@ def _check(name: str, low: float, high: float) -> None:
         raise UserError(f"--vary {name}={low:g}:{high:g}: {name} must be whole numbers")
 
 
-def make_variant(model: mujoco.MjModel, camera: str, draw: Draw) -> Variant:
+def make_variant(model: mujoco.MjModel, camera: str | FreeCamera, draw: Draw) -> Variant:
     """Return the model and the scenery of one episode.
 
     Args:
         model: the task's own, left as it is.
-        camera: name of the camera that has distractors in its view.
+        camera: the camera that has distractors in its view.
         draw: what the episode has drawn.
     """
     model = copy.copy(model)
@@ -186,7 +198,9 @@ def make_variant(model: mujoco.MjModel, camera: str, draw: Draw) -> Variant:
         pattern = int(_stream(draw, "texture").integers(PATTERNS))
     if "distractors" in changed:
         rng, count = _stream(draw, "distractors"), int(changed["distractors"])
-        ornaments = place_ornaments(model, mujoco.MjData(model), camera, count, rng)
+        data = mujoco.MjData(model)
+        mujoco.mj_forward(model, data)
+        ornaments = place_ornaments(model, data, camera_frame(model, data, camera), count, rng)
     return Variant(model, Scenery(pattern, changed.get("texture", 0.0), ornaments))
 
 

@@ -13,7 +13,7 @@ import mujoco
 import numpy as np
 from mujoco.rollout import Rollout
 
-from mujepa.envs.opengl import Renderer
+from mujepa.envs.opengl import Renderer, camera_frame
 from mujepa.envs.variation import Draw, Variant, Variation, make_variant
 from mujepa.errors import UserError
 
@@ -75,20 +75,22 @@ class World:
     ) -> None:
         self.model = task.compile()
         if variation is not None:
-            variation.check(self.model, task.name)
+            variation.check(task, self.model)
         self.variation = variation
         self.model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_WARMSTART.value
         self.task = task
         self.image_size = image_size
         self.state_size: int = mujoco.mj_stateSize(self.model, STATE)
-        self.action_low, self.action_high = self.model.actuator_ctrlrange.T.copy()
+        self.action_low, self.action_high = task.action_bounds(self.model)
         hinge = self.model.jnt_type == mujoco.mjtJoint.mjJNT_HINGE
         self._free_hinges = self.model.jnt_qposadr[hinge & ~self.model.jnt_limited.astype(bool)]
         self._data = mujoco.MjData(self.model)
         self._rollout = Rollout(nthread=threads)
         self._thread_data = [mujoco.MjData(self.model) for _ in range(max(threads, 1))]
-        self._goal = np.concatenate([_readings(self.model, name) for name in task.goal_sensors])
-        self.goal_size = len(self._goal)
+        self._goal = np.array(
+            [index for name in task.goal_sensors for index in _readings(self.model, name)], int
+        )
+        self.goal_size = self.achieved(self.state(self.model.qpos0)[None]).shape[1]
 
     def state(
         self, qpos: NDArray[np.float64], qvel: NDArray[np.float64] | None = None
@@ -172,6 +174,9 @@ class World:
             The states (B, T, S) at the end of each action, and the goals achieved there (B, T, G),
             read from MuJoCo's sensors, which lag by one physics step; `achieved` is exact.
         """
+        if self.task.looped:
+            trajectory = self.task.advance(states, np.asarray(actions, np.float64), hold)
+            return trajectory, self.task.read_goals(self.model, self._data, trajectory)
         repeat = hold * self.task.substeps
         controls = np.repeat(np.asarray(actions, np.float64), repeat, axis=1)
         batch, steps = controls.shape[:2]
@@ -186,10 +191,15 @@ class World:
             state=trajectory,
             sensordata=sensors,
         )
-        return trajectory[:, repeat - 1 :: repeat], sensors[:, repeat - 1 :: repeat, self._goal]
+        trajectory = trajectory[:, repeat - 1 :: repeat]
+        if not self.task.goal_sensors:
+            return trajectory, self.task.read_goals(self.model, self._data, trajectory)
+        return trajectory, sensors[:, repeat - 1 :: repeat, self._goal]
 
     def achieved(self, states: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the goals (B, G) that the states (B, S) achieve."""
+        if not self.task.goal_sensors:
+            return self.task.read_goals(self.model, self._data, states)
         return np.stack([self._at(state).sensordata[self._goal] for state in states])
 
     def separation(
@@ -251,10 +261,9 @@ class World:
         Shares of the image, (..., 2): x from the left, y from the top, inside it from 0 to 1.
         """
         data = self._at(self.state(self.model.qpos0), variant)
-        camera = self.model.camera(self.task.observation_camera).id
-        axes = data.cam_xmat[camera].reshape(3, 3)  # its columns: right, up, backwards
-        seen = (points - data.cam_xpos[camera]) @ axes
-        half = -seen[..., 2] * np.tan(np.deg2rad(self.model.cam_fovy[camera]) / 2)
+        position, axes, field = camera_frame(self.model, data, self.task.observation_camera)
+        seen = (points - position) @ axes
+        half = -seen[..., 2] * np.tan(np.deg2rad(field) / 2)
         return np.stack([0.5 + seen[..., 0] / half / 2, 0.5 - seen[..., 1] / half / 2], axis=-1)
 
     def render_pretty(

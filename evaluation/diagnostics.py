@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from mujepa.agent.jepa import JEPA
     from mujepa.envs.world import Variants, World
 
+LOOPED_PROBLEMS, LOOPED_CANDIDATES = 8, 16
+"""Planning problems, and candidates of each, where the world is stepped in a Python loop."""
+
 
 @dataclass(frozen=True)
 class ValidationSet:
@@ -108,6 +111,8 @@ def candidate_ranking(
     """
     rng = np.random.default_rng(seed)
     batch, candidates, history = len(embeddings), 64, configurator.jepa.history
+    if world.task.looped:  # seconds instead of minutes
+        batch, candidates = min(batch, LOOPED_PROBLEMS), LOOPED_CANDIDATES
     now = rng.integers(history - 1, embeddings.shape[1], size=batch)
     rows = np.arange(batch)
     past = now[:, None] + np.arange(1 - history, 1)
@@ -127,7 +132,9 @@ def candidate_ranking(
         .numpy()
     )
     starts = np.repeat(validation.states[rows, now], candidates, axis=0)
-    worlds = validation.variants and [v for v in validation.variants for _ in range(candidates)]
+    worlds = validation.variants and [
+        variant for variant in validation.variants[:batch] for _ in range(candidates)
+    ]
     reached, _ = world.rollout(
         starts,
         world.from_unit(actions.reshape(-1, horizon, size)),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mujepa.envs.behaviour import RedNoise
+from mujepa.envs.names import is_other_version, parse
 from mujepa.envs.registry import find_task
 from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
@@ -133,6 +134,11 @@ def _complete_shards(folder: Path, recipe: Recipe) -> dict[str, int]:
         return {}
     old, shards = read_meta(folder)
     there, wanted = asdict(old), asdict(recipe)
+    if is_other_version(old.task, recipe.task):
+        raise UserError(
+            f"{folder} was collected with another version of {parse(recipe.task).path}; "
+            "delete it, or choose another folder"
+        )
     for key, value in sorted(wanted.items()):
         if _plain(there[key]) != _plain(value):
             raise UserError(

@@ -91,7 +91,9 @@ def test_every_command_explains_itself_and_each_of_its_options(command, capsys):
     text = capsys.readouterr().out
     assert text.startswith(f"usage: mujepa {command}")
     assert ("--watch" if command == "envs" else "--out") in text
-    assert "Name of the task" in text or "Folder of a checkpoint" in text
+    assert (
+        "Name of the task" in text or "Name of a task" in text or "Folder of a checkpoint" in text
+    )
 
 
 def test_an_unknown_command_is_answered_by_the_nearest(complaint):
@@ -224,7 +226,7 @@ def test_envs_shows_a_task_with_the_factors_that_work_there(capsys, name):
     shown = {
         line.split()[0] for line in said.split("Factors of variation")[1].splitlines()[1:] if line
     }
-    assert shown == set(working_factors(TASKS[name].compile()))
+    assert shown == set(working_factors(TASKS[name], TASKS[name].compile()))
     assert f"through the last {TASKS[name].hold_steps} of {TASKS[name].budget_steps} steps" in said
 
 

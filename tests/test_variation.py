@@ -36,7 +36,7 @@ STRONG = {
     "colour": 0.7, "light": 0.4, "camera": 1.0, "texture": 1.0, "distractors": 8.0, "mass": 2.0,
     "friction": 0.3, "damping": 3.0, "gravity": 1.5, "gain": 0.5,
 }  # fmt: skip
-WORKING = {name: working_factors(task.compile()) for name, task in TASKS.items()}
+WORKING = {name: working_factors(task, task.compile()) for name, task in TASKS.items()}
 every_task = pytest.mark.parametrize("name", TASKS)
 every_factor = pytest.mark.parametrize(
     ("name", "factor"), [(name, factor) for name in TASKS for factor in WORKING[name]]
