@@ -96,7 +96,7 @@ def critic_terms(
         critic: the critic.
         starts: embeddings and those before them, oldest first, (N, 2, D).
         goals: such pairs (N, 2, D) reached `steps` later in the same episode.
-        strangers: such pairs (N, 2, D) of other episodes.
+        strangers: such pairs (N, 2, D) of other episodes, at rest as goals are.
         steps: (N,) model steps.
 
     Returns:

@@ -226,8 +226,8 @@ class CriticStage:
             )
             starts = torch.cat([imagined, starts[many:]])
         steps = torch.from_numpy((moments[1] - moments[0]).astype(np.float32)).to(data.device)
-        strangers = self._pairs(self._first[episodes[1]] + other)
-        strangers = strangers[:, -1:].expand(-1, 2, -1)  # as goals are: at rest
+        # As goals are: at rest. Otherwise rushing past the goal looks like being there.
+        strangers = self._pairs(self._first[episodes[1]] + other)[:, -1:].expand(-1, 2, -1)
         return critic_terms(self.networks.critic, starts, self._pairs(rows[1]), strangers, steps)
 
     @torch.no_grad()
