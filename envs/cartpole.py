@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import mujoco
     from numpy.typing import NDArray
 
-    from mujepa.envs.task import Pose
+    from mujepa.envs.task import Physics, Pose
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Cartpole(Task):
     budget_steps: int = 150
     hold_steps: int = 25
     episode_steps: int | None = 60
+    whims: int = 1
     episodes: int = 2500
     recipe: tuple[str, ...] = (
         *("--jepa.predictor.history", "3", "--updates", "3000", "--critic-updates", "3000"),
@@ -47,6 +48,19 @@ class Cartpole(Task):
     def sample_goal(self, model: mujoco.MjModel, rng: np.random.Generator) -> NDArray[np.float64]:
         """Return upright in the middle."""
         return np.zeros(2)
+
+    def behave(
+        self, world: Physics, states: NDArray[np.float64], noise: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Balance what is near upright, or push at random, as the noise has it.
+
+        Left to random forces no pole comes to rest upright, and nobody learns how that is done.
+        """
+        cart, pole, cart_speed, pole_speed = states[:, 1:5].T
+        lean = (pole + np.pi) % (2 * np.pi) - np.pi
+        balance = 0.4 * cart + 0.6 * cart_speed + 6.0 * lean + 1.4 * pole_speed
+        steady = (np.abs(lean) < 0.7) & (noise[:, 1] > -0.3)
+        return np.where(steady, balance + 0.5 * noise[:, 0], noise[:, 0])[:, None]
 
     def sample_anywhere(self, model: mujoco.MjModel, rng: np.random.Generator) -> Pose:
         """Draw any place; hanging, upright or at any angle; from rest to fast.
