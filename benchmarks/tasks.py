@@ -54,7 +54,7 @@ class TasksConfig:
     episodes: int = 100
     """Episodes of random actions."""
     oracle_episodes: int = 100
-    """Episodes of the oracle."""
+    """Episodes of the oracle; 0 leaves it out."""
     shard_episodes: int = EPISODES_PER_SHARD
     """Episodes per repeat of the collection."""
     plain_frames: int = 300
@@ -67,9 +67,11 @@ class TasksConfig:
     """The table of `mujepa envs`."""
 
     def __post_init__(self) -> None:
-        for name in ("episodes", "oracle_episodes", "shard_episodes", "plain_frames", "repeats"):
+        for name in ("episodes", "shard_episodes", "plain_frames", "repeats"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name.replace('_', '-')} must be at least 1")
+        if self.oracle_episodes < 0:
+            raise UserError("--oracle-episodes must not be negative")
 
 
 def bench(config: TasksConfig) -> None:
@@ -79,10 +81,10 @@ def bench(config: TasksConfig) -> None:
         success = judged(task) or measure_success(task, config)
         ratio = speed["collect_frames_per_s"] / speed["plain_frames_per_s"]
         _merge(config, task.name, speed | success, ratio)
-        oracle, random = success["oracle"]["rate"], success["random"]["rate"]
+        rates = {name: success[name]["rate"] for name in ("oracle", "random") if name in success}
         say(
             f"{task.name:<12}{speed['collect_frames_per_s']:>8,.0f} frames/s, {ratio:.1f} x plain, "
-            f"oracle {oracle:.3f}, random {random:.3f}"
+            f"success {rates}"
         )
 
 
@@ -156,6 +158,8 @@ def measure_success(task: Task, config: TasksConfig) -> dict[str, Any]:
     }
     success: dict[str, Any] = {"planner": asdict(planner)}
     for name, (policy, episodes) in policies.items():
+        if not episodes:
+            continue
         steps = task.budget_steps * -(-episodes // EPISODES_AT_ONCE)
         with progress_bar(steps, f"{task.name}, {name}", unit="step") as bar:
             part = manifest.first(episodes)
@@ -171,7 +175,9 @@ def _merge(config: TasksConfig, name: str, figures: dict[str, Any], ratio: float
     result["tasks"][name] = figures | origin
     result["ratios"][f"{name}: collection over the plain way"] = round(ratio, 2)
     write_json(config.out, result)
-    short = {key: figures[key] for key in ("collect_frames_per_s", "oracle", "random")}
+    short = {
+        key: figures[key] for key in ("collect_frames_per_s", "oracle", "random") if key in figures
+    }
     write_json(config.measured, _there(config.measured) | {name: short})
 
 

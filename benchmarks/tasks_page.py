@@ -36,8 +36,9 @@ the goal within the tolerance through all of the last steps, with its Wilson 95 
 episodes that training never saw. *Latent L2* is the same agent with squared embedding distance as
 its cost; the *oracle* is the same planner with the true simulator as its model; *random* is the
 floor. *Minutes* are those of training, collection apart, on the machine that each provenance.json
-names; frames/s are those of `mujepa collect` on one core, beside the plain way (`mj_step` in Python
-and `mujoco.Renderer` with its defaults).
+names; up to four other jobs ran beside all but the reacher's, on two cores. Frames/s are those of
+`mujepa collect` on one core, beside the plain way (`mj_step` in Python and `mujoco.Renderer` with
+its defaults).
 """
 
 
