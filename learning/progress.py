@@ -192,9 +192,15 @@ class Metrics:
             )
 
     def close(self) -> None:
-        """Finish the wandb run, if there is one."""
+        """Finish the wandb run, if there is one, and wait until all of it is written.
+
+        `finish` alone can return before wandb's own process has written an offline run.
+        """
         if self._run is not None:
+            import wandb
+
             self._run.finish()
+            wandb.teardown()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
