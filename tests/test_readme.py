@@ -1,5 +1,6 @@
 """README tells the truth: its code runs, its files exist, its figures were measured."""
 
+import importlib.util
 import json
 import re
 import subprocess
@@ -48,3 +49,12 @@ def test_every_row_of_results_is_that_of_its_result_file(path):
     assert f"**{rate['rate']:.3f}** [{rate['low']:.3f}, {rate['high']:.3f}]" in row
     for name in ("latent_l2", "oracle", "random"):
         assert f"| {result['baselines'][name]['success_at_end']['rate']:.3f} " in row
+
+
+def test_the_page_of_the_tasks_says_what_was_measured():
+    spec = importlib.util.spec_from_file_location("tasks_page", ROOT / "benchmarks/tasks_page.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look there
+    spec.loader.exec_module(module)
+    remedy = "run `make pages`"
+    assert (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8") == module.page(ROOT), remedy
