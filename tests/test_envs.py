@@ -21,6 +21,7 @@ from mujepa.envs.registry import TASKS, find_task
 from mujepa.envs.task import Task
 from mujepa.envs.world import STATE, Episode, World
 from mujepa.errors import UserError
+from mujepa.rollouts.collect import behave
 
 ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "LP_NUM_THREADS"}
 every_task = pytest.mark.parametrize("name", TASKS)
@@ -724,3 +725,26 @@ def _seen(env: GoalEnv) -> dict:
 
 def _assert_stacked(observation: dict, singles: list[dict]) -> None:
     assert_equal(observation, {key: np.stack([one[key] for one in singles]) for key in observation})
+
+
+def test_a_ball_that_dangles_in_the_middle_below_a_raised_cup_is_no_success():
+    task = find_task("cup")
+    world = World(task)
+    goal = world.achieved(
+        world.state(task.sample_goal(world.model, np.random.default_rng(0)))[None]
+    )
+    dangling = world.achieved(world.state(np.array([0.0, 0.25, 0.0, 0.01]))[None])
+    np.testing.assert_allclose(dangling[:, :3], goal[:, :3])  # the ball is where it should be
+    assert task.distance(dangling, goal)[0] == pytest.approx(0.25)
+
+
+def test_cartpoles_experience_holds_poles_that_are_balanced_for_seconds():
+    task = find_task("cartpole")
+    world = World(task)
+    rng = np.random.default_rng(0)
+    starts = np.stack([world.state(*task.sample_anywhere(world.model, rng)) for _ in range(60)])
+    noise = np.stack([task.behaviour.draw(rng, 60, 1 + task.whims) for _ in range(60)])
+    states, _ = behave(world, starts, noise)
+    lean = (states[..., 2] + np.pi) % (2 * np.pi) - np.pi
+    upright = (np.abs(lean[:, -25:]) < 0.3).all(axis=1)  # the last 2 s
+    assert upright.sum() >= 2

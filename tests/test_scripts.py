@@ -17,13 +17,17 @@ import torch
 
 import mujepa
 from mujepa.agent.checkpoint import load_checkpoint
+from mujepa.agent.critic import CriticConfig
 from mujepa.cli import main
 from mujepa.envs.world import World
 from mujepa.evaluation.loop import Outcome
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.statistics import success_rate
 from mujepa.files import sha256
+from mujepa.learning import stages
+from mujepa.learning.experience import load_experience
 from mujepa.learning.schedule import Clock
+from mujepa.learning.stages import CriticStage
 from mujepa.rollouts.store import Dataset
 
 UPDATES, EVERY = 20, 8
@@ -170,6 +174,25 @@ def test_the_critic_stage_leaves_the_world_model_alone(trained, data, tmp_path):
 
 class Crash(BaseException):
     """What a power cut would be, as far as files are concerned."""
+
+
+def test_strangers_stand_still_for_the_critic_as_goals_do(data, untrained, tiny, monkeypatch):
+    """Otherwise rushing past the goal looks like being there, where speed counts."""
+    experience = load_experience(data, 0.3, 0, torch.device("cpu"))
+    config = tiny(
+        critic=CriticConfig(history=2, width=16, features=4),
+        observation_shape=experience.validation.observations.shape[2:],
+    )
+    stage = CriticStage(
+        experience, untrained(config).networks, updates=1, batch=64, imagined=0.5,
+        learning_rate=1e-3, cost="critic",
+    )  # fmt: skip
+    seen = []
+    monkeypatch.setattr(stages, "critic_terms", lambda critic, *pairs: seen.append(pairs) or {})
+    stage.terms(0)
+    starts, _, strangers, _ = seen[0]
+    assert (starts[:, 0] != starts[:, 1]).any()
+    assert (strangers[:, 0] == strangers[:, 1]).all()
 
 
 def crash_at_update(stage: str, update: int):
