@@ -2,7 +2,8 @@
 
 A name is all that a dataset or a checkpoint keeps of its task, and all that a collecting process is
 told. For a person's own file it therefore holds the absolute path, every setting, and a checksum
-of the file with all that it includes.
+of the file with all that it includes: `digest` of models, `code` of Python, which is compared
+before any of it runs.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from mujepa.errors import UserError
 
-SETTINGS = ("goal_site", "camera", "tolerance", "digest")
+SETTINGS = ("goal_site", "camera", "tolerance", "code", "digest")
 DIGITS = 16
 
 
@@ -43,18 +44,17 @@ class FileName:
         item = f":{self.item}" if self.item else ""
         return f"{self.path}{item}" + (f"?{query}" if query else "")
 
-    def check(self, *others: Path) -> None:
-        """Compare the file, and others that it needs, with the checksum in the name.
+    def check(self, setting: str, file: Path) -> None:
+        """Compare a file with a checksum, where the name holds any.
 
         Raises:
             UserError: the file is gone, or it has been edited.
         """
-        if not self.path.is_file():
-            raise UserError(f"{self.path} is not there; put the file back, or give another")
-        wanted = self.settings.get("digest")
-        if wanted not in (None, digest(self.path, *others)):
+        if not file.is_file():
+            raise UserError(f"{file} is not there; put the file back, or give another")
+        if self.settings.get(setting) not in (None, digest(file)):
             raise UserError(
-                f"{self.path}, or a file that it needs, has been edited since this agent was "
+                f"{file}, or a file that it needs, has been edited since this agent was "
                 "trained or this data was collected; put the old one back, or collect and train "
                 "anew"
             )
@@ -88,13 +88,15 @@ def is_other_version(one: str, other: str) -> bool:
         return False
     first, second = parse(one), parse(other)
     same = (first.path, first.item) == (second.path, second.item)
-    return same and first.settings.get("digest") != second.settings.get("digest")
+    return same and any(
+        first.settings.get(checksum) != second.settings.get(checksum) for checksum in ("code", "digest")
+    )
 
 
-def digest(*paths: Path) -> str:
-    """Return a checksum of files and of those that the models among them name."""
+def digest(path: Path) -> str:
+    """Return a checksum of a file and, if it is a model, of those that it names."""
     content = hashlib.sha256()
-    for file in sorted(file for path in paths for file in _files(path)):
+    for file in sorted(_files(path)):
         content.update(hashlib.sha256(file.read_bytes()).digest())
     return content.hexdigest()[:DIGITS]
 

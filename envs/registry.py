@@ -75,8 +75,7 @@ def _file_task(name: str) -> Task:
         from mujepa.envs.robot import robot_task  # loads the simulator
 
         return robot_task(name)
-    if not file.path.is_file():
-        raise UserError(f"{file.path} is not there; put the file back, or give another")
+    file.check("code", file.path)
     spec = importlib.util.spec_from_file_location(f"mujepa_own_{file.path.stem}", file.path)
     assert spec is not None
     assert spec.loader is not None
@@ -93,8 +92,9 @@ def _file_task(name: str) -> Task:
         raise UserError(
             f"{file.path.name} holds no task {file.item!r}; it holds {', '.join(held) or 'none'}"
         )
-    file.check(task.mjcf)
-    named = replace(file, settings={"digest": digest(file.path, task.mjcf)})
+    file.check("digest", task.mjcf)
+    checksums = {"code": digest(file.path), "digest": digest(task.mjcf)}
+    named = replace(file, settings=checksums)
     return replace(task, name=named.text)
 
 

@@ -115,7 +115,7 @@ def robot_task(name: str) -> RobotTask:
         UserError: the file is missing, invalid, edited, or leaves open what cannot be chosen.
     """
     file = names.parse(name)
-    file.check()
+    file.check("digest", file.path)
     model = _compile(file.path, _load(file.path))
     _check_actuators(file.path.name, model)
     sites = [model.site(index).name for index in range(model.nsite)]

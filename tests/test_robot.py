@@ -165,6 +165,9 @@ def test_a_task_in_python_is_collected_and_watched_for_edits(robot, complaint, t
     edit(robot, 'damping="1"', 'damping="2"')
     assert "another version of" in complaint(collect)
     assert "has been edited" in complaint("evaluate run --episodes 2")
+    (tmp_path / "mine.py").write_text(PYTHON + "\nPath('it-ran').touch()\n")
+    assert "mine.py, or a file that it needs, has been edited" in complaint("evaluate run")
+    assert not (tmp_path / "it-ran").exists()
 
 
 # ------------------------------------------------------------------------------- bad input
