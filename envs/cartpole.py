@@ -29,6 +29,7 @@ class Cartpole(Task):
     mjcf: Path = ASSETS / "cartpole.xml"
     goal_sensors: tuple[str, ...] = ("tip",)
     tolerance: float = 0.15
+    antialias: bool = True
     frame_skip: int = 2
     budget_steps: int = 150
     hold_steps: int = 25
@@ -36,9 +37,8 @@ class Cartpole(Task):
     whims: int = 1
     episodes: int = 2500
     recipe: tuple[str, ...] = (
-        *("--jepa.predictor.history", "3", "--updates", "3000", "--critic-updates", "3000"),
-        *("--critic.history", "2", "--critic.apart-weight", "0.5"),
-        *("--planner.horizon", "15", "--planner.samples", "64", "--planner.iterations", "3"),
+        *("--jepa.predictor.history", "3", "--updates", "6000", "--critic-updates", "3000"),
+        *("--critic.history", "2", "--critic.apart-weight", "0.5", "--planner.horizon", "15"),
     )
 
     def sample_start(self, model: mujoco.MjModel, rng: np.random.Generator) -> Pose:

@@ -38,6 +38,7 @@ class Cube(Task):
     mjcf: Path = ASSETS / "cube.xml"
     goal_sensors: tuple[str, ...] = ("cube", "grasp", "grip")
     tolerance: float = 0.04
+    antialias: bool = True
     substeps: int = 4
     budget_steps: int = 150
     behaviour: RedNoise = field(default_factory=lambda: RedNoise((0.4, 1.2), (0.6, 0.97)))

@@ -137,20 +137,27 @@ class Renderer:
         model: the compiled model.
         camera: name of a camera in it, or a free one.
         size: width and height of the image in pixels.
-        pretty: keep shadows and multisampling (for people), instead of speed (for the encoder).
+        pretty: keep shadows and fine shapes (for people), instead of speed (for the encoder).
+        antialias: smooth edges by multisampling; pretty images are always smooth.
 
     Raises:
         UserError: the camera is not in the model, or there is no OpenGL library.
     """
 
     def __init__(
-        self, model: mujoco.MjModel, camera: str | FreeCamera, size: int, *, pretty: bool = False
+        self,
+        model: mujoco.MjModel,
+        camera: str | FreeCamera,
+        size: int,
+        *,
+        pretty: bool = False,
+        antialias: bool = False,
     ) -> None:
         self._camera = _mujoco_camera(model, camera)
         self._model = model
         self._gl = gl_context()
         self._gl.make_current()  # someone else's may be, such as that of a mujoco.Renderer
-        _set_quality(model, size, pretty=pretty)
+        _set_quality(model, size, pretty=pretty, antialias=antialias)
         self._slices: int = model.vis.quality.numslices
         drawn = model if pretty else coarse_meshes(model)
         self._context = mujoco.MjrContext(drawn, mujoco.mjtFontScale.mjFONTSCALE_50.value)
@@ -247,16 +254,13 @@ def coarse_meshes(model: mujoco.MjModel) -> mujoco.MjModel:
     return coarse
 
 
-def _set_quality(model: mujoco.MjModel, size: int, *, pretty: bool) -> None:
+def _set_quality(model: mujoco.MjModel, size: int, *, pretty: bool, antialias: bool) -> None:
     """Set the model's drawing quality; MuJoCo reads it once, when a drawing context is made."""
     quality = model.vis.quality
     for name, value in OBSERVATION_QUALITY.items():
         setattr(quality, name, value)
+    if pretty or antialias:
+        quality.offsamples = 4
     if pretty:
-        quality.offsamples, quality.shadowsize, quality.numslices, quality.numstacks = (
-            4,
-            2048,
-            28,
-            16,
-        )
+        quality.shadowsize, quality.numslices, quality.numstacks = 2048, 28, 16
     model.vis.global_.offwidth = model.vis.global_.offheight = size

@@ -41,6 +41,7 @@ class PushT(Task):
     mjcf: Path = ASSETS / "push_t.xml"
     goal_sensors: tuple[str, ...] = ("block", "block_axis", "pusher")
     tolerance: float = 1.0
+    antialias: bool = True
     unit: str = "x tolerance"
     per_unit: float = 1.0
     substeps: int = 5

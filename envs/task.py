@@ -76,6 +76,8 @@ class Task(ABC):
         recipe: flags of `mujepa train` that the physics of this task asks for.
         observation_camera: camera of the images that the agent sees.
         pretty_camera: camera of the images that people see.
+        antialias: smooth the edges in the agent's images, where a fraction of a pixel counts; it
+            takes a half of the drawing speed.
     """
 
     name: str
@@ -96,6 +98,7 @@ class Task(ABC):
     recipe: tuple[str, ...] = ()
     observation_camera: str | FreeCamera = "observation"
     pretty_camera: str | FreeCamera = "pretty"
+    antialias: bool = False
 
     def compile(self) -> mujoco.MjModel:
         """Return the compiled model.

@@ -291,7 +291,10 @@ class World:
 
     @functools.cached_property
     def _observer(self) -> Renderer:
-        return Renderer(self.model, self.task.observation_camera, self.image_size)
+        task = self.task
+        return Renderer(
+            self.model, task.observation_camera, self.image_size, antialias=task.antialias
+        )
 
     @functools.cached_property
     def _beauty(self) -> Renderer:
