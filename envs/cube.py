@@ -43,8 +43,14 @@ class Cube(Task):
     budget_steps: int = 150
     behaviour: RedNoise = field(default_factory=lambda: RedNoise((0.4, 1.2), (0.6, 0.97)))
     whims: int = 3
-    episodes: int = 3000
+    episodes: int = 5000
     episode_steps: int | None = 60
+    recipe: tuple[str, ...] = (
+        *("--jepa.encoder.dim", "64", "--jepa.predictor.width", "512"),
+        *("--jepa.predictor.depth", "3", "--updates", "8000", "--critic-updates", "1500"),
+        *("--cost", "goal.min", "--planner.horizon", "8"),
+        *("--planner.samples", "64", "--planner.iterations", "3"),
+    )
     goal_steps: int = 80
 
     def sample_start(self, model: mujoco.MjModel, rng: np.random.Generator) -> Pose:

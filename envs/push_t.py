@@ -49,12 +49,13 @@ class PushT(Task):
     budget_steps: int = 50
     behaviour: RedNoise = field(default_factory=lambda: RedNoise((0.5, 1.5), (0.5, 0.95)))
     whims: int = 3
-    episodes: int = 3000
+    episodes: int = 6000
     episode_steps: int | None = 50
     recipe: tuple[str, ...] = (
-        *("--jepa.encoder.dim", "64", "--jepa.predictor.width", "384"),
-        *("--jepa.predictor.depth", "3", "--updates", "4000", "--critic-updates", "1500"),
-        *("--cost", "goal"),
+        *("--jepa.encoder.dim", "64", "--jepa.predictor.width", "512"),
+        *("--jepa.predictor.depth", "3", "--updates", "10000", "--critic-updates", "1500"),
+        *("--cost", "goal.min", "--planner.horizon", "8"),
+        *("--planner.samples", "64", "--planner.iterations", "3"),
     )
     goal_steps: int = 25
 
