@@ -89,7 +89,8 @@ def is_other_version(one: str, other: str) -> bool:
     first, second = parse(one), parse(other)
     same = (first.path, first.item) == (second.path, second.item)
     return same and any(
-        first.settings.get(checksum) != second.settings.get(checksum) for checksum in ("code", "digest")
+        first.settings.get(checksum) != second.settings.get(checksum)
+        for checksum in ("code", "digest")
     )
 
 
