@@ -76,8 +76,8 @@ class Task(ABC):
         recipe: flags of `mujepa train` that the physics of this task asks for.
         observation_camera: camera of the images that the agent sees.
         pretty_camera: camera of the images that people see.
-        antialias: smooth the edges in the agent's images, where a fraction of a pixel counts; it
-            takes a half of the drawing speed.
+        antialias: smooth the edges in the agent's images, where a fraction of a pixel counts; they
+            are drawn at less than half the speed.
     """
 
     name: str
