@@ -35,11 +35,11 @@ Made by `python benchmarks/tasks_page.py` from [pretrained/](../pretrained) and
 [benchmarks/results/tasks.json](../benchmarks/results/tasks.json). *Held* is success at the end:
 the goal within the tolerance through all of the last steps, with its Wilson 95 % interval, on
 episodes that training never saw. *Latent L2* is the same agent with squared embedding distance,
-averaged over the horizon, as its cost; the *oracle* is the same planner with the true simulator as its model; *random* is the
-floor. *Minutes* are those of training, collection apart, on the machine that each provenance.json
-names; up to four other jobs ran beside these, and beside the timed decisions, of all tasks but
-reacher: upper bounds. Frames/s are those of `mujepa collect` on one core, beside the plain way
-(`mj_step` in Python and `mujoco.Renderer` with its defaults).
+averaged over the horizon, as its cost; the *oracle* is the same planner with the true simulator as
+its model; *random* is the floor. *Minutes* are those of training, collection apart, on the machine
+that each provenance.json names; up to four other jobs ran beside these, and beside the timed
+decisions, of all tasks but reacher: upper bounds. Frames/s are those of `mujepa collect` on one
+core, beside the plain way (`mj_step` in Python and `mujoco.Renderer` with its defaults).
 """
 
 
