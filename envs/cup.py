@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mujepa.envs.behaviour import RedNoise
 from mujepa.envs.task import ASSETS, Task
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     import mujoco
     from numpy.typing import NDArray
 
-    from mujepa.envs.task import Physics, Pose
+    from mujepa.envs.task import Pose
 
 
 @dataclass(frozen=True)
@@ -37,12 +36,7 @@ class Cup(Task):
     budget_steps: int = 250
     hold_steps: int = 50
     episode_steps: int | None = 60
-    behaviour: RedNoise = field(default_factory=lambda: RedNoise((0.8, 1.6), (0.0, 0.9)))
-    whims: int = 1
-    recipe: tuple[str, ...] = (
-        *("--jepa.predictor.history", "3", "--updates", "6000", "--critic-updates", "3000"),
-        *("--critic.history", "2", "--critic.apart-weight", "0.5", "--planner.horizon", "10"),
-    )
+    recipe: tuple[str, ...] = ("--critic.history", "2", "--planner.horizon", "10")
 
     def sample_start(self, model: mujoco.MjModel, rng: np.random.Generator) -> Pose:
         """Draw a place of the cup; the ball hangs below it, at rest."""
@@ -64,21 +58,6 @@ class Cup(Task):
         angle, length = rng.uniform(-np.pi, np.pi), rng.uniform(0.2, 0.3)
         ball = cup + np.array([length * np.sin(angle), LYING - 0.025 - length * np.cos(angle)])
         return np.array([*cup, *ball]), speed
-
-    def behave(
-        self, world: Physics, states: NDArray[np.float64], noise: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        """Swing at random; as the noise has it, keep below a flying ball, and hold a caught one.
-
-        From hanging, weak random forces catch one ball in twenty, this one in six.
-        """
-        cup, ball, cup_speed, ball_speed = np.split(states[:, 1:9], 4, axis=1)
-        away, speed, swing = ball - cup, ball_speed - cup_speed, noise[:, :2]
-        lies = (np.abs(away[:, :1]) < 0.06) & (np.abs(away[:, 1:] - 0.02) < 0.04)
-        below = np.concatenate([12 * away[:, :1] + speed[:, :1], 0.5 * swing[:, 1:]], axis=1)
-        catch = np.where(away[:, 1:] > 0.05, below, swing)
-        catch = np.where(lies, -4 * cup - 0.8 * cup_speed + 0.3 * swing, catch)
-        return np.where(noise[:, 2:3] > -0.8, catch, swing)
 
     def distance(
         self, achieved: NDArray[np.float64], desired: NDArray[np.float64]

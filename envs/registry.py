@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 from mujepa.envs.cartpole import Cartpole
 from mujepa.envs.cube import Cube
@@ -92,8 +93,9 @@ def _file_task(name: str) -> Task:
         raise UserError(
             f"{file.path.name} holds no task {file.item!r}; it holds {', '.join(held) or 'none'}"
         )
-    file.check("digest", task.mjcf)
-    checksums = {"code": digest(file.path), "digest": digest(task.mjcf)}
+    model = Path(task.mjcf)  # a person's class may hold a string
+    file.check("digest", model)
+    checksums = {"code": digest(file.path), "digest": digest(model)}
     named = replace(file, settings=checksums)
     return replace(task, name=named.text)
 

@@ -170,6 +170,14 @@ def test_a_task_in_python_is_collected_and_watched_for_edits(robot, complaint, t
     assert not (tmp_path / "it-ran").exists()
 
 
+def test_a_task_in_python_may_name_its_model_by_a_string_and_has_to_have_it(robot, complaint):
+    text = PYTHON.replace("Path(__file__).parent / ", "Path(__file__).parent.as_posix() + '/' + ")
+    (robot.parent / "mine.py").write_text(text)
+    assert find_task("mine.py:Reach").name.startswith(f"{robot.parent / 'mine.py'}:Reach?code=")
+    robot.unlink()
+    assert "robot.xml is not there" in complaint("collect mine.py:Reach --out data")
+
+
 # ------------------------------------------------------------------------------- bad input
 
 
