@@ -60,7 +60,7 @@ class EvaluateConfig:
     vary: tuple[str, ...] = ()
     """What differs from episode to episode, NAME=LOW:HIGH or NAME=VALUE, such as `mass=0.5:2
     light=0.3:1`; starts and goals are the same as without."""
-    planner: Literal["cem", "random", "oracle"] | None = None
+    planner: Literal["cem", "icem", "random", "oracle"] | None = None
     """Another planner than the checkpoint's; `oracle` judges the true simulator as the model."""
     cost: str | None = None
     """Another cost than the checkpoint's, for example `goal` or `critic + 0.05*goal`."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -45,10 +45,14 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Search:
-    """A distribution over action sequences: `mean` and `std`, (B, H, A) each."""
+    """A distribution over action sequences: `mean` and `std`, (B, H, A) each.
+
+    Planners that remember single sequences keep them as `elites`, (B, K, H, A).
+    """
 
     mean: Tensor
     std: Tensor
+    elites: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -137,9 +141,12 @@ class Planner(ABC):
     def shift(self, search: Search, bounds: Bounds, steps: int = 1) -> Search:
         """Return the warm start `steps` model steps on: the plan's rest, its last action held."""
         fresh = self.start(len(search.mean), bounds)
-        steps = min(steps, self.horizon)
-        tail = search.mean[:, -1:].expand(-1, steps, -1)
-        return replace(search, mean=torch.cat([search.mean[:, steps:], tail], dim=1), std=fresh.std)
+        elites = None if search.elites is None else self._advance(search.elites, steps)
+        return Search(self._advance(search.mean, steps), fresh.std, elites)
+
+    def population(self, iteration: int) -> int:
+        """Return how many candidates an iteration looks at; `samples` at most."""
+        return self.samples
 
     def plan(
         self, cost: CostFn, search: Search, bounds: Bounds, generators: Sequence[torch.Generator]
@@ -168,11 +175,12 @@ class Planner(ABC):
             )
         best, best_cost = bounds.clip(search.mean), search.mean.new_full((batch,), torch.inf)
         lowest, median = [], []
-        for _ in range(self.iterations):
-            candidates = torch.cat(
-                [search.mean[:, None], self.sample(search, bounds, generators)], dim=1
-            )
-            candidates = bounds.clip(candidates[:, : self.samples])
+        for iteration in range(self.iterations):
+            known = search.mean[:, None]
+            if search.elites is not None:
+                known = torch.cat([known, search.elites], dim=1)
+            candidates = torch.cat([known, self.sample(search, bounds, generators)], dim=1)
+            candidates = bounds.clip(candidates[:, : self.population(iteration)])
             costs = self._evaluate(cost, candidates)
             value, index = costs.min(dim=1)
             better = value < best_cost
@@ -183,6 +191,12 @@ class Planner(ABC):
             median.append(costs.median(dim=1).values)
             search = self.update(search, bounds, candidates, costs)
         return Plan(best, best_cost, search, Trace(torch.stack(lowest), torch.stack(median)))
+
+    def _advance(self, actions: Tensor, steps: int) -> Tensor:
+        """Return sequences (..., H, A) `steps` steps on, their last action held."""
+        steps = min(steps, self.horizon)
+        tail = actions[..., -1:, :].expand(*actions.shape[:-2], steps, -1)
+        return torch.cat([actions[..., steps:, :], tail], dim=-2)
 
     def _evaluate(self, cost: CostFn, actions: Tensor) -> Tensor:
         candidates = max(1, self.chunk // len(actions))

@@ -7,6 +7,7 @@ from typing import Literal
 
 from mujepa.planners.base import Planner
 from mujepa.planners.cem import CEM
+from mujepa.planners.icem import ICEM
 from mujepa.planners.random_shooting import RandomShooting
 
 
@@ -15,7 +16,7 @@ class PlannerConfig:
     """How action sequences are searched.
 
     Attributes:
-        kind: `cem`, the cross-entropy method, or `random`, random shooting.
+        kind: `cem`, the cross-entropy method, `icem`, which keeps elites, or `random` shooting.
         horizon: model steps to look ahead.
         samples: candidates per iteration.
         iterations: rounds of sampling and refitting.
@@ -25,7 +26,7 @@ class PlannerConfig:
         correlation: of the noise between neighbouring model steps, in [0, 1).
     """
 
-    kind: Literal["cem", "random"] = "cem"
+    kind: Literal["cem", "icem", "random"] = "cem"
     horizon: int = 5
     samples: int = 128
     iterations: int = 4
@@ -49,7 +50,8 @@ def make_planner(config: PlannerConfig) -> Planner:
     }  # fmt: skip
     if config.kind == "random":
         return RandomShooting(**shared, correlation=config.correlation)
-    return CEM(
+    algorithm = ICEM if config.kind == "icem" else CEM
+    return algorithm(
         **shared,
         elites=config.elites,
         initial_std=config.initial_std,

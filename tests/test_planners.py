@@ -7,12 +7,12 @@ import pytest
 import scipy.stats
 import torch
 
-from mujepa.planners import CEM, Bounds, PlannerConfig, RandomShooting, Search, make_planner
+from mujepa.planners import CEM, ICEM, Bounds, PlannerConfig, RandomShooting, Search, make_planner
 from mujepa.planners.noise import correlated_noise
 
 LOW, HIGH = torch.tensor([-0.2, 1.0, -3.0]), torch.tensor([0.1, 4.0, -2.5])
 LOPSIDED = Bounds(LOW, HIGH)
-every_planner = pytest.mark.parametrize("kind", [CEM, RandomShooting])
+every_planner = pytest.mark.parametrize("kind", [CEM, ICEM, RandomShooting])
 
 
 def generators(*seeds: int) -> list[torch.Generator]:
@@ -264,7 +264,7 @@ def test_bounds_without_room_are_refused(low, high):
         Bounds(torch.tensor(low), torch.tensor(high))
 
 
-@pytest.mark.parametrize("name", ["cem", "random"])
+@pytest.mark.parametrize("name", ["cem", "icem", "random"])
 @pytest.mark.parametrize(
     ("field", "value"), [("horizon", 0), ("samples", 0), ("iterations", -1), ("correlation", 1.5)]
 )
@@ -327,6 +327,60 @@ def test_the_update_of_cem_equals_a_slow_reference():
             wanted_std = np.maximum(spread, 0.3 * np.array([1.0, 2.5]))
         np.testing.assert_allclose(got.mean[row], wanted_mean)
         np.testing.assert_allclose(got.std[row], wanted_std)
+
+
+def test_icem_keeps_its_best_and_tries_them_again_in_the_next_iteration_and_decision():
+    planner = ICEM(horizon=4, samples=40, iterations=3, elites=10, keep=0.3)
+    tried = []
+
+    def cost(actions):
+        tried.append(actions)
+        return distance_to(targets(2))(actions)
+
+    first = plan(planner, cost, 0, 1)
+    assert first.search.elites.shape == (2, 3, 4, 3)
+    best = first.cost[:, None]
+    torch.testing.assert_close(distance_to(targets(2))(first.search.elites)[:, :1], best)
+    warm = planner.shift(first.search, LOPSIDED)
+    torch.testing.assert_close(warm.elites[:, :, :-1], first.search.elites[:, :, 1:])
+    torch.testing.assert_close(warm.elites[:, :, -1], first.search.elites[:, :, -1])
+    tried.clear()
+    plan(planner, cost, 2, 3, search=warm)
+    torch.testing.assert_close(tried[0][:, 1:4], warm.elites)
+    costs = [distance_to(targets(2))(actions).amin(dim=1) for actions in tried]
+    assert bool((costs[1] <= costs[0]).all() and (costs[2] <= costs[1]).all())
+
+
+def test_icem_looks_at_fewer_candidates_in_later_iterations_but_at_twice_the_elites():
+    planner = ICEM(horizon=4, samples=40, iterations=4, elites=12, decay=1.25)
+    sizes = []
+
+    def cost(actions):
+        sizes.append(actions.shape[1])
+        return distance_to(targets(1))(actions)
+
+    plan(planner, cost, 0)
+    assert sizes == [40, 32, 25, 24]
+
+
+def test_icem_reaches_over_a_few_decisions_what_cem_reaches_with_thrice_the_candidates():
+    cost = distance_to(targets(8, horizon=1).expand(-1, 6, -1))  # as good after a step as before
+
+    def settled(kind, samples):
+        planner = kind(horizon=6, iterations=4, elites=8, samples=samples)
+        search = planner.start(8, LOPSIDED)
+        for decision in range(6):
+            result = plan(planner, cost, *range(8 * decision, 8 * decision + 8), search=search)
+            search = planner.shift(result.search, LOPSIDED)
+        return result.cost.mean()
+
+    assert settled(ICEM, 42) <= settled(CEM, 128)
+
+
+@pytest.mark.parametrize(("field", "value"), [("keep", 1.5), ("decay", 0.9)])
+def test_settings_of_icem_out_of_range_are_refused_with_their_value(field, value):
+    with pytest.raises(ValueError, match=rf"{field} .*{value}"):
+        ICEM(**{field: value})
 
 
 def test_random_shooting_draws_every_action_uniformly_within_the_bounds():
