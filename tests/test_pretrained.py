@@ -10,7 +10,7 @@ import pytest
 import mujepa
 from mujepa.agent.checkpoint import load_checkpoint
 from mujepa.envs import gym_id
-from mujepa.envs.registry import find_task
+from mujepa.envs.registry import TASKS, find_task
 from mujepa.envs.world import World
 from mujepa.evaluation.loop import run_episodes
 from mujepa.evaluation.manifest import make_manifest
@@ -20,7 +20,7 @@ from mujepa.files import sha256
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
 
 
-@pytest.fixture(params=sorted(path.name for path in PRETRAINED.iterdir()))
+@pytest.fixture(params=TASKS)
 def folder(request):
     return PRETRAINED / request.param
 
