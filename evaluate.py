@@ -60,8 +60,9 @@ class EvaluateConfig:
     vary: tuple[str, ...] = ()
     """What differs from episode to episode, NAME=LOW:HIGH or NAME=VALUE, such as `mass=0.5:2
     light=0.3:1`; starts and goals are the same as without."""
-    planner: Literal["cem", "icem", "random", "oracle"] | None = None
-    """Another planner than the checkpoint's; `oracle` judges the true simulator as the model."""
+    planner: Literal["cem", "icem", "mppi", "gradient", "hybrid", "random", "oracle"] | None = None
+    """Another planner than the checkpoint's; `oracle` judges the true simulator as the model. The
+    simulator has no gradient: beside `gradient` and `hybrid` the oracle searches with `icem`."""
     cost: str | None = None
     """Another cost than the checkpoint's, for example `goal` or `critic + 0.05*goal`."""
     horizon: int | None = None
@@ -142,7 +143,10 @@ def _policies(
     planner: PlannerConfig,
     world: World,
 ) -> dict[str, Policy[Any]]:
-    oracle = OraclePolicy(world, make_planner(planner))
+    search = make_planner(planner)
+    if search.differentiates:  # the simulator has no gradient
+        search = make_planner(replace(planner, kind="icem"))
+    oracle = OraclePolicy(world, search)
     policies: dict[str, Policy[Any]] = {
         "agent": oracle if config.planner == "oracle" else AgentPolicy(agent),
         "latent_l2": AgentPolicy(checkpoint.agent(planner, "goal")),

@@ -13,12 +13,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 CostFn = Callable[[Tensor], Tensor]
 """Actions (B, N, H, A) -> cost (B, N); lower is better, NaN counts as infinitely bad."""
+
+Slope = Callable[[Tensor], Tensor]
+"""Actions (B, N, H, A) -> the gradient of their costs, of the same shape; zero where not finite."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,9 @@ class Planner(ABC):
         ValueError: a number is out of range.
     """
 
+    differentiates = False
+    """Whether it asks for the gradient of the cost."""
+
     def __init__(
         self,
         *,
@@ -129,8 +136,13 @@ class Planner(ABC):
         """
 
     @abstractmethod
-    def update(self, search: Search, bounds: Bounds, actions: Tensor, costs: Tensor) -> Search:
-        """Return the distribution after seeing costs (B, N), NaN-free, of actions (B, N, H, A)."""
+    def update(
+        self, search: Search, bounds: Bounds, actions: Tensor, costs: Tensor, slope: Slope
+    ) -> Search:
+        """Return the distribution after seeing costs (B, N), NaN-free, of actions (B, N, H, A).
+
+        `slope` gives the gradient of the cost anywhere, where the cost has one.
+        """
 
     def start(self, batch: int, bounds: Bounds) -> Search:
         """Return the distribution of a search that knows nothing: centred in the bounds."""
@@ -145,7 +157,7 @@ class Planner(ABC):
         return Search(self._advance(search.mean, steps), fresh.std, elites)
 
     def population(self, iteration: int) -> int:
-        """Return how many candidates an iteration looks at; `samples` at most."""
+        """Return how many candidates an iteration looks at."""
         return self.samples
 
     def plan(
@@ -173,6 +185,7 @@ class Planner(ABC):
                 f"search of shapes {tuple(search.mean.shape)} and {tuple(search.std.shape)} does "
                 f"not fit {batch} generators, horizon {self.horizon} and {len(bounds.low)} actions"
             )
+        slope = partial(self._differentiate, cost)
         best, best_cost = bounds.clip(search.mean), search.mean.new_full((batch,), torch.inf)
         lowest, median = [], []
         for iteration in range(self.iterations):
@@ -189,7 +202,7 @@ class Planner(ABC):
             best_cost = torch.where(better, value, best_cost)
             lowest.append(value)
             median.append(costs.median(dim=1).values)
-            search = self.update(search, bounds, candidates, costs)
+            search = self.update(search, bounds, candidates, costs, slope)
         return Plan(best, best_cost, search, Trace(torch.stack(lowest), torch.stack(median)))
 
     def _advance(self, actions: Tensor, steps: int) -> Tensor:
@@ -211,3 +224,14 @@ class Planner(ABC):
             parts.append(costs)
         costs = torch.cat(parts, dim=1)
         return torch.nan_to_num(costs, nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
+
+    def _differentiate(self, cost: CostFn, actions: Tensor) -> Tensor:
+        gradients = []
+        for part in actions.split(max(1, self.chunk // len(actions)), dim=1):
+            with torch.enable_grad():
+                leaf = part.detach().requires_grad_()
+                costs = cost(leaf)
+                if not costs.requires_grad:
+                    raise ValueError("the cost function has no gradient; use a sampling planner")
+                gradients += torch.autograd.grad(costs.sum(), leaf)
+        return torch.nan_to_num(torch.cat(gradients, dim=1), nan=0.0, posinf=0.0, neginf=0.0)

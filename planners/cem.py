@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mujepa.planners.base import Bounds, Planner, Search
+from mujepa.planners.base import Bounds, Planner, Search, Slope
 from mujepa.planners.noise import checked_correlation, correlated_noise
 
 
@@ -65,17 +65,27 @@ class CEM(Planner):
         )
         return search.mean[:, None] + search.std[:, None] * noise
 
-    def update(self, search: Search, bounds: Bounds, actions: Tensor, costs: Tensor) -> Search:
+    def update(
+        self, search: Search, bounds: Bounds, actions: Tensor, costs: Tensor, slope: Slope
+    ) -> Search:
         """Refit the Gaussian to the elites; a row without a finite cost stays as it is."""
         elite_costs, index = costs.topk(min(self.elites, costs.shape[1]), dim=1, largest=False)
-        elites = actions.gather(1, index[:, :, None, None].expand(-1, -1, *actions.shape[2:]))
-        weights = elite_costs.isfinite().to(actions)[:, :, None, None]
-        count = weights.sum(dim=1).clamp(min=1)
-        mean = (weights * elites).sum(dim=1) / count
-        variance = (weights * (elites - mean[:, None]).square()).sum(dim=1) / count
+        return self.refit(search, bounds, pick(actions, index), elite_costs.isfinite().to(actions))
+
+    def refit(self, search: Search, bounds: Bounds, actions: Tensor, weights: Tensor) -> Search:
+        """Fit the Gaussian to actions (B, K, H, A) of weights (B, K); no weight, no change."""
+        weights = weights[:, :, None, None]
+        total = weights.sum(dim=1)
+        count = torch.where(total > 0, total, 1.0)
+        mean = (weights * actions).sum(dim=1) / count
+        variance = (weights * (actions - mean[:, None]).square()).sum(dim=1) / count
         floor = self.min_std * (bounds.high - bounds.low) / 2
-        any_finite = elite_costs.isfinite().any(dim=1)[:, None, None]
         return Search(
-            torch.where(any_finite, mean, search.mean),
-            torch.where(any_finite, torch.maximum(variance.sqrt(), floor), search.std),
+            torch.where(total > 0, mean, search.mean),
+            torch.where(total > 0, torch.maximum(variance.sqrt(), floor), search.std),
         )
+
+
+def pick(actions: Tensor, index: Tensor) -> Tensor:
+    """Return the sequences (B, K, H, A) of actions (B, N, H, A) that the index (B, K) names."""
+    return actions.gather(1, index[:, :, None, None].expand(-1, -1, *actions.shape[2:]))

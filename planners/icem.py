@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from mujepa.planners.base import Bounds, Search
-from mujepa.planners.cem import CEM
+from mujepa.planners.base import Bounds, Search, Slope
+from mujepa.planners.cem import CEM, pick
 
 
 class ICEM(CEM):
@@ -42,9 +42,10 @@ class ICEM(CEM):
         fewer = int(self.samples / self.decay**iteration)
         return min(self.samples, max(fewer, 2 * self.elites))
 
-    def update(self, search: Search, bounds: Bounds, actions: Tensor, costs: Tensor) -> Search:
+    def update(
+        self, search: Search, bounds: Bounds, actions: Tensor, costs: Tensor, slope: Slope
+    ) -> Search:
         """Refit the Gaussian to the elites, and keep the best of them."""
         count = min(round(self.keep * self.elites), costs.shape[1])
-        index = costs.topk(count, dim=1, largest=False).indices
-        kept = actions.gather(1, index[:, :, None, None].expand(-1, -1, *actions.shape[2:]))
-        return replace(super().update(search, bounds, actions, costs), elites=kept)
+        kept = pick(actions, costs.topk(count, dim=1, largest=False).indices)
+        return replace(super().update(search, bounds, actions, costs, slope), elites=kept)

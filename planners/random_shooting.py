@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mujepa.planners.base import Bounds, Planner, Search
+from mujepa.planners.base import Bounds, Planner, Search, Slope
 from mujepa.planners.noise import checked_correlation, correlated_noise
 
 
@@ -48,7 +48,9 @@ class RandomShooting(Planner):
         uniform = torch.special.ndtr(noise)
         return bounds.low + uniform * (bounds.high - bounds.low)
 
-    def update(self, search: Search, bounds: Bounds, actions: Tensor, costs: Tensor) -> Search:
+    def update(
+        self, search: Search, bounds: Bounds, actions: Tensor, costs: Tensor, slope: Slope
+    ) -> Search:
         """Move the mean to the best candidate of this round, where there is a finite one."""
         value, index = costs.min(dim=1)
         best = actions[torch.arange(len(actions), device=index.device), index]

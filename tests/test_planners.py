@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.stats
 import torch
 
-from mujepa.planners import CEM, ICEM, Bounds, PlannerConfig, RandomShooting, Search, make_planner
+from mujepa.planners import (
+    CEM,
+    ICEM,
+    MPPI,
+    PLANNERS,
+    Bounds,
+    GradientDescent,
+    Hybrid,
+    PlannerConfig,
+    RandomShooting,
+    Search,
+    make_planner,
+)
 from mujepa.planners.noise import correlated_noise
 
 LOW, HIGH = torch.tensor([-0.2, 1.0, -3.0]), torch.tensor([0.1, 4.0, -2.5])
 LOPSIDED = Bounds(LOW, HIGH)
-every_planner = pytest.mark.parametrize("kind", [CEM, ICEM, RandomShooting])
+every_planner = pytest.mark.parametrize("kind", [planner for planner, _ in PLANNERS.values()])
 
 
 def generators(*seeds: int) -> list[torch.Generator]:
@@ -127,7 +141,8 @@ def test_the_reported_cost_is_the_cost_of_the_plan_and_the_lowest_of_the_trace(k
 @every_planner
 def test_the_same_seed_gives_the_same_plan_and_another_seed_another(kind):
     planner, cost = kind(horizon=4, samples=32, iterations=3), distance_to(targets(1))
-    one, again, other = (plan(planner, cost, seed) for seed in (7, 7, 8))
+    corner = replace(planner.start(1, LOPSIDED), mean=HIGH.expand(1, 4, 3))  # a poor warm start
+    one, again, other = (plan(planner, cost, seed, search=corner) for seed in (7, 7, 8))
     assert torch.equal(one.actions, again.actions)
     assert torch.equal(one.search.mean, again.search.mean)
     assert not torch.equal(one.actions, other.actions)
@@ -146,18 +161,18 @@ def test_a_batch_of_three_equals_three_single_plans(kind):
 @every_planner
 @pytest.mark.parametrize("chunk", [3, 7, 50])
 def test_the_chunk_size_limits_the_calls_and_does_not_change_the_plan(kind, chunk):
-    seen, cost = [], distance_to(targets(3))
+    seen, cost = {False: [], True: []}, distance_to(targets(3))
 
     def counted(actions):
-        seen.append(actions.shape[0] * actions.shape[1])
+        seen[actions.requires_grad].append(actions.shape[0] * actions.shape[1])
         return cost(actions)
 
     settings = {"horizon": 4, "samples": 20, "iterations": 3}
-    assert_same(
-        plan(kind(**settings, chunk=chunk), counted, 0, 1, 2), plan(kind(**settings), cost, 0, 1, 2)
-    )
-    assert max(seen) <= chunk
-    assert sum(seen) == 3 * 20 * 3
+    planner = kind(**settings, chunk=chunk)
+    assert_same(plan(planner, counted, 0, 1, 2), plan(kind(**settings), cost, 0, 1, 2))
+    assert max(seen[False] + seen[True]) <= chunk
+    assert sum(seen[False]) == 3 * sum(planner.population(iteration) for iteration in range(3))
+    assert bool(seen[True]) == planner.differentiates
 
 
 @every_planner
@@ -193,7 +208,7 @@ def test_candidates_whose_cost_is_nan_are_never_chosen(kind):
 def test_without_a_single_finite_cost_the_warm_start_is_the_plan(kind):
     planner = kind(horizon=4, samples=16, iterations=3)
     start = Search(targets(2), planner.start(2, LOPSIDED).std)
-    result = plan(planner, lambda a: torch.full(a.shape[:2], torch.nan), 0, 1, search=start)
+    result = plan(planner, lambda a: a.sum(dim=(2, 3)) * torch.nan, 0, 1, search=start)
     assert torch.equal(result.actions, start.mean)
     assert torch.equal(result.search.mean, start.mean)
     assert torch.equal(result.search.std, start.std)
@@ -264,7 +279,7 @@ def test_bounds_without_room_are_refused(low, high):
         Bounds(torch.tensor(low), torch.tensor(high))
 
 
-@pytest.mark.parametrize("name", ["cem", "icem", "random"])
+@pytest.mark.parametrize("name", list(PLANNERS))
 @pytest.mark.parametrize(
     ("field", "value"), [("horizon", 0), ("samples", 0), ("iterations", -1), ("correlation", 1.5)]
 )
@@ -317,6 +332,7 @@ def test_the_update_of_cem_equals_a_slow_reference():
         Search(*map(torch.from_numpy, (mean, std))),
         bounds,
         *map(torch.from_numpy, (actions, costs)),
+        torch.zeros_like,
     )
     for row in range(3):
         best = [n for n in np.argsort(costs[row])[:6] if np.isfinite(costs[row, n])]
@@ -327,6 +343,61 @@ def test_the_update_of_cem_equals_a_slow_reference():
             wanted_std = np.maximum(spread, 0.3 * np.array([1.0, 2.5]))
         np.testing.assert_allclose(got.mean[row], wanted_mean)
         np.testing.assert_allclose(got.std[row], wanted_std)
+
+
+def test_mppi_weighs_candidates_as_its_equation_says_whatever_the_scale_of_the_cost():
+    rng = np.random.default_rng(0)
+    actions, costs = rng.uniform(-1, 1, (2, 20, 4, 2)), rng.standard_normal((2, 20))
+    costs[0, 5:9] = np.inf
+    bounds = Bounds(torch.tensor([-1.0, -3.0]).double(), torch.tensor([1.0, 2.0]).double())
+    planner = MPPI(horizon=4, temperature=0.5, min_std=0.01)
+    search = Search(torch.zeros(2, 4, 2).double(), torch.ones(2, 4, 2).double())
+    for scale in (1.0, 1e3):
+        inputs = map(torch.from_numpy, (actions, scale * costs))
+        got = planner.update(search, bounds, *inputs, torch.zeros_like)
+        for row in range(2):
+            finite = np.isfinite(costs[row])
+            known, kept = costs[row, finite], actions[row, finite]
+            weights = np.exp(-(known - known.min()) / (0.5 * known.std()))
+            mean = np.average(kept, axis=0, weights=weights)
+            spread = np.average((kept - mean) ** 2, axis=0, weights=weights) ** 0.5
+            np.testing.assert_allclose(got.mean[row], mean)
+            np.testing.assert_allclose(got.std[row], spread)
+
+
+def test_gradient_descent_steps_as_torchs_adam_does():
+    wanted, rate = targets(2), 0.05
+    planner = GradientDescent(horizon=4, samples=3, iterations=4, learning_rate=rate)
+    tried = []
+
+    def cost(actions):
+        if not actions.requires_grad:
+            tried.append(actions[:, 1:])
+        return distance_to(wanted)(actions)
+
+    plan(planner, cost, 0, 1)
+    half = (HIGH - LOW) / 2
+    leaf = (tried[0] / half).requires_grad_()
+    adam = torch.optim.Adam([leaf], lr=rate, betas=(0.9, 0.99))
+    for after in tried[1:]:
+        adam.zero_grad()
+        distance_to(wanted)(leaf * half).sum().backward()
+        adam.step()
+        leaf.data = LOPSIDED.clip(leaf.data * half) / half
+        torch.testing.assert_close(leaf.data * half, after, rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_find_a_better_plan_with_as_many_iterations():
+    cost, settings = distance_to(targets(4, horizon=8)), {"horizon": 8, "samples": 24}
+    icem = plan(ICEM(**settings, iterations=4, elites=8), cost, *range(4)).cost
+    hybrid = plan(Hybrid(**settings, iterations=4, elites=8), cost, *range(4)).cost
+    descent = plan(GradientDescent(**settings, iterations=20), cost, *range(4)).cost
+    assert bool((hybrid < icem).all() and (descent < icem).all())
+
+
+def test_a_cost_without_a_gradient_is_refused_by_planners_that_need_one():
+    with pytest.raises(ValueError, match="no gradient; use a sampling planner"):
+        plan(Hybrid(horizon=4), lambda actions: distance_to(targets(1))(actions.detach()), 0)
 
 
 def test_icem_keeps_its_best_and_tries_them_again_in_the_next_iteration_and_decision():
@@ -377,10 +448,17 @@ def test_icem_reaches_over_a_few_decisions_what_cem_reaches_with_thrice_the_cand
     assert settled(ICEM, 42) <= settled(CEM, 128)
 
 
-@pytest.mark.parametrize(("field", "value"), [("keep", 1.5), ("decay", 0.9)])
-def test_settings_of_icem_out_of_range_are_refused_with_their_value(field, value):
+@pytest.mark.parametrize(
+    ("name", "field", "value"),
+    [
+        ("icem", "keep", 1.5), ("icem", "decay", 0.9), ("mppi", "temperature", 0.0),
+        ("gradient", "learning_rate", -1.0), ("hybrid", "learning_rate", 0.0),
+        ("hybrid", "gradient_steps", 0),
+    ],
+)  # fmt: skip
+def test_settings_of_one_planner_out_of_range_are_refused_with_their_value(name, field, value):
     with pytest.raises(ValueError, match=rf"{field} .*{value}"):
-        ICEM(**{field: value})
+        PlannerConfig(kind=name, **{field: value})
 
 
 def test_random_shooting_draws_every_action_uniformly_within_the_bounds():

@@ -1,0 +1,160 @@
+"""Planning by the gradient of the cost through the model, alone and after sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mujepa.planners.base import Bounds, Planner, Search, Slope
+from mujepa.planners.icem import ICEM
+from mujepa.planners.noise import checked_correlation, correlated_noise
+
+BETAS, EPSILON = (0.9, 0.99), 1e-8
+"""Of Adam (arXiv 1412.6980); for some ten steps the second moment has to follow fast."""
+
+
+@dataclass(frozen=True)
+class Descent(Search):
+    """A search under way: the restarts are its `elites`; Adam's moments, and its steps so far."""
+
+    first: Tensor | None = None
+    second: Tensor | None = None
+    steps: int = 0
+
+
+class GradientDescent(Planner):
+    """Projected gradient descent with Adam from several starts, the warm start among them.
+
+    The cost has to have a gradient: a learned model does, the simulator does not.
+
+    Args:
+        horizon: H, model steps to look ahead.
+        samples: starts.
+        iterations: steps, the evaluation of the starts included.
+        learning_rate: of Adam, in half-widths of the bounds.
+        initial_std: standard deviation of the starts, in half-widths of the bounds.
+        correlation: of the starts between neighbouring model steps, in [0, 1).
+        chunk: most sequences given to the cost function at once.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+
+    differentiates = True
+
+    def __init__(
+        self,
+        *,
+        horizon: int = 6,
+        samples: int = 16,
+        iterations: int = 10,
+        learning_rate: float = 0.1,
+        initial_std: float = 0.7,
+        correlation: float = 0.5,
+        chunk: int = 4096,
+    ) -> None:
+        super().__init__(
+            horizon=horizon,
+            samples=samples,
+            iterations=iterations,
+            initial_std=initial_std,
+            chunk=chunk,
+        )
+        self.learning_rate = checked_rate(learning_rate)
+        self.correlation = checked_correlation(correlation)
+
+    def population(self, iteration: int) -> int:
+        """Return how many candidates an iteration looks at: the starts, and the best so far."""
+        return self.samples + 1
+
+    def sample(
+        self, search: Search, bounds: Bounds, generators: Sequence[torch.Generator]
+    ) -> Tensor:
+        """Draw the starts: the warm start, and others from a search that knows nothing."""
+        if search.elites is not None:
+            return search.elites[:, :0]
+        _, horizon, size = search.mean.shape
+        fresh = self.start(len(generators), bounds)
+        noise = correlated_noise(generators, self.samples - 1, horizon, size, self.correlation)
+        others = fresh.mean[:, None] + fresh.std[:, None] * noise.to(search.mean)
+        return torch.cat([search.mean[:, None], others], dim=1)
+
+    def update(
+        self, search: Search, bounds: Bounds, actions: Tensor, costs: Tensor, slope: Slope
+    ) -> Search:
+        """Take a step of Adam from every start; the mean becomes the best of what was seen."""
+        value, index = costs.min(dim=1)
+        best = actions[torch.arange(len(actions), device=index.device), index]
+        mean = torch.where(value.isfinite()[:, None, None], best, search.mean)
+        starts = actions[:, 1:]
+        half = (bounds.high - bounds.low) / 2
+        gradient = slope(starts) * half
+        zero = torch.zeros_like(gradient)
+        moments, steps = (zero, zero), 1
+        if isinstance(search, Descent) and search.first is not None and search.second is not None:
+            moments, steps = (search.first, search.second), search.steps + 1
+        first = BETAS[0] * moments[0] + (1 - BETAS[0]) * gradient
+        second = BETAS[1] * moments[1] + (1 - BETAS[1]) * gradient.square()
+        scaled = (second / (1 - BETAS[1] ** steps)).sqrt() + EPSILON
+        move = self.learning_rate * half * first / (1 - BETAS[0] ** steps) / scaled
+        return Descent(mean, search.std, bounds.clip(starts - move), first, second, steps)
+
+    def shift(self, search: Search, bounds: Bounds, steps: int = 1) -> Search:
+        """Return the warm start `steps` model steps on; all starts but this one are drawn anew."""
+        return replace(super().shift(search, bounds, steps), elites=None)
+
+
+class Hybrid(ICEM):
+    """Improved cross-entropy method whose kept elites take a few steps along the gradient.
+
+    Args:
+        gradient_steps: how many, after each iteration.
+        learning_rate: root mean square of a step, in half-widths of the bounds.
+        **settings: those of the improved cross-entropy method.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+
+    differentiates = True
+
+    def __init__(
+        self,
+        *,
+        gradient_steps: int = 2,
+        learning_rate: float = 0.1,
+        **settings: Any,  # noqa: ANN401
+    ) -> None:
+        super().__init__(**settings)
+        if gradient_steps < 1:
+            raise ValueError(f"gradient_steps must be at least 1, got {gradient_steps}")
+        self.gradient_steps = gradient_steps
+        self.learning_rate = checked_rate(learning_rate)
+
+    def update(
+        self, search: Search, bounds: Bounds, actions: Tensor, costs: Tensor, slope: Slope
+    ) -> Search:
+        """Refit, and keep the elites both as they are and a few steps down the slope."""
+        search = super().update(search, bounds, actions, costs, slope)
+        assert search.elites is not None
+        half, moved = (bounds.high - bounds.low) / 2, search.elites
+        for _ in range(self.gradient_steps):
+            gradient = slope(moved) * half
+            size = gradient.square().mean(dim=(-1, -2), keepdim=True).sqrt()
+            moved = bounds.clip(moved - self.learning_rate * half * gradient / (size + EPSILON))
+        return replace(search, elites=torch.cat([moved, search.elites], dim=1))
+
+
+def checked_rate(learning_rate: float) -> float:
+    """Return the learning rate.
+
+    Raises:
+        ValueError: it is not positive.
+    """
+    if not learning_rate > 0:
+        raise ValueError(f"learning_rate must be positive, got {learning_rate}")
+    return learning_rate
