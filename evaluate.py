@@ -32,6 +32,7 @@ from mujepa.evaluation.policies import (
 from mujepa.evaluation.report import write_report
 from mujepa.evaluation.statistics import success_rate
 from mujepa.evaluation.video import draw_frames, record_episode, write_video
+from mujepa.evaluation.violations import violations
 from mujepa.files import sha256, write_json
 from mujepa.learning.progress import read_metrics
 from mujepa.planners import PlannerConfig, make_planner
@@ -64,7 +65,8 @@ class EvaluateConfig:
     """Another planner than the checkpoint's; `oracle` judges the true simulator as the model. The
     simulator has no gradient: beside `gradient` and `hybrid` the oracle searches with `icem`."""
     cost: str | None = None
-    """Another cost than the checkpoint's, for example `goal` or `critic + 0.05*goal`."""
+    """Another cost than the checkpoint's, for example `critic + 0.05*goal` or, with what the body
+    must keep out of in the units of its sensors, `critic + 100*avoid(x>0.1)`."""
     horizon: int | None = None
     """Model steps to look ahead, if not the checkpoint's."""
     samples: int | None = None
@@ -204,6 +206,7 @@ def _result(
         "wall_s": 0.0,
         "planner": asdict(planner) | {"kind": kind, "replan_every": agent.replan_every},
         "cost": agent.configurator.cost.expression,
+        **_violations(agent, world, manifest, outcomes),
         "baselines": baselines,
         "by_episode": {
             "held": outcomes["agent"].held.tolist(),
@@ -213,6 +216,14 @@ def _result(
         "versions": versions(),
         "machine": machine(),
     }
+
+
+def _violations(
+    agent: Agent, world: World, manifest: Manifest, outcomes: dict[str, Outcome]
+) -> dict[str, Any]:
+    regions = agent.configurator.cost.regions
+    found = {region.text: violations(region, world, manifest, outcomes) for region in regions}
+    return {"violations": found} if found else {}
 
 
 def _by_distance(world: World, manifest: Manifest, outcome: Outcome) -> dict[str, Any]:
@@ -273,6 +284,13 @@ def _print_table(result: dict[str, Any], outcomes: dict[str, Outcome], out: Path
         )
         distance = text(summary["median_final_distance"])
         say(f"{name.replace('_', ' '):<12}{end:<26}{ever:<26}{distance}")
+    for region, found in result.get("violations", {}).items():
+        shares = [
+            f"{name.replace('_', ' ')} {found[name]['steps']:.2%}"
+            for name in outcomes
+            if name in found
+        ]
+        say(f"steps with {region}, in {found['episodes']} episodes: {', '.join(shares)}")
     if result["plan_ms"]:
         median, p95 = result["plan_ms"]["median"], result["plan_ms"]["p95"]
         say(f"a decision takes {median:.1f} ms (95 %: {p95:.1f} ms), one environment, one thread")

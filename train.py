@@ -13,7 +13,6 @@ import torch
 import tyro
 
 from mujepa.agent.checkpoint import AgentConfig, Networks, save_checkpoint
-from mujepa.agent.cost import Cost
 from mujepa.agent.critic import CriticConfig
 from mujepa.agent.device import DeviceName, choose_device
 from mujepa.agent.jepa import JEPAConfig
@@ -201,7 +200,7 @@ class Training:
             self.networks = Networks(self.agent_config).to(experience.device)
         except ValueError as error:
             raise UserError(str(error)) from error
-        Cost(config.cost, self.networks.critic)  # an unknown term is said now, not hours later
+        self.networks.cost(config.cost)  # an unknown term is said now, not hours later
         self.resumed = config.resume and surviving_folder(config.out / "last").exists()
         self.progress = Progress()
         if self.resumed:
@@ -354,6 +353,7 @@ def _agent_config(config: TrainConfig, world: World) -> AgentConfig:
         action_low=tuple(world.action_low.tolist()),
         action_high=tuple(world.action_high.tolist()),
         goal_size=world.goal_size,
+        quantities=world.quantities,
         frame_skip=world.task.frame_skip,
         jepa=config.jepa,
         critic=config.critic,

@@ -53,6 +53,7 @@ class AgentConfig:
         planner: settings of the planner.
         cost: what the planner minimises, see `agent.cost`.
         replan_every: model steps between plans.
+        quantities: names of those numbers, such as `fingertip.x`.
     """
 
     task: str
@@ -66,13 +67,21 @@ class AgentConfig:
     planner: PlannerConfig = field(default_factory=PlannerConfig)
     cost: str = "critic"
     replan_every: int = 1
+    quantities: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.frame_skip < 1:
             raise ValueError(f"frame_skip must be at least 1, got {self.frame_skip}")
+        if self.quantities and len(self.quantities) != self.goal_size:
+            raise ValueError(f"{len(self.quantities)} quantities, but goal_size {self.goal_size}")
         low, high = self.action_low, self.action_high
         if len(low) != len(high) or not all(map(operator.lt, low, high)):
             raise ValueError(f"action bounds need low < high, got {low} and {high}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of what the probe reads; `q0`, `q1`, ... where nobody gave names."""
+        return self.quantities or tuple(f"q{index}" for index in range(self.goal_size))
 
     @property
     def image_size(self) -> int:
@@ -87,7 +96,15 @@ class Networks(nn.Module):
         super().__init__()
         self.jepa = JEPA(config.jepa, config.observation_shape, len(config.action_low))
         self.critic = Critic(config.critic, config.jepa.encoder.dim)
-        self.probe = LinearProbe(config.jepa.encoder.dim, config.goal_size)
+        self.probe = LinearProbe(config.jepa.encoder.dim, config.names)
+
+    def cost(self, expression: str) -> Cost:
+        """Return the cost that an expression describes.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        return Cost(expression, self.critic, self.probe)
 
 
 @dataclass(frozen=True)
@@ -108,9 +125,8 @@ class Checkpoint:
         config = replace(
             self.config, planner=planner or self.config.planner, cost=cost or self.config.cost
         )
-        configurator = Configurator(
-            self.networks.jepa, self.networks.critic, Cost(config.cost, self.networks.critic)
-        )
+        networks = self.networks
+        configurator = Configurator(networks.jepa, networks.critic, networks.cost(config.cost))
         low, high = np.array(config.action_low), np.array(config.action_high)
         try:
             return Agent(

@@ -1,7 +1,8 @@
 """Cost: what the agent wants, as a readable sum of small terms over an imagined trajectory.
 
-Intrinsic terms (`goal`, `effort`) are fixed functions; the `critic` term is trained. An expression
-such as `critic + 0.05*goal.last` names the terms and their weights.
+Intrinsic terms (`goal`, `goal_l1`, `goal_cosine`, `effort`, `smoothness`) are fixed functions;
+`avoid(x>0.1)` reads physical quantities with the probe; the `critic` term is trained. An expression
+such as `critic + 0.05*goal.last + 100*avoid(x>0.1)` names the terms and their weights.
 
 Letters: B environments, N candidates, H horizon, D embedding, A action.
 """
@@ -16,6 +17,8 @@ import torch
 from torch import Tensor
 
 from mujepa.agent.critic import Critic
+from mujepa.agent.probe import LinearProbe
+from mujepa.agent.region import Region, read_region
 from mujepa.errors import UserError
 
 
@@ -49,12 +52,13 @@ class Goal:
 
 
 CostTerm = Callable[[Trajectory, Goal], Tensor]
-"""A trajectory and a goal -> cost (B, N)."""
+"""A trajectory and a goal -> cost by step (B, N, H)."""
 
 AGGREGATES: dict[str, Callable[[Tensor], Tensor]] = {
     "mean": lambda values: values.mean(dim=-1),
     "last": lambda values: values[..., -1],
     "min": lambda values: values.amin(dim=-1),
+    "max": lambda values: values.amax(dim=-1),
 }
 """How the costs of the steps (B, N, H) become the cost of the trajectory (B, N)."""
 
@@ -64,9 +68,36 @@ def goal_distance(trajectory: Trajectory, goal: Goal) -> Tensor:
     return (trajectory.embeddings - goal.embedding[:, None, None]).square().mean(dim=-1)
 
 
+def goal_l1(trajectory: Trajectory, goal: Goal) -> Tensor:
+    """Absolute difference from the goal's embedding, averaged, by step -> (B, N, H)."""
+    return (trajectory.embeddings - goal.embedding[:, None, None]).abs().mean(dim=-1)
+
+
+def goal_cosine(trajectory: Trajectory, goal: Goal) -> Tensor:
+    """One minus the cosine of the angle to the goal's embedding, by step -> (B, N, H)."""
+    wanted = goal.embedding[:, None, None]
+    return 1 - torch.cosine_similarity(trajectory.embeddings, wanted, dim=-1)
+
+
 def effort(trajectory: Trajectory, goal: Goal) -> Tensor:
     """Squared size of the action, averaged over actuators, by step -> (B, N, H)."""
     return trajectory.actions.square().mean(dim=-1)
+
+
+def smoothness(trajectory: Trajectory, goal: Goal) -> Tensor:
+    """Squared change of the action since the step before; none at the first -> (B, N, H)."""
+    actions = trajectory.actions
+    before = torch.cat([actions[:, :, :1], actions[:, :, :-1]], dim=2)
+    return (actions - before).square().mean(dim=-1)
+
+
+def avoidance(region: Region, probe: LinearProbe) -> CostTerm:
+    """Return the term for how deep in a region the probe reads the body, in its unit, by step."""
+
+    def term(trajectory: Trajectory, goal: Goal) -> Tensor:
+        return region.depth(probe(trajectory.embeddings)).relu()
+
+    return term
 
 
 def critic_distance(critic: Critic) -> CostTerm:
@@ -79,39 +110,66 @@ def critic_distance(critic: Critic) -> CostTerm:
     return term
 
 
+TERM = re.compile(
+    r"(?:(?P<weight>\d*\.?\d+(?:e-?\d+)?)\*)?(?P<name>[a-z_][a-z_0-9]*)"
+    r"(?:\((?P<region>[^()]*)\))?(?:\.(?P<aggregate>[a-z]+))?"
+)
+
+
 class Cost:
     """A weighted sum of terms.
 
     Args:
-        expression: terms joined by `+`, each `[WEIGHT*]NAME[.mean|.last|.min]`; NAME is `goal`,
-            `critic` or `effort`, and without a suffix the mean over the horizon is taken.
+        expression: terms joined by `+`, each `[WEIGHT*]NAME[.mean|.last|.min|.max]`; NAME is
+            `goal` (squared distance), `goal_l1`, `goal_cosine`, `critic`, `effort`, `smoothness` or
+            `avoid(REGION)`, and without a suffix the mean over the horizon is taken.
         critic: the trained critic, for the term of that name.
+        probe: what reads physical quantities from embeddings, for `avoid`.
+
+    Attributes:
+        weights: of the terms, by name with aggregate.
+        regions: that are avoided.
 
     Raises:
-        UserError: the expression names an unknown term, aggregate or weight.
+        UserError: the expression names an unknown term, aggregate, weight or quantity.
     """
 
-    def __init__(self, expression: str, critic: Critic) -> None:
+    def __init__(self, expression: str, critic: Critic, probe: LinearProbe | None = None) -> None:
         self.expression = expression
+        self.regions: list[Region] = []
         known: dict[str, CostTerm] = {
-            "goal": goal_distance, "critic": critic_distance(critic), "effort": effort,
+            "goal": goal_distance, "goal_l1": goal_l1, "goal_cosine": goal_cosine,
+            "critic": critic_distance(critic), "effort": effort, "smoothness": smoothness,
         }  # fmt: skip
         self.weights: dict[str, float] = {}
         self._terms: dict[str, tuple[CostTerm, Callable[[Tensor], Tensor]]] = {}
         for part in expression.split("+"):
-            match = re.fullmatch(
-                r"(?:(\d*\.?\d+(?:e-?\d+)?)\*)?([a-z_]+)(?:\.([a-z]+))?", part.replace(" ", "")
-            )
-            if not match or match[2] not in known or (match[3] or "mean") not in AGGREGATES:
+            match = TERM.fullmatch(part.replace(" ", ""))
+            aggregate = (match and match["aggregate"]) or "mean"
+            if match and match["name"] == "avoid" and match["region"] and probe is not None:
+                region = self._region(match["region"], probe)
+                term, label = avoidance(region, probe), f"avoid({region.text})"
+            elif match and match["name"] in known and match["region"] is None:
+                term, label = known[match["name"]], match["name"]
+            else:
+                term, label = None, ""
+            if not match or not term or aggregate not in AGGREGATES:
                 raise UserError(
                     f"cost {expression!r}: cannot read {part.strip()!r}; write terms as "
-                    f"WEIGHT*NAME.AGGREGATE with NAME one of {', '.join(known)} "
+                    f"WEIGHT*NAME.AGGREGATE with NAME one of {', '.join(known)}, avoid(x>0.1) "
                     f"and AGGREGATE one of {', '.join(AGGREGATES)}"
                 )
-            aggregate = match[3] or "mean"
-            name = f"{match[2]}.{aggregate}"
-            self.weights[name] = self.weights.get(name, 0.0) + float(match[1] or 1)
-            self._terms[name] = (known[match[2]], AGGREGATES[aggregate])
+            name = f"{label}.{aggregate}"
+            self.weights[name] = self.weights.get(name, 0.0) + float(match["weight"] or 1)
+            self._terms[name] = (term, AGGREGATES[aggregate])
+
+    def _region(self, text: str, probe: LinearProbe) -> Region:
+        try:
+            region = read_region(text, probe.names)
+        except ValueError as error:
+            raise UserError(f"cost {self.expression!r}: {error}") from error
+        self.regions.append(region)
+        return region
 
     def parts(self, trajectory: Trajectory, goal: Goal) -> dict[str, Tensor]:
         """Return the unweighted terms by name, such as `goal.mean`, (B, N) each."""

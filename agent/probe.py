@@ -1,21 +1,29 @@
 """A linear reading of physical quantities from embeddings.
 
-It is for people and for diagnostics, never for the loss.
+It is for people, diagnostics and costs in physical units, never for the world model's loss.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 
 class LinearProbe(nn.Module):
-    """Embeddings (..., D) -> quantities (..., G), fitted by least squares on frozen embeddings."""
+    """Embeddings (..., D) -> quantities (..., G), fitted by least squares on frozen embeddings.
 
-    def __init__(self, dim: int, size: int) -> None:
+    Args:
+        dim: D.
+        names: of the G quantities.
+    """
+
+    def __init__(self, dim: int, names: Sequence[str]) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(dim, size), requires_grad=False)
-        self.bias = nn.Parameter(torch.zeros(size), requires_grad=False)
+        self.names = tuple(names)
+        self.weight = nn.Parameter(torch.zeros(dim, len(names)), requires_grad=False)
+        self.bias = nn.Parameter(torch.zeros(len(names)), requires_grad=False)
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """Return the quantities."""

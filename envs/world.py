@@ -91,6 +91,9 @@ class World:
             [index for name in task.goal_sensors for index in _readings(self.model, name)], int
         )
         self.goal_size = self.achieved(self.state(self.model.qpos0)[None]).shape[1]
+        self.quantities = tuple(
+            name for sensor in task.goal_sensors for name in _quantities(self.model, sensor)
+        )
 
     def state(
         self, qpos: NDArray[np.float64], qvel: NDArray[np.float64] | None = None
@@ -305,3 +308,10 @@ def _readings(model: mujoco.MjModel, sensor: str) -> NDArray[np.int64]:
     """Return where a sensor's numbers stand among all sensors' numbers."""
     first = int(model.sensor(sensor).adr[0])
     return np.arange(first, first + int(model.sensor(sensor).dim[0]))
+
+
+def _quantities(model: mujoco.MjModel, sensor: str) -> list[str]:
+    """Return the names of a sensor's numbers: its own, or with an axis or an index."""
+    size = len(_readings(model, sensor))
+    axes = "xyz" if size == 3 else map(str, range(size))
+    return [sensor] if size == 1 else [f"{sensor}.{axis}" for axis in axes]

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from mujepa.agent.configurator import Configurator
-from mujepa.agent.cost import Cost
 from mujepa.agent.critic import critic_terms
 from mujepa.agent.losses import InverseDynamics, LossConfig, world_model_terms
 from mujepa.agent.memory import Memory
@@ -295,7 +294,7 @@ def _ranking(
         "critic": networks.critic(here, there),
     }
     estimate = estimates["critic" if "critic" in cost else "goal"].cpu().numpy()
-    configurator = Configurator(networks.jepa, networks.critic, Cost(cost, networks.critic))
+    configurator = Configurator(networks.jepa, networks.critic, networks.cost(cost))
     rank = candidate_ranking(
         configurator, data.world, data.validation, embeddings, horizon=6, seed=0
     )

@@ -1,5 +1,6 @@
 """A cost is a readable sum of small terms."""
 
+import re
 from itertools import pairwise
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from mujepa.agent.cost import Cost, Goal, Trajectory
 from mujepa.agent.critic import Critic, CriticConfig
+from mujepa.agent.probe import LinearProbe
 from mujepa.errors import UserError
 
 
@@ -52,6 +54,7 @@ def slow_distances(trajectory, goal):
         ("0.5*goal.last", lambda d: 0.5 * d[..., -1]),
         ("goal.last + 2*goal.min", lambda d: d[..., -1] + 2 * d.min(-1).values),
         (" 1e-1 * goal ", lambda d: 0.1 * d.mean(-1)),
+        ("goal.max", lambda d: d.max(-1).values),
     ],
 )
 def test_an_expression_means_what_it_says(expression, reduce, critic, trajectory, goal):
@@ -87,10 +90,87 @@ def test_a_repeated_term_counts_each_time(critic, trajectory, goal):
 
 
 @pytest.mark.parametrize(
-    "expression", ["", "gaol", "goal.median", "goal +", "two*goal", "-1*goal", "goal*2", "a-b"]
-)
+    "expression",
+    [
+        "", "gaol", "goal.median", "goal +", "two*goal", "-1*goal", "goal*2", "a-b", "avoid",
+        "avoid()", "goal(x>1)", "avoid(x>1", "avoid(x>1)",
+    ],
+)  # fmt: skip
 def test_what_cannot_be_read_is_named(expression, critic):
     with pytest.raises(UserError, match="cannot read") as caught:
         Cost(expression, critic)
-    assert "goal, critic, effort" in str(caught.value)
+    assert "goal, goal_l1, goal_cosine, critic, effort" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_other_distances_to_the_goal_and_smoothness_equal_slow_references(
+    critic, trajectory, goal
+):
+    wanted = {"goal_l1": [], "goal_cosine": [], "smoothness": []}
+    for row in range(2):
+        for candidate in range(5):
+            z, g = trajectory.embeddings[row, candidate], goal.embedding[row]
+            wanted["goal_l1"].append(torch.stack([(e - g).abs().mean() for e in z]).mean())
+            cosines = [e @ g / (e.norm() * g.norm()) for e in z]
+            wanted["goal_cosine"].append(1 - torch.stack(cosines).mean())
+            changes = [
+                (b - a).square().mean() for a, b in pairwise(trajectory.actions[row, candidate])
+            ]
+            wanted["smoothness"].append(torch.stack(changes).sum() / 4)
+    for name, values in wanted.items():
+        got = Cost(name, critic)(trajectory, goal)
+        torch.testing.assert_close(got, torch.stack(values).reshape(2, 5))
+
+
+@pytest.fixture
+def probe():
+    """A probe that reads the three numbers of an embedding as they are."""
+    probe = LinearProbe(3, ("tip.x", "tip.z", "grip"))
+    probe.weight.copy_(torch.eye(3))
+    return probe
+
+
+@pytest.mark.parametrize(
+    ("region", "depth"),
+    [
+        ("tip.x>0.1", lambda z: z[..., 0] - 0.1),
+        ("x > 0.1", lambda z: z[..., 0] - 0.1),
+        ("grip<-.2", lambda z: -0.2 - z[..., 2]),
+        ("z<1e-1 & grip>0", lambda z: torch.minimum(0.1 - z[..., 1], z[..., 2])),
+    ],
+)
+def test_avoid_counts_how_deep_in_the_region_each_step_is(
+    region, depth, critic, probe, trajectory, goal
+):
+    cost = Cost(f"2*avoid({region})", critic, probe)
+    expected = 2 * depth(trajectory.embeddings).clamp(min=0).mean(-1)
+    assert bool((expected > 0).any())
+    torch.testing.assert_close(cost(trajectory, goal), expected)
+    assert [one.text for one in cost.regions] == [region.replace(" ", "")]
+
+
+def test_avoid_stands_beside_other_terms_and_has_an_aggregate(critic, probe, trajectory, goal):
+    cost = Cost("goal.last + 5*avoid(x>0.1 & z<0).max + 0.1*effort", critic, probe)
+    assert cost.weights == {"goal.last": 1.0, "avoid(x>0.1&z<0).max": 5.0, "effort.mean": 0.1}
+    parts = cost.parts(trajectory, goal)
+    total = parts["goal.last"] + 5 * parts["avoid(x>0.1&z<0).max"] + 0.1 * parts["effort.mean"]
+    torch.testing.assert_close(cost(trajectory, goal), total)
+
+
+@pytest.mark.parametrize(
+    ("region", "complaint"),
+    [
+        ("y>0.1", "'y' is none of the quantities that can be read: tip.x, tip.z, grip"),
+        ("x=0.1", "cannot read condition 'x=0.1'"),
+        ("x>one", "cannot read condition 'x>one'"),
+        ("x>1&", "cannot read condition ''"),
+    ],
+)
+def test_a_region_that_cannot_be_read_is_named(region, complaint, critic, probe):
+    with pytest.raises(UserError, match=re.escape(complaint)):
+        Cost(f"avoid({region})", critic, probe)
+
+
+def test_a_name_that_two_quantities_share_is_refused(critic):
+    with pytest.raises(UserError, match=re.escape("'x' is several of the quantities")):
+        Cost("avoid(x>0)", critic, LinearProbe(3, ("ball.x", "cup.x")))

@@ -85,6 +85,12 @@ def test_observations_and_actions_lie_in_the_declared_spaces(name):
 
 
 @every_task
+def test_the_numbers_of_a_goal_have_names_of_their_own(name):
+    world = World(TASKS[name])
+    assert len(set(world.quantities)) == len(world.quantities) == world.goal_size
+
+
+@every_task
 def test_make_vec_restarts_truncated_environments_at_the_next_step_with_a_new_goal(name):
     envs = gymnasium.make_vec(gym_id(name), num_envs=3)
     assert envs.metadata["autoreset_mode"] is gymnasium.vector.AutoresetMode.NEXT_STEP

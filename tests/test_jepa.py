@@ -166,7 +166,7 @@ def test_a_linear_probe_reads_what_is_linear_and_ignores_what_is_constant():
     embeddings = randn(200, 6)
     truth = embeddings @ randn(6, 3, seed=1) + 2
     truth[:, 2] = 5
-    probe = LinearProbe(6, 3)
+    probe = LinearProbe(6, ("x", "y", "z"))
     probe.fit(embeddings, truth)
     torch.testing.assert_close(probe(embeddings), truth, atol=1e-3, rtol=1e-3)
     assert probe.r2(embeddings, truth) > 0.999

@@ -19,9 +19,11 @@ import mujepa
 from mujepa.agent.checkpoint import load_checkpoint
 from mujepa.agent.critic import CriticConfig
 from mujepa.cli import main
+from mujepa.envs.registry import find_task
 from mujepa.envs.world import World
-from mujepa.evaluation.loop import Outcome
+from mujepa.evaluation.loop import Outcome, run_episodes
 from mujepa.evaluation.manifest import make_manifest
+from mujepa.evaluation.policies import ZeroPolicy
 from mujepa.evaluation.statistics import success_rate
 from mujepa.files import sha256
 from mujepa.learning import stages
@@ -474,6 +476,21 @@ def test_another_seed_means_other_episodes_and_more_episodes_only_append(evaluat
         np.testing.assert_array_equal(one.goal, two.goal)
 
 
+def test_steps_in_a_region_to_be_avoided_are_counted_by_the_true_state(trained, tmp_path):
+    result = evaluate(trained, tmp_path, "--cost", "goal + 9*avoid(fingertip.x>0.05)")
+    found = result["violations"]["fingertip.x>0.05"]
+    world = World(find_task("reacher"))
+    manifest = make_manifest(world, result["episodes"], result["seed"])
+    ends = [world.achieved(np.stack([e.start, e.goal]))[:, 0] for e in manifest.episodes]
+    counts = np.array([bool((end <= 0.05).all()) for end in ends])
+    assert found["episodes"] == counts.sum() > 0
+    outcome = run_episodes(world.task, 64, ZeroPolicy(world), manifest)
+    places = np.stack([world.achieved(states[1:])[:, 0] for states in outcome.states])
+    assert found["zero"]["steps"] == (places[counts] > 0.05).mean()
+    assert 0 < found["random"]["steps"] < 1
+    assert found["agent"]["success_at_end"].keys() == {"rate", "low", "high"}
+
+
 def test_the_oracle_can_be_judged_in_the_place_of_the_agent(trained, evaluated, tmp_path):
     result = evaluate(trained, tmp_path, "--planner", "oracle", "--episodes", "2")
     assert result["planner"]["kind"] == "oracle"
@@ -483,12 +500,21 @@ def test_the_oracle_can_be_judged_in_the_place_of_the_agent(trained, evaluated, 
     assert "not measured" in (tmp_path / "report.html").read_text()
 
 
-def test_the_planner_and_the_cost_can_be_exchanged(trained, tmp_path):
-    more = "--planner random --cost goal --horizon 3 --no-oracle --episodes 2"
+@pytest.mark.parametrize("kind", ["icem", "mppi", "gradient", "hybrid", "random"])
+def test_the_planner_and_the_cost_can_be_exchanged(kind, trained, tmp_path):
+    more = f"--planner {kind} --cost goal --horizon 3 --no-oracle --episodes 2"
     result = evaluate(trained, tmp_path, *more.split())
-    assert {"kind": "random", "horizon": 3}.items() <= result["planner"].items()
+    assert {"kind": kind, "horizon": 3}.items() <= result["planner"].items()
     assert result["cost"] == "goal"
     assert result["baselines"].keys() == {"latent_l2", "random", "zero"}
+
+
+def test_beside_a_planner_that_needs_a_gradient_the_oracle_searches_with_icem(trained, tmp_path):
+    hybrid, icem = (
+        evaluate(trained, tmp_path / kind, "--planner", kind, "--episodes", "1")
+        for kind in ("hybrid", "icem")
+    )
+    assert hybrid["baselines"]["oracle"] == icem["baselines"]["oracle"]
 
 
 def test_success_at_the_end_has_to_be_held():
