@@ -285,12 +285,10 @@ def _print_table(result: dict[str, Any], outcomes: dict[str, Outcome], out: Path
         distance = text(summary["median_final_distance"])
         say(f"{name.replace('_', ' '):<12}{end:<26}{ever:<26}{distance}")
     for region, found in result.get("violations", {}).items():
-        shares = [
-            f"{name.replace('_', ' ')} {found[name]['steps']:.2%}"
-            for name in outcomes
-            if name in found
-        ]
-        say(f"steps with {region}, in {found['episodes']} episodes: {', '.join(shares)}")
+        say(f"of {found['episodes']} episodes with start and goal outside {region}:")
+        for name in (name for name in outcomes if name in found):
+            share, rate = found[name]["steps"], found[name]["success_at_end"]["rate"]
+            say(f"{name.replace('_', ' '):<12}{share:.2%} of steps in it, held {rate:.3f}")
     if result["plan_ms"]:
         median, p95 = result["plan_ms"]["median"], result["plan_ms"]["p95"]
         say(f"a decision takes {median:.1f} ms (95 %: {p95:.1f} ms), one environment, one thread")

@@ -48,8 +48,8 @@ class Cube(Task):
     recipe: tuple[str, ...] = (
         *("--jepa.encoder.dim", "64", "--jepa.predictor.width", "512"),
         *("--jepa.predictor.depth", "3", "--updates", "8000", "--critic-updates", "1500"),
-        *("--cost", "goal.min", "--planner.horizon", "8"),
-        *("--planner.samples", "64", "--planner.iterations", "3"),
+        *("--cost", "goal.min", "--planner.kind", "icem", "--planner.horizon", "8"),
+        *("--planner.samples", "64", "--planner.elites", "8", "--planner.initial-std", "0.4"),
     )
     goal_steps: int = 80
 
@@ -95,7 +95,12 @@ class Cube(Task):
     def remaining(
         self, achieved: NDArray[np.float64], desired: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """Return the distance, and as hints how far the gripper is and whether it closes."""
-        reach = np.linalg.norm(achieved[..., 3:6] - achieved[..., :3], axis=-1)
-        closed = (reach < 0.03) * achieved[..., 6]
-        return 3 * self.distance(achieved, desired) + reach - closed
+        """Return the distance, and as hints how far the gripper is and whether it closes.
+
+        The gripper's way leads over the cube: down a funnel, the higher the further aside.
+        """
+        away = achieved[..., 3:6] - achieved[..., :3]
+        aside = np.abs(away[..., 0])
+        way = aside + np.abs(away[..., 2] - np.clip(2 * (aside - 0.01), 0, ABOVE))
+        closed = (np.linalg.norm(away, axis=-1) < 0.03) * achieved[..., 6]
+        return 3 * self.distance(achieved, desired) + way - closed
