@@ -41,8 +41,9 @@ pretrained-%: $(VENV)/.opengl
 	$(BIN)/mujepa evaluate pretrained/$* --episodes $(EPISODES) --oracle-episodes 100 --out runs/pretrained-$*/evaluation
 	cp runs/pretrained-$*/evaluation/result.json pretrained/$*/
 
-pages: $(VENV)/.opengl  ## docs/tasks.md and its pictures, from what was measured
+pages: $(VENV)/.opengl  ## docs/tasks.md and its pictures, from what was measured; the line numbers of docs/derivations.md
 	$(BIN)/python benchmarks/tasks_page.py
+	$(BIN)/python benchmarks/derivations_page.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -51,10 +51,21 @@ def test_every_row_of_results_is_that_of_its_result_file(path):
         assert f"| {result['baselines'][name]['success_at_end']['rate']:.3f} " in row
 
 
-def test_the_page_of_the_tasks_says_what_was_measured():
-    spec = importlib.util.spec_from_file_location("tasks_page", ROOT / "benchmarks/tasks_page.py")
+def benchmark(name: str):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look there
     spec.loader.exec_module(module)
-    remedy = "run `make pages`"
-    assert (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8") == module.page(ROOT), remedy
+    return module
+
+
+def test_the_page_of_the_tasks_says_what_was_measured():
+    page, remedy = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8"), "run `make pages`"
+    assert page == benchmark("tasks_page").page(ROOT), remedy
+
+
+def test_every_equation_points_at_the_line_that_computes_it():
+    text = (ROOT / "docs" / "derivations.md").read_text(encoding="utf-8")
+    page = benchmark("derivations_page")
+    assert len(page.LINK.findall(text)) > 20
+    assert text == page.linked(text), "run `make pages`"
