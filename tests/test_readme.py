@@ -51,6 +51,15 @@ def test_every_row_of_results_is_that_of_its_result_file(path):
         assert f"| {result['baselines'][name]['success_at_end']['rate']:.3f} " in row
 
 
+def test_what_it_says_of_the_region_to_be_avoided_was_measured():
+    found = json.loads((ROOT / "benchmarks" / "results" / "avoid.json").read_text())
+    section = README.partition("## What it must not do")[2].partition("##")[0]
+    assert f"the {found['episodes']} of 200 episodes" in section
+    for row in found["weights"].values():
+        assert f"{100 * row['steps']:.2f} %" in section
+        assert f"{row['success_at_end']['rate']:.3f}" in section
+
+
 def benchmark(name: str):
     spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
