@@ -52,7 +52,7 @@ PLANNERS: dict[str, dict[str, Any]] = {
 class PlannersConfig:
     """Judge every planner on the shipped checkpoints and write the figures as JSON."""
 
-    tasks: tuple[str, ...] = ("reacher", "two_room", "point_maze", "pendulum", "cartpole")
+    tasks: tuple[str, ...] = ("reacher", "two_room", "point_maze", "pendulum")
     """Which tasks' checkpoints."""
     episodes: int = 100
     """Episodes for each planner."""
