@@ -9,6 +9,7 @@ Letters: B environments, N candidates, H horizon, D embedding, A action.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -153,14 +154,15 @@ class Cost:
                 term, label = known[match["name"]], match["name"]
             else:
                 term, label = None, ""
-            if not match or not term or aggregate not in AGGREGATES:
+            weight = float((match and match["weight"]) or 1)
+            if not match or not term or aggregate not in AGGREGATES or not math.isfinite(weight):
                 raise UserError(
                     f"cost {expression!r}: cannot read {part.strip()!r}; write terms as "
                     f"WEIGHT*NAME.AGGREGATE with NAME one of {', '.join(known)}, avoid(x>0.1) "
                     f"and AGGREGATE one of {', '.join(AGGREGATES)}"
                 )
             name = f"{label}.{aggregate}"
-            self.weights[name] = self.weights.get(name, 0.0) + float(match["weight"] or 1)
+            self.weights[name] = self.weights.get(name, 0.0) + weight
             self._terms[name] = (term, AGGREGATES[aggregate])
 
     def _region(self, text: str, probe: LinearProbe) -> Region:

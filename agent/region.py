@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,6 +54,8 @@ def read_region(text: str, names: Sequence[str]) -> Region:
                 f"{match[1]!r} is {'several' if found else 'none'} of the quantities that can be "
                 f"read: {', '.join(names)}"
             )
+        if not math.isfinite(float(match[3])):
+            raise ValueError(f"bound {match[3]} is not finite")
         sides.append((names.index(found[0]), 1.0 if match[2] == ">" else -1.0, float(match[3])))
     indices, signs, bounds = zip(*sides, strict=True)
     return Region(text.replace(" ", ""), indices, signs, bounds)

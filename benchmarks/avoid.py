@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ os.environ.setdefault("MUJOCO_GL", "egl")  # before mujoco is imported
 import matplotlib as mpl
 import numpy as np
 import torch
-from scipy.stats import binomtest
 
 from mujepa.agent.checkpoint import load_checkpoint
 from mujepa.cli import run
@@ -30,7 +29,8 @@ from mujepa.errors import UserError
 from mujepa.evaluation.loop import Outcome, run_episodes
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.policies import AgentPolicy
-from mujepa.evaluation.violations import violations
+from mujepa.evaluation.statistics import paired
+from mujepa.evaluation.violations import outside, violations
 from mujepa.files import replacing_file, write_json
 from mujepa.provenance import machine, versions
 from mujepa.screen import say
@@ -78,18 +78,12 @@ def main(config: AvoidConfig) -> None:
     judged = violations(found, world, manifest, outcomes)
     names = list(outcomes)
     places = {name: paths(world, outcome) for name, outcome in outcomes.items()}
-    ends = [world.achieved(np.stack([e.start, e.goal]))[:, 1] for e in manifest.episodes]
-    counts = np.array([bool((end <= LIMIT).all()) for end in ends])
+    counts = outside(found, world, manifest)
     figures: dict[str, Any] = {"region": region, "episodes": judged["episodes"], "weights": {}}
     for name in names:
-        lost = outcomes[names[0]].held[counts] & ~outcomes[name].held[counts]
-        gained = outcomes[name].held[counts] & ~outcomes[names[0]].held[counts]
-        trials = int(lost.sum() + gained.sum())
         figures["weights"][name] = judged[name] | {
             "fewer_violations": 1 - judged[name]["steps"] / max(judged[names[0]]["steps"], 1e-12),
-            "lost": int(lost.sum()),
-            "gained": int(gained.sum()),
-            "p_value": binomtest(int(gained.sum()), trials).pvalue if trials else 1.0,
+            **asdict(paired(outcomes[name].held[counts], outcomes[names[0]].held[counts])),
         }
         row = figures["weights"][name]
         say(

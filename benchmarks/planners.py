@@ -18,7 +18,6 @@ os.environ.setdefault("MUJOCO_GL", "egl")  # before mujoco is imported
 
 import numpy as np
 import torch
-from scipy.stats import binomtest
 
 from mujepa.agent.checkpoint import load_checkpoint
 from mujepa.cli import run
@@ -28,7 +27,7 @@ from mujepa.errors import UserError
 from mujepa.evaluation.loop import run_episodes
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.policies import AgentPolicy
-from mujepa.evaluation.statistics import success_rate
+from mujepa.evaluation.statistics import paired, success_rate
 from mujepa.files import write_json
 from mujepa.planners import Bounds, Planner, make_planner
 from mujepa.provenance import machine, versions
@@ -95,7 +94,7 @@ def judge(name: str, config: PlannersConfig) -> dict[str, Any]:
             "gradients": sloped,
             "success_at_end": asdict(success_rate(int(outcome.held.sum()), len(manifest.episodes))),
             "median_final_distance": float(np.median(outcome.distance[:, -1])),
-            **versus(held[label], held[next(iter(PLANNERS))]),
+            **asdict(paired(held[label], held[next(iter(PLANNERS))])),
         }
         rate = figures[label]["success_at_end"]
         say(
@@ -117,13 +116,6 @@ def asked(planner: Planner) -> tuple[int, int]:
     bounds = Bounds(-torch.ones(2), torch.ones(2))
     planner.plan(cost, planner.start(1, bounds), bounds, [torch.Generator().manual_seed(0)])
     return seen[False], seen[True]
-
-
-def versus(one: np.ndarray, other: np.ndarray) -> dict[str, Any]:
-    """Return how many episodes only one of two held, and McNemar's exact p-value."""
-    gained, lost = int((one & ~other).sum()), int((other & ~one).sum())
-    p = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
-    return {"gained": gained, "lost": lost, "p_value": float(p)}
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import numpy as np
 from mujoco.rollout import Rollout
 
 from mujepa.envs.opengl import Renderer, camera_frame
+from mujepa.envs.sensors import quantities, readings
 from mujepa.envs.variation import Draw, Variant, Variation, make_variant
 from mujepa.errors import UserError
 
@@ -88,11 +89,11 @@ class World:
         self._rollout = Rollout(nthread=threads)
         self._thread_data = [mujoco.MjData(self.model) for _ in range(max(threads, 1))]
         self._goal = np.array(
-            [index for name in task.goal_sensors for index in _readings(self.model, name)], int
+            [index for name in task.goal_sensors for index in readings(self.model, name)], int
         )
         self.goal_size = self.achieved(self.state(self.model.qpos0)[None]).shape[1]
         self.quantities = tuple(
-            name for sensor in task.goal_sensors for name in _quantities(self.model, sensor)
+            name for sensor in task.goal_sensors for name in quantities(self.model, sensor)
         )
 
     def state(
@@ -302,16 +303,3 @@ class World:
     @functools.cached_property
     def _beauty(self) -> Renderer:
         return Renderer(self.model, self.task.pretty_camera, 480, pretty=True)
-
-
-def _readings(model: mujoco.MjModel, sensor: str) -> NDArray[np.int64]:
-    """Return where a sensor's numbers stand among all sensors' numbers."""
-    first = int(model.sensor(sensor).adr[0])
-    return np.arange(first, first + int(model.sensor(sensor).dim[0]))
-
-
-def _quantities(model: mujoco.MjModel, sensor: str) -> list[str]:
-    """Return the names of a sensor's numbers: its own, or with an axis or an index."""
-    size = len(_readings(model, sensor))
-    axes = "xyz" if size == 3 else map(str, range(size))
-    return [sensor] if size == 1 else [f"{sensor}.{axis}" for axis in axes]

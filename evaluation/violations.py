@@ -12,6 +12,8 @@ import torch
 from mujepa.evaluation.statistics import success_rate
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from mujepa.agent.region import Region
     from mujepa.envs.world import World
     from mujepa.evaluation.loop import Outcome
@@ -28,12 +30,7 @@ def violations(
         that end inside the region, and `success_at_end`; a policy that ran on fewer episodes is
         judged on those of them that count. Nothing but `episodes` if none counts.
     """
-
-    def inside(states: np.ndarray) -> np.ndarray:
-        return (region.depth(torch.from_numpy(world.achieved(states))) > 0).numpy()
-
-    ends = [np.stack([getattr(one, end) for one in manifest.episodes]) for end in ("start", "goal")]
-    counts = ~(inside(ends[0]) | inside(ends[1]))
+    counts = outside(region, world, manifest)
     result: dict[str, Any] = {"episodes": int(counts.sum())}
     for name, outcome in outcomes.items():
         kept = counts[: len(outcome.states)]
@@ -42,7 +39,17 @@ def violations(
         held = outcome.held[kept]
         states = outcome.states[kept, 1:].reshape(-1, outcome.states.shape[-1])
         result[name] = {
-            "steps": float(inside(states).mean()),
+            "steps": float(_inside(region, world, states).mean()),
             "success_at_end": asdict(success_rate(int(held.sum()), len(held))),
         }
     return result
+
+
+def outside(region: Region, world: World, manifest: Manifest) -> NDArray[np.bool_]:
+    """Return which episodes have start and goal outside the region, (E,)."""
+    ends = [np.stack([getattr(one, end) for one in manifest.episodes]) for end in ("start", "goal")]
+    return ~(_inside(region, world, ends[0]) | _inside(region, world, ends[1]))
+
+
+def _inside(region: Region, world: World, states: NDArray[np.float64]) -> NDArray[np.bool_]:
+    return (region.depth(torch.from_numpy(world.achieved(states))) > 0).numpy()

@@ -18,6 +18,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from mujepa.planners.noise import checked_correlation
+
 CostFn = Callable[[Tensor], Tensor]
 """Actions (B, N, H, A) -> cost (B, N); lower is better, NaN counts as infinitely bad."""
 
@@ -92,6 +94,7 @@ class Planner(ABC):
         samples: N, candidates per iteration.
         iterations: I, rounds of sampling and updating.
         initial_std: standard deviation of a fresh search, in half-widths of the bounds.
+        correlation: of the noise between neighbouring model steps, in [0, 1).
         chunk: most sequences given to the cost function at once, over all environments.
 
     Raises:
@@ -104,10 +107,11 @@ class Planner(ABC):
     def __init__(
         self,
         *,
-        horizon: int,
-        samples: int,
-        iterations: int,
+        horizon: int = 6,
+        samples: int = 256,
+        iterations: int = 5,
         initial_std: float = 0.7,
+        correlation: float = 0.5,
         chunk: int = 4096,
     ) -> None:
         for name, value in (
@@ -124,6 +128,7 @@ class Planner(ABC):
         self.samples = samples
         self.iterations = iterations
         self.initial_std = initial_std
+        self.correlation = checked_correlation(correlation)
         self.chunk = chunk
 
     @abstractmethod

@@ -3,57 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mujepa.planners.base import Bounds, Planner, Search, Slope
-from mujepa.planners.noise import checked_correlation, correlated_noise
+from mujepa.planners.noise import correlated_noise
 
 
 class CEM(Planner):
     """Cross-entropy method with noise correlated over time.
 
     Args:
-        horizon: H, model steps to look ahead.
-        samples: N, candidates per iteration.
-        iterations: rounds of sampling and refitting.
         elites: K, best candidates that the Gaussian is refitted to; all, if there are fewer.
-        initial_std: standard deviation of a fresh search, in half-widths of the bounds.
         min_std: smallest standard deviation, in half-widths of the bounds.
-        correlation: correlation of the noise between neighbouring model steps, in [0, 1).
-        chunk: most sequences given to the cost function at once.
+        **settings: those of every planner.
 
     Raises:
         ValueError: a number is out of range.
     """
 
-    def __init__(
-        self,
-        *,
-        horizon: int = 6,
-        samples: int = 256,
-        iterations: int = 5,
-        elites: int = 25,
-        initial_std: float = 0.7,
-        min_std: float = 0.05,
-        correlation: float = 0.5,
-        chunk: int = 4096,
-    ) -> None:
-        super().__init__(
-            horizon=horizon,
-            samples=samples,
-            iterations=iterations,
-            initial_std=initial_std,
-            chunk=chunk,
-        )
+    def __init__(self, *, elites: int = 25, min_std: float = 0.05, **settings: Any) -> None:  # noqa: ANN401
+        super().__init__(**settings)
         if elites < 1:
             raise ValueError(f"elites must be at least 1, got {elites}")
         if min_std < 0:
             raise ValueError(f"min_std must not be negative, got {min_std}")
         self.elites = elites
         self.min_std = min_std
-        self.correlation = checked_correlation(correlation)
 
     def sample(
         self, search: Search, bounds: Bounds, generators: Sequence[torch.Generator]

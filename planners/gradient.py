@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mujepa.planners.base import Bounds, Planner, Search, Slope
 from mujepa.planners.icem import ICEM
-from mujepa.planners.noise import checked_correlation, correlated_noise
+from mujepa.planners.noise import correlated_noise
 
 BETAS, EPSILON = (0.9, 0.99), 1e-8
 """Of Adam (arXiv 1412.6980); for some ten steps the second moment has to follow fast."""
@@ -32,13 +32,8 @@ class GradientDescent(Planner):
     The cost has to have a gradient: a learned model does, the simulator does not.
 
     Args:
-        horizon: H, model steps to look ahead.
-        samples: starts.
-        iterations: steps, the evaluation of the starts included.
         learning_rate: of Adam, in half-widths of the bounds.
-        initial_std: standard deviation of the starts, in half-widths of the bounds.
-        correlation: of the starts between neighbouring model steps, in [0, 1).
-        chunk: most sequences given to the cost function at once.
+        **settings: those of every planner; `samples` are the starts, `iterations` the steps.
 
     Raises:
         ValueError: a number is out of range.
@@ -46,26 +41,9 @@ class GradientDescent(Planner):
 
     differentiates = True
 
-    def __init__(
-        self,
-        *,
-        horizon: int = 6,
-        samples: int = 16,
-        iterations: int = 10,
-        learning_rate: float = 0.1,
-        initial_std: float = 0.7,
-        correlation: float = 0.5,
-        chunk: int = 4096,
-    ) -> None:
-        super().__init__(
-            horizon=horizon,
-            samples=samples,
-            iterations=iterations,
-            initial_std=initial_std,
-            chunk=chunk,
-        )
+    def __init__(self, *, learning_rate: float = 0.1, **settings: Any) -> None:  # noqa: ANN401
+        super().__init__(**settings)
         self.learning_rate = checked_rate(learning_rate)
-        self.correlation = checked_correlation(correlation)
 
     def population(self, iteration: int) -> int:
         """Return how many candidates an iteration looks at: the starts, and the best so far."""

@@ -8,34 +8,11 @@ import torch
 from torch import Tensor
 
 from mujepa.planners.base import Bounds, Planner, Search, Slope
-from mujepa.planners.noise import checked_correlation, correlated_noise
+from mujepa.planners.noise import correlated_noise
 
 
 class RandomShooting(Planner):
-    """Candidates uniform in the bounds, correlated over time; nothing is refitted.
-
-    Args:
-        horizon: H, model steps to look ahead.
-        samples: N, candidates per iteration.
-        iterations: rounds; the best of all rounds is kept.
-        correlation: of the underlying noise between neighbouring model steps, in [0, 1).
-        chunk: most sequences given to the cost function at once.
-
-    Raises:
-        ValueError: a number is out of range.
-    """
-
-    def __init__(
-        self,
-        *,
-        horizon: int = 6,
-        samples: int = 256,
-        iterations: int = 5,
-        correlation: float = 0.5,
-        chunk: int = 4096,
-    ) -> None:
-        super().__init__(horizon=horizon, samples=samples, iterations=iterations, chunk=chunk)
-        self.correlation = checked_correlation(correlation)
+    """Candidates uniform in the bounds, correlated over time; nothing is refitted."""
 
     def sample(
         self, search: Search, bounds: Bounds, generators: Sequence[torch.Generator]

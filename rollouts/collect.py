@@ -93,7 +93,7 @@ def collect(folder: Path, recipe: Recipe, episodes: int, workers: int) -> Iterat
     good = there.keys() - {names[index] for index in missing}
     for leftover in folder.glob(".shard-*.tmp"):
         shutil.rmtree(leftover, ignore_errors=True)
-    for leftover in folder.glob(".meta.json.*.tmp"):
+    for leftover in folder.glob(".meta.json.*.tmp"):  # a file, where shards are folders
         leftover.unlink(missing_ok=True)
     write_meta(folder, recipe, sorted(good))  # the recipe first: whoever goes on has to keep to it
     if not missing:

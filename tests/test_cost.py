@@ -93,7 +93,7 @@ def test_a_repeated_term_counts_each_time(critic, trajectory, goal):
     "expression",
     [
         "", "gaol", "goal.median", "goal +", "two*goal", "-1*goal", "goal*2", "a-b", "avoid",
-        "avoid()", "goal(x>1)", "avoid(x>1", "avoid(x>1)",
+        "avoid()", "goal(x>1)", "1e400*goal", "avoid(x>1", "avoid(x>1)",
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_is_named(expression, critic):
@@ -163,6 +163,7 @@ def test_avoid_stands_beside_other_terms_and_has_an_aggregate(critic, probe, tra
         ("y>0.1", "'y' is none of the quantities that can be read: tip.x, tip.z, grip"),
         ("x=0.1", "cannot read condition 'x=0.1'"),
         ("x>one", "cannot read condition 'x>one'"),
+        ("x>1e999", "bound 1e999 is not finite"),
         ("x>1&", "cannot read condition ''"),
     ],
 )

@@ -24,7 +24,7 @@ from mujepa.envs.world import World
 from mujepa.evaluation.loop import Outcome, run_episodes
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.policies import ZeroPolicy
-from mujepa.evaluation.statistics import success_rate
+from mujepa.evaluation.statistics import paired, success_rate
 from mujepa.files import sha256
 from mujepa.learning import stages
 from mujepa.learning.experience import load_experience
@@ -542,3 +542,11 @@ def test_intervals_are_wilsons(successes, episodes, low, high):
     assert rate.rate == successes / episodes
     assert rate.low == pytest.approx(low, abs=1e-4)
     assert rate.high == pytest.approx(high, abs=1e-4)
+
+
+def test_two_on_the_same_episodes_are_compared_by_those_that_only_one_of_them_held():
+    one, other = np.array([1] * 8 + [0] * 2, bool), np.array([0] * 6 + [1] * 3 + [0], bool)
+    found = paired(one, other)
+    assert (found.gained, found.lost) == (6, 1)
+    assert found.p_value == pytest.approx(2 * (1 + 7) / 2**7)  # 0 or 1 of 7, or as far above
+    assert paired(one, one).p_value == 1
