@@ -6,7 +6,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 PIP := $(BIN)/pip install -qq --no-compile --disable-pip-version-check -c constraints.txt
 TASKS := reacher two_room point_maze pendulum cartpole cup push_t cube
 
-.PHONY: demo test lint format bench pretrained pages clean
+.PHONY: demo test lint format bench pretrained ablations pages clean
 
 demo: $(VENV)/.opengl  ## collect, train, evaluate, report; run again to continue after an interruption
 	$(BIN)/mujepa train reacher --out runs/reacher --resume
@@ -40,6 +40,9 @@ pretrained-%: $(VENV)/.opengl
 	rm -rf pretrained/$* && cp -r runs/pretrained-$*/best pretrained/$*
 	$(BIN)/mujepa evaluate pretrained/$* --episodes $(EPISODES) --oracle-episodes 100 --out runs/pretrained-$*/evaluation
 	cp runs/pretrained-$*/evaluation/result.json pretrained/$*/
+
+ablations: $(VENV)/.opengl  ## docs/ablations.md: the shipped agents with one thing changed at a time
+	$(BIN)/python benchmarks/ablations.py --retrain reacher
 
 pages: $(VENV)/.opengl  ## docs/tasks.md and its pictures, from what was measured; the line numbers of docs/derivations.md
 	$(BIN)/python benchmarks/tasks_page.py

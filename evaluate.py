@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import tyro
 
-from mujepa.agent.checkpoint import Checkpoint, load_checkpoint
+from mujepa.agent.checkpoint import Checkpoint, Mode, load_checkpoint
 from mujepa.agent.device import DeviceName
 from mujepa.agent.mpc import Agent
 from mujepa.cli import run
@@ -39,7 +39,7 @@ from mujepa.planners import PlannerConfig, make_planner
 from mujepa.provenance import command, machine, versions
 from mujepa.screen import progress_bar, say
 
-TIMED_DECISIONS = 25
+TIMED_DECISIONS = 50
 SHOWN_EPISODES = 4
 
 
@@ -49,7 +49,8 @@ class EvaluateConfig:
 
     Prints a table and writes result.json, report.html and a video to --out. Every figure has its
     Wilson 95 % interval and stands beside random actions, zero actions, the agent with plain
-    latent distance as its cost, and the oracle: the same planner with the true simulator.
+    latent distance as its cost, its reactive actor alone, and the oracle: the same planner with the
+    true simulator.
     """
 
     checkpoint: Annotated[Path, tyro.conf.Positional]
@@ -64,6 +65,9 @@ class EvaluateConfig:
     planner: Literal["cem", "icem", "mppi", "gradient", "hybrid", "random", "oracle"] | None = None
     """Another planner than the checkpoint's; `oracle` judges the true simulator as the model. The
     simulator has no gradient: beside `gradient` and `hybrid` the oracle searches with `icem`."""
+    actor: Mode | None = None
+    """Who acts, if not as the checkpoint says: the planner alone, `proposing`: the planner to which
+    the actor proposes a sequence, or `reactive`: the actor alone, without a search."""
     cost: str | None = None
     """Another cost than the checkpoint's, for example `critic + 0.05*goal` or, with what the body
     must keep out of in the units of its sensors, `critic + 100*avoid(x>0.1)`."""
@@ -106,16 +110,19 @@ def evaluate(config: EvaluateConfig) -> None:
     if config.oracle and task.looped:
         say(f"{task.name} is stepped by its suite's own code: too slow for the oracle, left out")
     planner = _planner(config, checkpoint.config.planner)
-    agent = checkpoint.agent(planner, config.cost)
+    agent = checkpoint.agent(planner, config.cost, config.actor)
+    reflex = checkpoint.agent(planner, config.cost, "reactive")
     manifest = make_manifest(world, config.episodes, config.seed)
     outcomes = {}
-    for name, policy in _policies(config, checkpoint, agent, planner, world).items():
+    for name, policy in _policies(config, checkpoint, agent, reflex, planner, world).items():
         part = manifest.first(config.oracle_episodes) if name == "oracle" else manifest
         steps = task.budget_steps * -(-len(part.episodes) // EPISODES_AT_ONCE)
         with progress_bar(steps, name.replace("_", " "), unit="step") as bar:
             outcomes[name] = run_episodes(task, image_size, policy, part, bar.update)
     result = _result(config, checkpoint, agent, planner, world, manifest, outcomes)
-    result["plan_ms"] = {} if config.planner == "oracle" else time_decisions(agent, world, manifest)
+    if config.planner != "oracle":
+        result["plan_ms"] = time_decisions(agent, world, manifest)
+        result["reactive_ms"] = time_decisions(reflex, world, manifest)
     out = config.out or config.checkpoint / "evaluation"
     shown = _record(out, agent, checkpoint, world, manifest, outcomes["agent"])
     result["wall_s"] = round(time.monotonic() - began, 1)
@@ -142,6 +149,7 @@ def _policies(
     config: EvaluateConfig,
     checkpoint: Checkpoint,
     agent: Agent,
+    reflex: Agent,
     planner: PlannerConfig,
     world: World,
 ) -> dict[str, Policy[Any]]:
@@ -151,7 +159,8 @@ def _policies(
     oracle = OraclePolicy(world, search)
     policies: dict[str, Policy[Any]] = {
         "agent": oracle if config.planner == "oracle" else AgentPolicy(agent),
-        "latent_l2": AgentPolicy(checkpoint.agent(planner, "goal")),
+        "reactive": AgentPolicy(reflex),
+        "latent_l2": AgentPolicy(checkpoint.agent(planner, "goal", "planner")),
         "random": RandomPolicy(world),
         "zero": ZeroPolicy(world),
     }
@@ -203,7 +212,9 @@ def _result(
         **outcomes["agent"].summary(),
         "by_distance": _by_distance(world, manifest, outcomes["agent"]),
         "plan_ms": {},
+        "reactive_ms": {},
         "wall_s": 0.0,
+        "actor": config.actor or checkpoint.config.mode,
         "planner": asdict(planner) | {"kind": kind, "replan_every": agent.replan_every},
         "cost": agent.configurator.cost.expression,
         **_violations(agent, world, manifest, outcomes),
@@ -291,7 +302,9 @@ def _print_table(result: dict[str, Any], outcomes: dict[str, Outcome], out: Path
             say(f"{name.replace('_', ' '):<12}{share:.2%} of steps in it, held {rate:.3f}")
     if result["plan_ms"]:
         median, p95 = result["plan_ms"]["median"], result["plan_ms"]["p95"]
-        say(f"a decision takes {median:.1f} ms (95 %: {p95:.1f} ms), one environment, one thread")
+        reflex = result["reactive_ms"]["median"]
+        say(f"a decision takes {median:.1f} ms (95 %: {p95:.1f} ms), one environment, one thread;")
+        say(f"reactive: {reflex:.2f} ms")
     say(f"{out / 'report.html'}  {out / 'result.json'}  {out / 'episode.mp4'}")
 
 

@@ -1,4 +1,4 @@
-"""Train an agent: collect experience if there is none, learn the world model, then the critic."""
+"""Train an agent: collect experience if there is none, learn the world model and what uses it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
-from mujepa.agent.checkpoint import AgentConfig, Networks, save_checkpoint
+from mujepa.agent.actor import ActorConfig
+from mujepa.agent.checkpoint import AgentConfig, Mode, Networks, save_checkpoint
 from mujepa.agent.critic import CriticConfig
 from mujepa.agent.device import DeviceName, choose_device
+from mujepa.agent.ensemble import EnsembleConfig
 from mujepa.agent.jepa import JEPAConfig
 from mujepa.agent.losses import LossConfig, weighted_sum
 from mujepa.cli import run
@@ -25,7 +27,9 @@ from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
 from mujepa.errors import UserError
 from mujepa.files import surviving_folder
+from mujepa.learning.embedded import Embedded
 from mujepa.learning.experience import Experience, load_experience
+from mujepa.learning.frozen import ActorStage, CriticStage, EnsembleStage
 from mujepa.learning.interruption import Interruption
 from mujepa.learning.progress import (
     Metrics,
@@ -36,14 +40,14 @@ from mujepa.learning.progress import (
     save_progress,
 )
 from mujepa.learning.schedule import Clock, schedule
-from mujepa.learning.stages import CriticStage, Stage, WorldModelStage
+from mujepa.learning.stages import Stage, WorldModelStage
 from mujepa.planners import PlannerConfig
 from mujepa.provenance import command, machine, versions
 from mujepa.rollouts.store import read_meta
 from mujepa.screen import progress_bar, say
 
-STAGE_SHARE = (0.8, 0.2)
-"""Shares of --minutes that the world model and the critic may use."""
+STAGE_SHARE = (0.7, 0.03, 0.15, 0.12)
+"""Shares of --minutes that world model, ensemble, critic and actor may use."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,10 @@ class TrainConfig:
     """Updates of the world model."""
     critic_updates: int = 2500
     """Updates of the critic."""
+    ensemble_updates: int = 2000
+    """Updates of the ensemble, which knows where the world model knows little."""
+    actor_updates: int = 1000
+    """Updates of the reactive actor."""
     minutes: float | None = None
     """Stop earlier, after so many minutes; the result then depends on the machine's speed."""
     batch: int = 128
@@ -86,7 +94,9 @@ class TrainConfig:
     critic_batch: int = 1024
     """Pairs per update of the critic."""
     critic_learning_rate: float = 1e-3
-    """Highest learning rate of the critic."""
+    """Highest learning rate of critic, ensemble and actor."""
+    actor_batch: int = 256
+    """Problems per update of the actor."""
     imagined: float = 0.5
     """Share of the critic's starting points that the world model imagines instead of seeing."""
     validation: float = 0.02
@@ -104,9 +114,13 @@ class TrainConfig:
     jepa: JEPAConfig = field(default_factory=JEPAConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     critic: CriticConfig = field(default_factory=CriticConfig)
+    ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
+    actor: ActorConfig = field(default_factory=ActorConfig)
     planner: PlannerConfig = field(default_factory=PlannerConfig)
     cost: str = "critic"
-    """What the planner will minimise, for example `critic + 0.05*goal`."""
+    """What planner and actor will minimise, for example `critic + 0.05*goal`."""
+    mode: Mode = "proposing"
+    """Who will act: the planner alone, the planner with the actor's proposals, the actor alone."""
     goal_site: str | None = None
     """For a MuJoCo file: the site whose position is the goal; by default its only one."""
     camera: str | None = None
@@ -120,9 +134,12 @@ class TrainConfig:
         for name in (
             "updates",
             "critic_updates",
+            "ensemble_updates",
+            "actor_updates",
             "batch",
             "rollout",
             "critic_batch",
+            "actor_batch",
             "checkpoint_every",
         ):
             if getattr(self, name) < 1:
@@ -201,6 +218,7 @@ class Training:
         except ValueError as error:
             raise UserError(str(error)) from error
         self.networks.cost(config.cost)  # an unknown term is said now, not hours later
+        embedded = Embedded(experience, self.networks.jepa)
         self.resumed = config.resume and surviving_folder(config.out / "last").exists()
         self.progress = Progress()
         if self.resumed:
@@ -214,10 +232,19 @@ class Training:
                 experience, self.networks, config.loss, updates=config.updates, batch=config.batch,
                 rollout=config.rollout, learning_rate=config.learning_rate,
             ),
+            EnsembleStage(
+                embedded, self.networks, updates=config.ensemble_updates, batch=config.batch,
+                learning_rate=config.critic_learning_rate, cost=config.cost,
+            ),
             CriticStage(
-                experience, self.networks, updates=config.critic_updates,
+                embedded, self.networks, updates=config.critic_updates,
                 batch=config.critic_batch, imagined=config.imagined,
                 learning_rate=config.critic_learning_rate, cost=config.cost,
+            ),
+            ActorStage(
+                embedded, self.networks, updates=config.actor_updates, batch=config.actor_batch,
+                learning_rate=config.critic_learning_rate, cost=config.cost,
+                horizon=config.actor.horizon or config.planner.horizon,
             ),
         ]  # fmt: skip
 
@@ -239,6 +266,8 @@ class Training:
         """THE training loop: draw a batch, compute the terms, step; now and then judge and save."""
         self.networks.eval()
         modules = stage.modules()
+        self.networks.requires_grad_(requires_grad=False)  # what is frozen costs no backward pass
+        modules.requires_grad_(requires_grad=True)
         optimizer = torch.optim.AdamW(
             modules.parameters(), lr=stage.learning_rate, weight_decay=1e-4
         )
@@ -284,7 +313,9 @@ class Training:
     ) -> None:
         """Record where the run stands, and save `last`; if judged, also `best` where it is."""
         self.networks.eval()
-        config = replace(self.agent_config, cost=stage.cost)
+        learned = index + 1 == len(self.stages)  # until then the actor knows nothing
+        mode = self.config.mode if learned else "planner"
+        config = replace(self.agent_config, cost=stage.cost, mode=mode)
         if judge:
             diagnostics = stage.validate()
             self._check_finite(diagnostics, stage, self.progress.update)
@@ -357,8 +388,11 @@ def _agent_config(config: TrainConfig, world: World) -> AgentConfig:
         frame_skip=world.task.frame_skip,
         jepa=config.jepa,
         critic=config.critic,
+        ensemble=config.ensemble,
+        actor=config.actor,
         planner=config.planner,
         cost=config.cost,
+        mode=config.mode,
     )
 
 

@@ -1,6 +1,6 @@
 """The agent, in the six parts of LeCun's architecture.
 
-perception: `encoder`; world model: `predictor` and `jepa`; cost: `cost` (intrinsic) and `critic`
-(trainable); actor: `mpc`, with the planners; short-term memory: `memory`; configurator:
-`configurator`.
+perception: `encoder`; world model: `predictor` and `jepa`; cost: `cost` (intrinsic), `critic`
+(trainable) and `ensemble` (uncertainty); actor: `actor` (mode 1) and `mpc` with the planners (mode
+2); short-term memory: `memory`; configurator: `configurator`.
 """

@@ -1,6 +1,6 @@
 """A checkpoint is a folder that acts alone: weights, and everything needed to use them.
 
-    model.safetensors   world model, critic and probe
+    model.safetensors   world model, critic, actor, ensemble and probe
     config.json         sizes, task, action bounds, frame skip, planner, cost, the weights' checksum
     provenance.json     how it was made: command, versions, seed, data, minutes
 
@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import dacite
 import numpy as np
@@ -22,10 +22,12 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from mujepa.agent.actor import Actor, ActorConfig
 from mujepa.agent.configurator import Configurator
 from mujepa.agent.cost import Cost
 from mujepa.agent.critic import Critic, CriticConfig
 from mujepa.agent.device import DeviceName, choose_device
+from mujepa.agent.ensemble import Ensemble, EnsembleConfig
 from mujepa.agent.jepa import JEPA, JEPAConfig
 from mujepa.agent.mpc import Agent
 from mujepa.agent.probe import LinearProbe
@@ -33,7 +35,9 @@ from mujepa.errors import UserError
 from mujepa.files import read_json, replacing_folder, sha256, surviving_folder, write_json
 from mujepa.planners import PlannerConfig, make_planner
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+Mode = Literal["planner", "proposing", "reactive"]
+"""Who acts: the planner alone, the planner with the actor's proposals, the actor alone."""
 REMEDY = "train one with: mujepa train TASK --out FOLDER"
 
 
@@ -50,9 +54,13 @@ class AgentConfig:
         frame_skip: environment steps through which an action is held.
         jepa: sizes of the world model.
         critic: settings of the critic.
+        ensemble: settings of the ensemble.
+        actor: settings of the reactive policy.
         planner: settings of the planner.
         cost: what the planner minimises, see `agent.cost`.
         replan_every: model steps between plans.
+        mode: `planner` searches alone, `proposing` has the actor propose a sequence to it,
+            `reactive` lets the actor act without a search.
         quantities: names of those numbers, such as `fingertip.x`.
     """
 
@@ -64,9 +72,12 @@ class AgentConfig:
     frame_skip: int
     jepa: JEPAConfig = field(default_factory=JEPAConfig)
     critic: CriticConfig = field(default_factory=CriticConfig)
+    ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
+    actor: ActorConfig = field(default_factory=ActorConfig)
     planner: PlannerConfig = field(default_factory=PlannerConfig)
     cost: str = "critic"
     replan_every: int = 1
+    mode: Mode = "proposing"
     quantities: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -90,13 +101,21 @@ class AgentConfig:
 
 
 class Networks(nn.Module):
-    """All that is learned: `jepa`, `critic` and `probe`."""
+    """All that is learned: `jepa`, `critic`, `probe`, `ensemble` and `actor`.
+
+    The last two leave torch's random stream as they found it: what is learned before them does not
+    depend on their sizes.
+    """
 
     def __init__(self, config: AgentConfig) -> None:
         super().__init__()
         self.jepa = JEPA(config.jepa, config.observation_shape, len(config.action_low))
         self.critic = Critic(config.critic, config.jepa.encoder.dim)
         self.probe = LinearProbe(config.jepa.encoder.dim, config.names)
+        sizes = self.jepa.history, self.jepa.dim, self.jepa.action_size
+        with torch.random.fork_rng(devices=[]):
+            self.ensemble = Ensemble(config.ensemble, *sizes)
+            self.actor = Actor(config.actor, *sizes)
 
     def cost(self, expression: str) -> Cost:
         """Return the cost that an expression describes.
@@ -104,7 +123,7 @@ class Networks(nn.Module):
         Raises:
             UserError: it cannot be read.
         """
-        return Cost(expression, self.critic, self.probe)
+        return Cost(expression, self.critic, self.probe, self.ensemble)
 
 
 @dataclass(frozen=True)
@@ -116,26 +135,32 @@ class Checkpoint:
     provenance: dict[str, Any]
     folder: Path
 
-    def agent(self, planner: PlannerConfig | None = None, cost: str | None = None) -> Agent:
-        """Return the agent, with another planner or cost if wanted.
+    def agent(
+        self,
+        planner: PlannerConfig | None = None,
+        cost: str | None = None,
+        mode: Mode | None = None,
+    ) -> Agent:
+        """Return the agent, with another planner, cost or mode if wanted.
 
         Raises:
             UserError: the cost cannot be read, or the settings do not fit together.
         """
-        config = replace(
-            self.config, planner=planner or self.config.planner, cost=cost or self.config.cost
+        config, networks = self.config, self.networks
+        mode = mode or config.mode
+        configurator = Configurator(
+            networks.jepa, networks.critic, networks.cost(cost or config.cost)
         )
-        networks = self.networks
-        configurator = Configurator(networks.jepa, networks.critic, networks.cost(config.cost))
-        low, high = np.array(config.action_low), np.array(config.action_high)
         try:
             return Agent(
                 configurator,
-                make_planner(config.planner),
-                low,
-                high,
+                make_planner(planner or config.planner),
+                np.array(config.action_low),
+                np.array(config.action_high),
                 config.frame_skip,
                 config.replan_every,
+                None if mode == "planner" else networks.actor,
+                reactive=mode == "reactive",
             )
         except ValueError as error:
             raise UserError(str(error)) from error

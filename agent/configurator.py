@@ -26,7 +26,10 @@ class Configurator:
 
     def goal(self, observations: Tensor) -> Goal:
         """Return the goals that observations (B, ...) show: worlds at rest."""
-        embedding = self.jepa.encode(observations)
+        return self.wanted(self.jepa.encode(observations))
+
+    def wanted(self, embedding: Tensor) -> Goal:
+        """Return the goals of embeddings (B, D) of worlds at rest."""
         return Goal(embedding, self.critic.features(embedding, embedding))
 
     def cost_fn(self, memory: Memory, goal: Goal) -> CostFn:
@@ -34,6 +37,6 @@ class Configurator:
 
         def cost(actions: Tensor) -> Tensor:
             imagined = self.jepa.rollout(memory, actions)
-            return self.cost(Trajectory(imagined, actions, memory.embeddings[:, -1]), goal)
+            return self.cost(Trajectory(imagined, actions, memory), goal)
 
         return cost

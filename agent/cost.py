@@ -1,25 +1,28 @@
 """Cost: what the agent wants, as a readable sum of small terms over an imagined trajectory.
 
 Intrinsic terms (`goal`, `goal_l1`, `goal_cosine`, `effort`, `smoothness`) are fixed functions;
-`avoid(x>0.1)` reads physical quantities with the probe; the `critic` term is trained. An expression
-such as `critic + 0.05*goal.last + 100*avoid(x>0.1)` names the terms and their weights.
+`avoid(x>0.1)` and `state(x, y)` read physical quantities with the probe; `uncertainty` asks an
+ensemble how little it knows; the `critic` term is trained. An expression such as
+`critic + 0.05*goal.last + 100*avoid(x>0.1)` names the terms and their weights.
 
-Letters: B environments, N candidates, H horizon, D embedding, A action.
+Letters: B environments, N candidates, H horizon, K history, D embedding, A action.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mujepa.agent.critic import Critic
+from mujepa.agent.ensemble import Ensemble
+from mujepa.agent.memory import Memory
 from mujepa.agent.probe import LinearProbe
-from mujepa.agent.region import Region, read_region
+from mujepa.agent.region import Region, find_quantities, read_region
 from mujepa.errors import UserError
 
 
@@ -30,18 +33,33 @@ class Trajectory:
     Attributes:
         embeddings: (B, N, H, D).
         actions: (B, N, H, A) that lead to them, in [-1, 1].
-        now: (B, D), from which they set out.
+        memory: of B rows, from which they set out.
     """
 
     embeddings: Tensor
     actions: Tensor
-    now: Tensor
+    memory: Memory
 
     @property
     def previous(self) -> Tensor:
         """The embeddings one step earlier, (B, N, H, D)."""
-        first = self.now[:, None, None].expand_as(self.embeddings[:, :, :1])
+        now = self.memory.embeddings[:, -1]
+        first = now[:, None, None].expand_as(self.embeddings[:, :, :1])
         return torch.cat([first, self.embeddings[:, :, :-1]], dim=2)
+
+    def memories(self) -> Memory:
+        """Return what is remembered before each step, (B, N, H, K, D) and (B, N, H, K - 1, A)."""
+        history, steps = self.memory.embeddings.shape[1], self.embeddings.shape[2]
+
+        def windows(past: Tensor, future: Tensor, size: int) -> Tensor:
+            before = past[:, None].expand(-1, future.shape[1], -1, -1)
+            path = torch.cat([before, future], dim=2)
+            return path[:, :, torch.arange(steps)[:, None] + torch.arange(size)]
+
+        return Memory(
+            windows(self.memory.embeddings, self.embeddings, history),
+            windows(self.memory.actions, self.actions, history - 1),
+        )
 
 
 @dataclass(frozen=True)
@@ -101,6 +119,20 @@ def avoidance(region: Region, probe: LinearProbe) -> CostTerm:
     return term
 
 
+def state_distance(quantities: Sequence[int], probe: LinearProbe) -> CostTerm:
+    """Return the term for the distance to the goal in some quantities, in their unit, by step.
+
+    The probe reads them from the imagined embeddings and from the goal's.
+    """
+    chosen = list(quantities)
+
+    def term(trajectory: Trajectory, goal: Goal) -> Tensor:
+        wanted = probe(goal.embedding)[:, None, None, chosen]
+        return torch.linalg.vector_norm(probe(trajectory.embeddings)[..., chosen] - wanted, dim=-1)
+
+    return term
+
+
 def critic_distance(critic: Critic) -> CostTerm:
     """Return the term that asks the critic for the model steps to the goal, -> (B, N, H)."""
 
@@ -111,9 +143,21 @@ def critic_distance(critic: Critic) -> CostTerm:
     return term
 
 
+def disagreement(ensemble: Ensemble) -> CostTerm:
+    """Return the term for how much the ensemble disagrees about each step, -> (B, N, H).
+
+    In units of a squared error of the embedding, averaged over dimensions.
+    """
+
+    def term(trajectory: Trajectory, goal: Goal) -> Tensor:
+        return ensemble.disagreement(trajectory.memories(), trajectory.actions)
+
+    return term
+
+
 TERM = re.compile(
     r"(?:(?P<weight>\d*\.?\d+(?:e-?\d+)?)\*)?(?P<name>[a-z_][a-z_0-9]*)"
-    r"(?:\((?P<region>[^()]*)\))?(?:\.(?P<aggregate>[a-z]+))?"
+    r"(?:\((?P<argument>[^()]*)\))?(?:\.(?P<aggregate>[a-z]+))?"
 )
 
 
@@ -122,10 +166,12 @@ class Cost:
 
     Args:
         expression: terms joined by `+`, each `[WEIGHT*]NAME[.mean|.last|.min|.max]`; NAME is
-            `goal` (squared distance), `goal_l1`, `goal_cosine`, `critic`, `effort`, `smoothness` or
-            `avoid(REGION)`, and without a suffix the mean over the horizon is taken.
+            `goal` (squared distance), `goal_l1`, `goal_cosine`, `critic`, `effort`, `smoothness`,
+            `uncertainty`, `avoid(REGION)` or `state(QUANTITY, ...)`, and without a suffix the mean
+            over the horizon is taken.
         critic: the trained critic, for the term of that name.
-        probe: what reads physical quantities from embeddings, for `avoid`.
+        probe: what reads physical quantities from embeddings, for `avoid` and `state`.
+        ensemble: what disagrees where it knows little, for `uncertainty`.
 
     Attributes:
         weights: of the terms, by name with aggregate.
@@ -135,43 +181,57 @@ class Cost:
         UserError: the expression names an unknown term, aggregate, weight or quantity.
     """
 
-    def __init__(self, expression: str, critic: Critic, probe: LinearProbe | None = None) -> None:
+    def __init__(
+        self,
+        expression: str,
+        critic: Critic,
+        probe: LinearProbe | None = None,
+        ensemble: Ensemble | None = None,
+    ) -> None:
         self.expression = expression
         self.regions: list[Region] = []
         known: dict[str, CostTerm] = {
             "goal": goal_distance, "goal_l1": goal_l1, "goal_cosine": goal_cosine,
             "critic": critic_distance(critic), "effort": effort, "smoothness": smoothness,
         }  # fmt: skip
+        if ensemble is not None:
+            known["uncertainty"] = disagreement(ensemble)
         self.weights: dict[str, float] = {}
         self._terms: dict[str, tuple[CostTerm, Callable[[Tensor], Tensor]]] = {}
         for part in expression.split("+"):
             match = TERM.fullmatch(part.replace(" ", ""))
             aggregate = (match and match["aggregate"]) or "mean"
-            if match and match["name"] == "avoid" and match["region"] and probe is not None:
-                region = self._region(match["region"], probe)
-                term, label = avoidance(region, probe), f"avoid({region.text})"
-            elif match and match["name"] in known and match["region"] is None:
-                term, label = known[match["name"]], match["name"]
-            else:
-                term, label = None, ""
+            term, label = None, ""
+            if match and match["argument"] and probe is not None:
+                term, label = self._physical(match["name"], match["argument"], probe)
+            elif match and match["argument"] is None:
+                term, label = known.get(match["name"]), match["name"]
             weight = float((match and match["weight"]) or 1)
             if not match or not term or aggregate not in AGGREGATES or not math.isfinite(weight):
                 raise UserError(
                     f"cost {expression!r}: cannot read {part.strip()!r}; write terms as "
-                    f"WEIGHT*NAME.AGGREGATE with NAME one of {', '.join(known)}, avoid(x>0.1) "
-                    f"and AGGREGATE one of {', '.join(AGGREGATES)}"
+                    f"WEIGHT*NAME.AGGREGATE with NAME one of {', '.join(known)}, avoid(x>0.1), "
+                    f"state(x, y) and AGGREGATE one of {', '.join(AGGREGATES)}"
                 )
             name = f"{label}.{aggregate}"
             self.weights[name] = self.weights.get(name, 0.0) + weight
             self._terms[name] = (term, AGGREGATES[aggregate])
 
-    def _region(self, text: str, probe: LinearProbe) -> Region:
+    def _physical(
+        self, name: str, argument: str, probe: LinearProbe
+    ) -> tuple[CostTerm | None, str]:
+        """Return a term in physical units and its label; None if there is none of that name."""
         try:
-            region = read_region(text, probe.names)
+            if name == "avoid":
+                self.regions.append(read_region(argument, probe.names))
+                return avoidance(self.regions[-1], probe), f"avoid({self.regions[-1].text})"
+            if name == "state":
+                return state_distance(find_quantities(argument, probe.names), probe), (
+                    f"state({argument})"
+                )
         except ValueError as error:
             raise UserError(f"cost {self.expression!r}: {error}") from error
-        self.regions.append(region)
-        return region
+        return None, ""
 
     def parts(self, trajectory: Trajectory, goal: Goal) -> dict[str, Tensor]:
         """Return the unweighted terms by name, such as `goal.mean`, (B, N) each."""

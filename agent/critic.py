@@ -15,6 +15,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+RIVALS = 256
+"""Pairs that the contrastive term tells apart, of each batch."""
+
 
 @dataclass(frozen=True)
 class CriticConfig:
@@ -28,6 +31,9 @@ class CriticConfig:
             learns the shortest of the times seen.
         apart_weight: weight of the hinge that keeps frames of different episodes apart.
         apart_steps: model steps that such frames are kept apart.
+        temporal_weight: weight of the regression to the steps seen.
+        bellman_weight: weight of the step to the next frame: one more than from there.
+        contrastive_weight: weight of telling the own future from those of others.
     """
 
     history: Literal[1, 2] = 1
@@ -36,6 +42,9 @@ class CriticConfig:
     expectile: float = 0.9
     apart_weight: float = 0.05
     apart_steps: float = 30.0
+    temporal_weight: float = 1.0
+    bellman_weight: float = 0.0
+    contrastive_weight: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.expectile < 1:
@@ -44,6 +53,13 @@ class CriticConfig:
             raise ValueError(f"critic reads a history of 1 or 2 frames, got {self.history}")
         if self.width < 1 or self.features < 1:
             raise ValueError(f"critic needs width and features of at least 1, got {self}")
+        if not self.weights():
+            raise ValueError("critic needs a term of some weight")
+
+    def weights(self) -> dict[str, float]:
+        """Return the weights of the terms in use, by name."""
+        names = ("temporal", "apart", "bellman", "contrastive")
+        return {name: weight for name in names if (weight := getattr(self, f"{name}_weight")) != 0}
 
 
 class Critic(nn.Module):
@@ -88,9 +104,14 @@ class Critic(nn.Module):
 
 
 def critic_terms(
-    critic: Critic, starts: Tensor, goals: Tensor, strangers: Tensor, steps: Tensor
+    critic: Critic,
+    starts: Tensor,
+    goals: Tensor,
+    strangers: Tensor,
+    steps: Tensor,
+    following: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Compute the two terms that the critic learns from.
+    """Compute the terms that the critic learns from, those of some weight.
 
     Args:
         critic: the critic.
@@ -98,15 +119,38 @@ def critic_terms(
         goals: such pairs (N, 2, D) reached `steps` later in the same episode.
         strangers: such pairs (N, 2, D) of other episodes, at rest as goals are.
         steps: (N,) model steps.
+        following: the pairs (M, 2, D) one step after the last M starts, for `bellman`; where they
+            are the starts themselves, an episode has ended, and they do not count.
 
     Returns:
-        `temporal`, the expectile regression to the steps, and `apart`, the hinge to strangers.
+        `temporal`, the expectile regression to the steps; `apart`, the hinge to strangers;
+        `bellman`, the expectile regression to one step more than from the next frame to the same
+        stranger; `contrastive`, the cross-entropy of the own goal among those of 256 others.
     """
     config = critic.config
-    error = critic(starts, goals) - steps
-    side = torch.where(error > 0, config.expectile, 1 - config.expectile)
-    away = critic(starts, strangers)
-    return {
-        "temporal": (side * error.square()).mean(),
-        "apart": (config.apart_steps - away).relu().mean(),
+
+    def expectile(error: Tensor) -> Tensor:
+        side = torch.where(error > 0, config.expectile, 1 - config.expectile)
+        return (side * error.square()).mean()
+
+    def bellman() -> Tensor:
+        assert following is not None
+        here, there = starts[-len(following) :], strangers[-len(following) :]
+        moved = (here != following).flatten(1).any(dim=1)
+        beyond = 1 + critic(following, there).detach()
+        return expectile((critic(here, there) - beyond) * moved)
+
+    def contrastive() -> Tensor:
+        away = critic(starts[:RIVALS, None], goals[None, :RIVALS])
+        own = torch.arange(len(away), device=away.device)
+        return (
+            nn.functional.cross_entropy(-away, own) + nn.functional.cross_entropy(-away.T, own)
+        ) / 2
+
+    terms = {
+        "temporal": lambda: expectile(critic(starts, goals) - steps),
+        "apart": lambda: (config.apart_steps - critic(starts, strangers)).relu().mean(),
+        "bellman": bellman,
+        "contrastive": contrastive,
     }
+    return {name: terms[name]() for name in config.weights()}

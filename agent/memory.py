@@ -36,6 +36,11 @@ class Memory:
             torch.cat([self.actions, action[:, None]], dim=1)[:, 1:],
         )
 
+    def inputs(self, action: Tensor) -> Tensor:
+        """Return all that a next embedding depends on, (..., K * (D + A)), with action (..., A)."""
+        actions = torch.cat([self.actions, action[..., None, :]], dim=-2)
+        return torch.cat([self.embeddings.flatten(-2), actions.flatten(-2)], dim=-1)
+
     def repeat(self, candidates: int) -> Memory:
         """Return each row N times in succession: (B, ...) -> (B * N, ...)."""
         return Memory(

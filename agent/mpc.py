@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from mujepa.agent.cost import Trajectory
 from mujepa.agent.memory import Memory
 from mujepa.errors import UserError
 from mujepa.planners import Bounds, Plan, Planner
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from mujepa.agent.actor import Actor
     from mujepa.agent.configurator import Configurator
     from mujepa.agent.cost import Goal
 
@@ -39,7 +41,7 @@ class AgentState:
         single: it acts in one environment, without a batch axis.
         step: environment steps taken.
         memory: its short-term memory; None before the first image.
-        plan: the latest plan; None before the first image.
+        plan: the latest plan; None before the first image, and where nothing is planned.
         planned_at: model step of the latest plan.
         action: (B, A), held at present, in [-1, 1]; None before the first image.
     """
@@ -57,6 +59,8 @@ class AgentState:
 class Agent:
     """Perceives, imagines and plans; acts with the first action of the best plan.
 
+    That is mode 2 of LeCun's architecture. In mode 1, `reactive`, a policy acts at once.
+
     Args:
         configurator: world model, critic and cost.
         planner: searches action sequences in units of the bounds, [-1, 1].
@@ -64,9 +68,11 @@ class Agent:
         action_high: upper bounds, (A,).
         frame_skip: environment steps through which an action is held (one model step).
         replan_every: model steps between plans; in between the last plan is followed.
+        actor: the policy; it proposes a sequence to the planner. None: the planner is alone.
+        reactive: let the actor act without the planner.
 
     Raises:
-        ValueError: `replan_every` is outside the planner's horizon.
+        ValueError: `replan_every` is outside the planner's horizon, or there is no actor to react.
     """
 
     def __init__(
@@ -77,7 +83,12 @@ class Agent:
         action_high: NDArray[np.float64],
         frame_skip: int,
         replan_every: int = 1,
+        actor: Actor | None = None,
+        *,
+        reactive: bool = False,
     ) -> None:
+        if reactive and actor is None:
+            raise ValueError("a reactive agent needs an actor")
         if not 1 <= replan_every <= planner.horizon:
             raise ValueError(
                 f"replan_every must be from 1 to the horizon {planner.horizon}, got {replan_every}"
@@ -86,6 +97,8 @@ class Agent:
         self.jepa = configurator.jepa
         self.observes = self.jepa.observes
         self.planner = planner
+        self.actor = actor
+        self.reactive = reactive
         self.frame_skip = frame_skip
         self.replan_every = replan_every
         self.device = next(self.jepa.parameters()).device
@@ -143,6 +156,27 @@ class Agent:
         action = (self._low + (unit + 1) / 2 * (self._high - self._low)).astype(np.float32)
         return replace(state, step=state.step + 1), action[0] if state.single else action
 
+    @torch.no_grad()
+    def foresee(self, state: AgentState) -> tuple[Tensor, Tensor]:
+        """Return what the agent expects after its latest image.
+
+        Returns:
+            Embeddings (B, H, D) that its plan, or its actor, leads to, and their cost (B,).
+
+        Raises:
+            ValueError: it has seen no image yet.
+        """
+        if state.memory is None:
+            raise ValueError("the agent has seen nothing yet; call act first")
+        if state.plan is not None:
+            return self.jepa.unroll(state.memory, state.plan.actions), state.plan.cost
+        assert self.actor is not None
+        embeddings, actions = self.actor.imagine(
+            self.jepa, state.memory, state.goal.embedding, self.planner.horizon
+        )
+        imagined = Trajectory(embeddings[:, None], actions[:, None], state.memory)
+        return embeddings, self.configurator.cost(imagined, state.goal)[:, 0]
+
     def _decide(self, state: AgentState, images: Tensor) -> AgentState:
         embedding = self.jepa.encode(images)
         if len(embedding) != len(state.seeds):
@@ -153,18 +187,30 @@ class Agent:
             memory = Memory.at_rest(embedding, self.jepa.history, len(self._low))
         else:
             memory = state.memory.push(state.action, embedding)
+        state = replace(state, memory=memory)
+        if self.reactive:
+            assert self.actor is not None
+            return replace(state, action=self.actor(memory, state.goal.embedding))
         now = state.step // self.frame_skip
         plan, planned_at = state.plan, state.planned_at
         if plan is None or now - planned_at >= self.replan_every:
-            plan, planned_at = self._plan(state, memory, now), now
+            plan, planned_at = self.search(state, memory), now
         action = plan.actions[:, now - planned_at]
-        return replace(state, memory=memory, plan=plan, planned_at=planned_at, action=action)
+        return replace(state, plan=plan, planned_at=planned_at, action=action)
 
-    def _plan(self, state: AgentState, memory: Memory, now: int) -> Plan:
+    @torch.no_grad()
+    def search(self, state: AgentState, memory: Memory) -> Plan:
+        """Plan from what is remembered at the state's step."""
+        now = state.step // self.frame_skip
         if state.plan is None:
             search = self.planner.start(len(state.seeds), self._bounds)
         else:
             search = self.planner.shift(state.plan.search, self._bounds, now - state.planned_at)
+        if self.actor is not None:
+            _, proposed = self.actor.imagine(
+                self.jepa, memory, state.goal.embedding, self.planner.horizon
+            )
+            search = search.propose(proposed[:, None])
         generators = [decision_generator(seed, now) for seed in state.seeds]
         return self.planner.plan(
             self.configurator.cost_fn(memory, state.goal), search, self._bounds, generators

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 
 from mujepa.agent.memory import Memory
@@ -42,6 +41,4 @@ class Predictor(nn.Module):
 
     def forward(self, memory: Memory, action: Tensor) -> Tensor:
         """Return the next embedding (B, D) after `action` (B, A)."""
-        actions = torch.cat([memory.actions, action[:, None]], dim=1)
-        inputs = torch.cat([memory.embeddings.flatten(1), actions.flatten(1)], dim=1)
-        return memory.embeddings[:, -1] + self.change(inputs)
+        return memory.embeddings[:, -1] + self.change(memory.inputs(action))

@@ -47,15 +47,38 @@ def read_region(text: str, names: Sequence[str]) -> Region:
         match = re.fullmatch(r"([A-Za-z_][\w.]*)([<>])(-?\d*\.?\d+(?:e-?\d+)?)", part)
         if not match:
             raise ValueError(f"cannot read condition {part!r}; write it as NAME>NUMBER")
-        found = [name for name in names if name == match[1]]
-        found = found or [name for name in names if name.rpartition(".")[2] == match[1]]
-        if len(found) != 1:
-            raise ValueError(
-                f"{match[1]!r} is {'several' if found else 'none'} of the quantities that can be "
-                f"read: {', '.join(names)}"
-            )
+        index = find_quantity(match[1], names)
         if not math.isfinite(float(match[3])):
             raise ValueError(f"bound {match[3]} is not finite")
-        sides.append((names.index(found[0]), 1.0 if match[2] == ">" else -1.0, float(match[3])))
+        sides.append((index, 1.0 if match[2] == ">" else -1.0, float(match[3])))
     indices, signs, bounds = zip(*sides, strict=True)
     return Region(text.replace(" ", ""), indices, signs, bounds)
+
+
+def find_quantity(text: str, names: Sequence[str]) -> int:
+    """Return which quantity a name means: the whole name, or its end where that is enough.
+
+    Raises:
+        ValueError: none, or several.
+    """
+    found = [name for name in names if name == text]
+    found = found or [name for name in names if name.rpartition(".")[2] == text]
+    if len(found) != 1:
+        raise ValueError(
+            f"{text!r} is {'several' if found else 'none'} of the quantities that can be "
+            f"read: {', '.join(names)}"
+        )
+    return names.index(found[0])
+
+
+def find_quantities(text: str, names: Sequence[str]) -> list[int]:
+    """Return which quantities `x, cube` means: single ones, or all that a sensor reads.
+
+    Raises:
+        ValueError: a name means none, or several that are not those of one sensor.
+    """
+    indices: list[int] = []
+    for part in text.replace(" ", "").split(","):
+        of_sensor = [i for i, name in enumerate(names) if name.rpartition(".")[0] == part]
+        indices += of_sensor or [find_quantity(part, names)]
+    return indices

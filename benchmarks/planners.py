@@ -2,9 +2,9 @@
 
     python benchmarks/planners.py [--tasks reacher two_room] [--episodes 100]
 
-Each plans with the shipped checkpoint's model, cost and horizon; candidates and rounds are named in
-the table below. McNemar's exact test compares each with CEM, episode by episode. Training seed 0
-alone, and the episodes are those of the shipped result.json's seed.
+Each plans with the shipped checkpoint's model, cost and horizon, without the actor; candidates and
+rounds are named in the table below. McNemar's exact test compares each with CEM, episode by
+episode. Training seed 0 alone, and the episodes are those of the shipped result.json's seed.
 """
 
 from __future__ import annotations
@@ -86,7 +86,9 @@ def judge(name: str, config: PlannersConfig) -> dict[str, Any]:
     figures, held = {}, {}
     for label, settings in PLANNERS.items():
         planner = replace(checkpoint.config.planner, **settings)
-        outcome = run_episodes(task, 64, AgentPolicy(checkpoint.agent(planner)), manifest)
+        outcome = run_episodes(
+            task, 64, AgentPolicy(checkpoint.agent(planner, mode="planner")), manifest
+        )
         held[label] = outcome.held
         seen, sloped = asked(make_planner(planner))
         figures[label] = {

@@ -48,8 +48,7 @@ class Cube(Task):
     recipe: tuple[str, ...] = (
         *("--jepa.encoder.dim", "64", "--jepa.predictor.width", "512"),
         *("--jepa.predictor.depth", "3", "--updates", "8000", "--critic-updates", "1500"),
-        *("--cost", "goal.min", "--planner.kind", "icem", "--planner.horizon", "8"),
-        *("--planner.samples", "64", "--planner.elites", "8", "--planner.initial-std", "0.4"),
+        *("--cost", "goal.min", "--planner.horizon", "8", "--planner.initial-std", "0.4"),
     )
     goal_steps: int = 80
 

@@ -51,6 +51,7 @@ class PointMaze(Task):
     tolerance: float = 0.08
     budget_steps: int = 150
     yardstick: Literal["joints", "remaining"] = "remaining"
+    recipe: tuple[str, ...] = ("--planner.horizon", "10")
     layout: tuple[str, ...] = LAYOUT
     shortest_way: float = 1.0
 

@@ -55,7 +55,6 @@ class PushT(Task):
         *("--jepa.encoder.dim", "64", "--jepa.predictor.width", "512"),
         *("--jepa.predictor.depth", "3", "--updates", "10000", "--critic-updates", "1500"),
         *("--cost", "goal.min", "--planner.horizon", "8"),
-        *("--planner.samples", "64", "--planner.iterations", "3"),
     )
     goal_steps: int = 25
 

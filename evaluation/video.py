@@ -64,20 +64,18 @@ def record_episode(
     state = agent.reset(world.observe(episode.goal[None], agent.observes, variants)[0], seed)
     simulation = episode.start[None]
     images, distance, paths, costs = [], [], [], []
-    path = np.empty(0)
+    path, cost = np.empty(0), 0.0
     for step in range(world.task.budget_steps + 1):
         images.append(world.render(simulation, variants)[0])
         distance.append(world.task.distance(world.achieved(simulation)[0], wanted))
         if step == world.task.budget_steps:
             break
         state, action = agent.act(state, world.observe(simulation, agent.observes, variants)[0])
-        assert state.plan is not None
-        assert state.memory is not None
         if step % agent.frame_skip == 0:
-            imagined = agent.jepa.unroll(state.memory, state.plan.actions)[0]
-            path = probe(imagined).cpu().double().numpy()
+            imagined, expected = agent.foresee(state)
+            path, cost = probe(imagined[0]).cpu().double().numpy(), float(expected[0])
         paths.append(path)
-        costs.append(float(state.plan.cost[0]))
+        costs.append(cost)
         simulation = world.step(simulation, action[None], variants)
     ends = np.stack(paths)[..., :3]
     positions = world.project(ends, variant) if world.goal_size >= 3 else None

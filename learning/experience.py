@@ -35,7 +35,7 @@ ENCODE_FRAMES = 2048
 
 @dataclass(frozen=True)
 class Experience:
-    """The data that both stages learn from, and the world that it came from."""
+    """The data that all stages learn from, and the world that it came from."""
 
     dataset: Dataset
     split: Split

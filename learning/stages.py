@@ -1,4 +1,4 @@
-"""The two stages of training: the world model, then the critic on its frozen embeddings.
+"""The first stage of training, the world model; what follows on its embeddings is in `frozen`.
 
 A stage says what is optimised, how one update's terms are computed, how to judge, and what to do
 at its end. Each update draws from a random stream of its own (seed, stage, update), so that a
@@ -16,9 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mujepa.agent.configurator import Configurator
-from mujepa.agent.critic import critic_terms
 from mujepa.agent.losses import InverseDynamics, LossConfig, world_model_terms
-from mujepa.agent.memory import Memory
 from mujepa.evaluation.diagnostics import (
     candidate_ranking,
     distance_correlation,
@@ -135,7 +133,7 @@ class WorldModelStage:
             **by_step,
             "effective_rank": effective_rank(embeddings.flatten(0, 1)),
             "probe_r2": self.networks.probe.r2(*_frames(embeddings, data.validation.achieved)),
-            **_ranking(data, self.networks, self.cost, embeddings),
+            **ranking(data, self.networks, self.cost, embeddings),
             "score": 1 - error[horizon - 1] / max(frozen[horizon - 1], 1e-12),
         }
 
@@ -162,121 +160,12 @@ class WorldModelStage:
         normalise.momentum = momentum
 
 
-class CriticStage:
-    """The temporal-distance critic, on embeddings that are computed once.
-
-    Args:
-        experience: the data.
-        networks: what is learned; the world model is frozen.
-        updates: how many.
-        batch: N, pairs per update.
-        imagined: share of starting points that are imagined by the world model instead of seen.
-        learning_rate: of AdamW.
-        cost: what the planner minimises once the critic is there.
-    """
-
-    name = "critic"
-
-    def __init__(
-        self,
-        experience: Experience,
-        networks: Networks,
-        *,
-        updates: int,
-        batch: int,
-        imagined: float,
-        learning_rate: float,
-        cost: str,
-    ) -> None:
-        self.experience, self.networks, self.imagined = experience, networks, imagined
-        self.updates, self.batch, self.learning_rate, self.cost = (
-            updates,
-            batch,
-            learning_rate,
-            cost,
-        )
-        self.weights = {"temporal": 1.0, "apart": networks.critic.config.apart_weight}
-        self._embeddings: Tensor | None = None
-
-    def modules(self) -> nn.ModuleDict:
-        """Return the critic."""
-        return nn.ModuleDict({"critic": self.networks.critic})
-
-    def terms(self, update: int) -> dict[str, Tensor]:
-        """Return the terms on pairs of frames of one episode, and frames of other episodes."""
-        data = self.experience
-        if self._embeddings is None:
-            self._prepare()
-        assert self._embeddings is not None
-        random = data.random(1, update)
-        past = self.networks.critic.config.history - 1  # frames at the start that have no history
-        episodes = random.integers(len(self._lengths), size=(2, self.batch))
-        room = self._lengths[episodes] - past
-        moments = past + np.sort(
-            (random.random((2, self.batch)) * room[0]).astype(np.int64), axis=0
-        )
-        other = past + (random.random(self.batch) * room[1]).astype(np.int64)
-        rows = self._first[episodes[0]] + moments
-        starts = self._pairs(rows[0])
-        many = int(self.imagined * self.batch)
-        if many:
-            imagined = self._imagine(
-                rows[0, :many], moments[0, :many], steps=int(random.integers(1, 6))
-            )
-            starts = torch.cat([imagined, starts[many:]])
-        steps = torch.from_numpy((moments[1] - moments[0]).astype(np.float32)).to(data.device)
-        # As goals are: at rest. Otherwise rushing past the goal looks like being there.
-        strangers = self._pairs(self._first[episodes[1]] + other)[:, -1:].expand(-1, 2, -1)
-        return critic_terms(self.networks.critic, starts, self._pairs(rows[1]), strangers, steps)
-
-    @torch.no_grad()
-    def validate(self) -> dict[str, float]:
-        """Return how well the planner's cost ranks states and candidates."""
-        embeddings = self.networks.jepa.encode_windows(self.experience.validation.observations)
-        ranking = _ranking(self.experience, self.networks, self.cost, embeddings)
-        return ranking | {"score": ranking["candidate_ranking"]}
-
-    def finish(self) -> None:
-        """Nothing is left to do."""
-
-    @torch.no_grad()
-    def _prepare(self) -> None:
-        """Encode every training episode once."""
-        data = self.experience
-        episodes = data.split.train
-        self._lengths = data.dataset.lengths[episodes]
-        self._first = np.concatenate([[0], np.cumsum(self._lengths)[:-1]])
-        self._embeddings, _ = encode_episodes(data, self.networks.jepa, episodes)
-        actions = [data.dataset.episode("action", int(episode)) for episode in episodes]
-        self._actions = data.unit_actions(np.concatenate(actions))
-
-    @torch.no_grad()
-    def _imagine(self, rows: NDArray[np.int64], moments: NDArray[np.int64], steps: int) -> Tensor:
-        """Return pairs of frames as imagined from `steps` earlier; without such a past, as seen."""
-        assert self._embeddings is not None
-        jepa = self.networks.jepa
-        back = rows - steps
-        past = back[:, None] + np.arange(1 - jepa.history, 1)
-        possible = moments >= steps + jepa.history - 1
-        past, back = np.where(possible[:, None], past, 0), np.where(possible, back, 0)
-        memory = Memory(self._embeddings[past], self._actions[past[:, :-1]])
-        imagined = jepa.unroll(memory, self._actions[back[:, None] + np.arange(steps)])
-        pairs = torch.cat([memory.embeddings[:, -1:], imagined], dim=1)[:, -2:]
-        there = torch.from_numpy(possible).to(pairs.device)[:, None, None]
-        return torch.where(there, pairs, self._pairs(rows))
-
-    def _pairs(self, rows: NDArray[np.int64]) -> Tensor:
-        """Return frames with those before them, (N,) -> (N, 2, D)."""
-        assert self._embeddings is not None
-        return self._embeddings[rows[:, None] + np.array([-1, 0])]
-
-
 def _frames(embeddings: Tensor, achieved: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
     flat = torch.from_numpy(achieved.astype(np.float32)).flatten(0, 1)
     return embeddings.flatten(0, 1), flat.to(embeddings.device)
 
 
-def _ranking(
+def ranking(
     data: Experience, networks: Networks, cost: str, embeddings: Tensor
 ) -> dict[str, float]:
     """Correlate the cost with the simulator, over pairs of states and over candidates."""

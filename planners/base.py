@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -53,12 +53,18 @@ class Bounds:
 class Search:
     """A distribution over action sequences: `mean` and `std`, (B, H, A) each.
 
-    Planners that remember single sequences keep them as `elites`, (B, K, H, A).
+    Single sequences that are worth a look beside it are the `elites`, (B, K, H, A): those that a
+    planner remembers, and those that are proposed to it.
     """
 
     mean: Tensor
     std: Tensor
     elites: Tensor | None = None
+
+    def propose(self, actions: Tensor) -> Search:
+        """Return the search with sequences (B, K, H, A) among those that are looked at first."""
+        known = actions if self.elites is None else torch.cat([actions, self.elites], dim=1)
+        return replace(self, elites=known)
 
 
 @dataclass(frozen=True)

@@ -37,11 +37,11 @@ class PlannerConfig:
         gradient_steps: of hybrid, after each iteration.
     """
 
-    kind: Kind = "cem"
+    kind: Kind = "icem"
     horizon: int = 5
-    samples: int = 128
+    samples: int = 64
     iterations: int = 4
-    elites: int = 16
+    elites: int = 8
     initial_std: float = 0.7
     min_std: float = 0.05
     correlation: float = 0.5

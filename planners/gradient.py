@@ -53,8 +53,8 @@ class GradientDescent(Planner):
         self, search: Search, bounds: Bounds, generators: Sequence[torch.Generator]
     ) -> Tensor:
         """Draw the starts: the warm start, and others from a search that knows nothing."""
-        if search.elites is not None:
-            return search.elites[:, :0]
+        if isinstance(search, Descent):
+            return search.mean[:, None][:, :0]
         _, horizon, size = search.mean.shape
         fresh = self.start(len(generators), bounds)
         noise = correlated_noise(generators, self.samples - 1, horizon, size, self.correlation)
@@ -83,7 +83,7 @@ class GradientDescent(Planner):
 
     def shift(self, search: Search, bounds: Bounds, steps: int = 1) -> Search:
         """Return the warm start `steps` model steps on; all starts but this one are drawn anew."""
-        return replace(super().shift(search, bounds, steps), elites=None)
+        return super().shift(replace(search, elites=None), bounds, steps)
 
 
 class Hybrid(ICEM):

@@ -21,7 +21,8 @@ from mujepa.envs.registry import TASKS
 from mujepa.envs.variation import working_factors
 from mujepa.rollouts.collect import collect, make_recipe
 
-TOY = "--updates 2 --critic-updates 2 --batch 4 --critic-batch 8 --episodes 6 --threads 1"
+TOY = """--updates 2 --critic-updates 2 --ensemble-updates 2 --actor-updates 2 --batch 4
+--critic-batch 8 --actor-batch 6 --episodes 6 --threads 1"""
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import torch
 
 from mujepa.agent.cost import Cost, Goal, Trajectory
 from mujepa.agent.critic import Critic, CriticConfig
+from mujepa.agent.memory import Memory
 from mujepa.agent.probe import LinearProbe
 from mujepa.errors import UserError
 
@@ -23,7 +24,8 @@ def trajectory():
     generator = torch.Generator().manual_seed(1)
     embeddings = torch.randn(2, 5, 4, 3, generator=generator)
     actions = torch.rand(2, 5, 4, 2, generator=generator)
-    return Trajectory(embeddings, actions, torch.randn(2, 3, generator=generator))
+    past = torch.randn(2, 2, 3, generator=generator)
+    return Trajectory(embeddings, actions, Memory(past, torch.rand(2, 1, 2, generator=generator)))
 
 
 @pytest.fixture
@@ -64,7 +66,7 @@ def test_an_expression_means_what_it_says(expression, reduce, critic, trajectory
 
 def test_the_critic_term_is_the_critic_on_every_step(critic, trajectory, goal):
     with torch.no_grad():
-        now = trajectory.now[:, None].expand(-1, 5, -1)
+        now = trajectory.memory.embeddings[:, -1:].expand(-1, 5, -1)
         steps = [now, *trajectory.embeddings.unbind(2)]
         pairs = torch.stack([torch.stack(pair, -2) for pair in pairwise(steps)], dim=2)
         goals = goal.embedding[:, None, None, None].expand_as(pairs)
@@ -175,3 +177,24 @@ def test_a_region_that_cannot_be_read_is_named(region, complaint, critic, probe)
 def test_a_name_that_two_quantities_share_is_refused(critic):
     with pytest.raises(UserError, match=re.escape("'x' is several of the quantities")):
         Cost("avoid(x>0)", critic, LinearProbe(3, ("ball.x", "cup.x")))
+
+
+def test_state_is_the_distance_in_what_the_probe_reads(critic, trajectory, goal):
+    torch.manual_seed(3)
+    probe = LinearProbe(3, ("tip.x", "tip.y", "ball.x"))
+    probe.weight.normal_()
+    read, wanted = probe(trajectory.embeddings), probe(goal.embedding)[:, None, None]
+    for text, indices in (("tip", [0, 1]), ("tip.y, ball.x", [1, 2]), ("y", [1])):
+        away = (read - wanted)[..., indices].square().sum(dim=-1).sqrt()
+        cost = Cost(f"2*state({text}).min", critic, probe)(trajectory, goal)
+        torch.testing.assert_close(cost, 2 * away.amin(dim=-1))
+    for text in ("x", "nose"):
+        with pytest.raises(UserError, match=f"{text!r} is (several|none)"):
+            Cost(f"state({text})", critic, probe)
+
+
+def test_what_takes_no_argument_or_needs_one_is_said(critic):
+    probe = LinearProbe(3, ("tip.x", "tip.y", "ball.x"))
+    for text in ("goal(tip)", "state", "state()", "avoid", "nothing(tip)"):
+        with pytest.raises(UserError, match="cannot read"):
+            Cost(text, critic, probe)

@@ -154,3 +154,65 @@ def test_another_history_is_refused():
 def test_a_critic_without_units_is_refused(sizes):
     with pytest.raises(ValueError, match="at least 1"):
         CriticConfig(**sizes)
+
+
+@torch.no_grad()
+def test_the_bellman_term_asks_for_one_step_more_than_from_the_next_frame(points):
+    torch.manual_seed(0)
+    critic = Critic(CriticConfig(width=32, features=8, bellman_weight=1.0), dim=4)
+    a, b, c = points
+    following = a[50:].flip(0)
+    following[0] = a[50]  # the episode ends there
+    terms = critic_terms(critic, a, b, c, torch.ones(200), following)
+    squared = [torch.tensor(0.0)]
+    for i in range(1, 150):
+        error = critic(a[50 + i], c[50 + i]) - (1 + critic(following[i], c[50 + i]))
+        weight = 0.9 if error > 0 else 1 - 0.9
+        squared.append(weight * error**2)
+    torch.testing.assert_close(terms["bellman"], torch.stack(squared).mean())
+
+
+@torch.no_grad()
+def test_the_contrastive_term_is_the_cross_entropy_of_the_own_goal(points):
+    torch.manual_seed(0)
+    weights = {"temporal_weight": 0.0, "apart_weight": 0.0, "contrastive_weight": 1.0}
+    critic = Critic(CriticConfig(width=32, features=8, **weights), dim=4)
+    a, b, c = points
+    terms = critic_terms(critic, a, b, c, torch.ones(200))
+    assert terms.keys() == {"contrastive"}
+    away = torch.stack([critic(a[i].expand(200, 2, 4), b) for i in range(200)])
+    rows, columns = (-torch.log_softmax(-away, dim=dim).diagonal().mean() for dim in (1, 0))
+    torch.testing.assert_close(terms["contrastive"], (rows + columns) / 2)
+
+
+def test_by_steps_alone_it_learns_a_chain_longer_than_any_walk_on_it():
+    """Walks of two steps; the Bellman term joins them."""
+    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    places = at_rest(torch.randn(8, 4))
+    config = CriticConfig(width=64, features=16, apart_weight=0.0, bellman_weight=1.0)
+    critic = Critic(config, dim=4)
+    optimizer = torch.optim.Adam(critic.parameters(), lr=3e-3)
+    for _ in range(800):
+        start = torch.randint(6, (128,), generator=generator)
+        steps = torch.randint(3, (128,), generator=generator)
+        goal = torch.randint(8, (128,), generator=generator)
+        terms = critic_terms(
+            critic, places[start], places[start + steps], places[goal], steps.float(),
+            places[start + 1],
+        )  # fmt: skip
+        ahead = goal > start  # backwards nobody ever walked
+        terms["bellman"] = critic_terms(
+            critic, places[start][ahead], places[start][ahead], places[goal][ahead],
+            steps[ahead].float(), places[start + 1][ahead],
+        )["bellman"]  # fmt: skip
+        optimizer.zero_grad()
+        (terms["temporal"] + terms["bellman"]).backward()
+        optimizer.step()
+    with torch.no_grad():
+        assert critic(places[0], places[7]).item() == pytest.approx(7, abs=1.5)
+
+
+def test_a_critic_that_learns_from_nothing_is_refused():
+    with pytest.raises(ValueError, match="some weight"):
+        CriticConfig(temporal_weight=0.0, apart_weight=0.0)

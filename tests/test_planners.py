@@ -108,6 +108,18 @@ def test_cem_beats_random_shooting_with_as_many_candidates():
 
 
 @every_planner
+def test_a_plan_is_never_worse_than_what_was_proposed(kind):
+    planner, wanted = kind(horizon=4, samples=16, iterations=3), targets(2)
+    blind = planner.start(2, LOPSIDED)
+    assert (plan(planner, distance_to(wanted), 0, 1, search=blind).cost > 0.01).all()
+    near = (wanted + 0.01 * (HIGH - LOW))[:, None]
+    result = plan(planner, distance_to(wanted), 0, 1, search=blind.propose(near))
+    assert (result.cost <= distance_to(wanted)(near)[:, 0]).all()
+    again = planner.shift(result.search, LOPSIDED).propose(near)
+    assert plan(planner, distance_to(wanted), 2, 3, search=again).cost.max() <= 0.001
+
+
+@every_planner
 @pytest.mark.parametrize("samples", [1, 2, 64])
 def test_a_plan_is_never_worse_than_its_warm_start(kind, samples):
     planner = kind(horizon=4, samples=samples, iterations=3)

@@ -19,7 +19,8 @@ from mujepa.envs.world import World
 from mujepa.errors import UserError
 from mujepa.rollouts.store import Dataset
 
-TOY = "--updates 2 --critic-updates 2 --batch 4 --critic-batch 8 --episodes 6 --threads 1"
+TOY = """--updates 2 --critic-updates 2 --ensemble-updates 2 --actor-updates 2 --batch 4
+--critic-batch 8 --actor-batch 6 --episodes 6 --threads 1"""
 ARM = """
 <mujoco>
   <compiler angle="radian" meshdir="shapes"/>

@@ -26,19 +26,21 @@ from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.policies import ZeroPolicy
 from mujepa.evaluation.statistics import paired, success_rate
 from mujepa.files import sha256
-from mujepa.learning import stages
+from mujepa.learning import frozen
+from mujepa.learning.embedded import Embedded
 from mujepa.learning.experience import load_experience
+from mujepa.learning.frozen import CriticStage
 from mujepa.learning.schedule import Clock
-from mujepa.learning.stages import CriticStage
 from mujepa.rollouts.store import Dataset
 
 UPDATES, EVERY = 20, 8
-STAGES = ("world model", "critic")
+STAGES = ("world model", "ensemble", "critic", "actor")
 
 
 def train(out: Path, data: Path, *more: str) -> int:
     toy = f"""--episodes 12 --updates {UPDATES} --critic-updates {UPDATES} --batch 8
-    --critic-batch 32 --checkpoint-every {EVERY} --threads 1 --device cpu""".split()
+    --ensemble-updates {UPDATES} --actor-updates {UPDATES} --actor-batch 12 --critic-batch 32
+    --checkpoint-every {EVERY} --threads 1 --device cpu""".split()
     return main(["train", "reacher", "--out", str(out), "--data", str(data), *toy, *more])
 
 
@@ -91,7 +93,8 @@ def evaluated(trained, tmp_path_factory) -> tuple[dict, Path]:
 def test_from_nothing_to_a_video_in_four_commands(tmp_path, monkeypatch, capsys):
     """With the default folders; training collects what is missing."""
     monkeypatch.chdir(tmp_path)
-    toy = "--updates 3 --critic-updates 3 --batch 4 --critic-batch 8 --threads 1"
+    toy = """--updates 3 --critic-updates 3 --ensemble-updates 3 --actor-updates 3 --batch 4
+    --critic-batch 8 --actor-batch 6 --threads 1"""
     for command in (
         "collect reacher --out data/reacher-seed0 --episodes 10",
         f"train reacher --out runs/a --episodes 15 {toy}",
@@ -152,10 +155,11 @@ def test_each_stage_is_recorded_at_every_checkpoint_and_at_its_end(trained):
     there = [(record["stage"], record["update"]) for record in records(trained)]
     assert there == [(stage, update) for stage in STAGES for update in (8, 16, 20)]
     for record in records(trained):
-        losses = {"world model": "prediction", "critic": "temporal"}
-        assert np.isfinite(record[losses[record["stage"]]])
-        assert -1 <= record["distance_correlation"] <= 1
+        terms = {"ensemble": "members", "critic": "temporal", "actor": "imagined"}
+        assert np.isfinite(record[terms.get(record["stage"], "prediction")])
         assert np.isfinite(record["score"])
+        if record["stage"] in ("world model", "critic"):
+            assert -1 <= record["distance_correlation"] <= 1
 
 
 def test_training_twice_with_the_same_seed_gives_the_same_weights(trained, data, tmp_path):
@@ -164,14 +168,15 @@ def test_training_twice_with_the_same_seed_gives_the_same_weights(trained, data,
     assert records(tmp_path / "again") == records(trained)
 
 
-def test_the_critic_stage_leaves_the_world_model_alone(trained, data, tmp_path):
+def test_the_later_stages_leave_the_world_model_alone(trained, data, tmp_path):
     other = "--critic-learning-rate", "0.01"
     assert train(tmp_path / "other", data, *other) == 0
     one, two = (load_checkpoint(run / "last").networks for run in (trained, tmp_path / "other"))
     for (name, left), right in zip(
         one.state_dict().items(), two.state_dict().values(), strict=True
     ):
-        assert torch.equal(left, right) == (not name.startswith("critic.") or left.ndim == 0), name
+        learned_later = name.partition(".")[0] in ("ensemble", "critic", "actor")
+        assert torch.equal(left, right) == (not learned_later), name
 
 
 class Crash(BaseException):
@@ -185,12 +190,13 @@ def test_strangers_stand_still_for_the_critic_as_goals_do(data, untrained, tiny,
         critic=CriticConfig(history=2, width=16, features=4),
         observation_shape=experience.validation.observations.shape[2:],
     )
+    networks = untrained(config).networks
     stage = CriticStage(
-        experience, untrained(config).networks, updates=1, batch=64, imagined=0.5,
+        Embedded(experience, networks.jepa), networks, updates=1, batch=64, imagined=0.5,
         learning_rate=1e-3, cost="critic",
     )  # fmt: skip
     seen = []
-    monkeypatch.setattr(stages, "critic_terms", lambda critic, *pairs: seen.append(pairs) or {})
+    monkeypatch.setattr(frozen, "critic_terms", lambda critic, *pairs: seen.append(pairs) or {})
     stage.terms(0)
     starts, _, strangers, _ = seen[0]
     assert (starts[:, 0] != starts[:, 1]).any()
@@ -239,15 +245,17 @@ def crash_while_saving(number: int, moment: str):
 
 
 CRASHES = {  # and the updates that are left
-    "before the first checkpoint": (crash_at_update("world model", 3), 40),
-    "in the world model": (crash_at_update("world model", 13), 32),
-    "while the world model is saved": (crash_while_saving(2, "between"), 32),
-    "after a record, before its checkpoint": (crash_while_saving(2, "before"), 32),
-    "at the end of the world model, before it is saved": (crash_while_saving(3, "before"), 24),
-    "at the end of the world model, once it is saved": (crash_while_saving(3, "after"), 20),
-    "in the critic": (crash_at_update("critic", 13), 12),
-    "while the critic is saved": (crash_while_saving(5, "between"), 12),
-    "at the very end": (crash_while_saving(6, "after"), 0),
+    "before the first checkpoint": (crash_at_update("world model", 3), 80),
+    "in the world model": (crash_at_update("world model", 13), 72),
+    "while the world model is saved": (crash_while_saving(2, "between"), 72),
+    "after a record, before its checkpoint": (crash_while_saving(2, "before"), 72),
+    "at the end of the world model, before it is saved": (crash_while_saving(3, "before"), 64),
+    "at the end of the world model, once it is saved": (crash_while_saving(3, "after"), 60),
+    "in the ensemble": (crash_at_update("ensemble", 13), 52),
+    "in the critic": (crash_at_update("critic", 13), 32),
+    "while the critic is saved": (crash_while_saving(8, "between"), 32),
+    "in the actor": (crash_at_update("actor", 13), 12),
+    "at the very end": (crash_while_saving(12, "after"), 0),
 }
 
 
@@ -268,7 +276,7 @@ def test_a_crashed_run_is_resumed_as_if_nothing_had_happened(
     assert records(run) == records(trained)
 
 
-@pytest.mark.parametrize(("stage", "update"), [(0, 16), (1, 8)])
+@pytest.mark.parametrize(("stage", "update"), [(0, 16), (2, 8), (3, 16)])
 def test_a_run_killed_with_kill_9_is_resumed_as_if_nothing_had_happened(
     trained, data, tmp_path, stage, update
 ):
@@ -298,7 +306,8 @@ train(Path({str(run)!r}), Path({str(data)!r}))
 
 
 @pytest.mark.parametrize(
-    ("stage", "number"), [("world model", signal.SIGINT), ("critic", signal.SIGTERM)]
+    ("stage", "number"),
+    [("world model", signal.SIGINT), ("critic", signal.SIGTERM), ("actor", signal.SIGINT)],
 )
 def test_ctrl_c_saves_between_updates_and_the_run_goes_on_the_same(
     trained, data, tmp_path, monkeypatch, capsys, stage, number
@@ -363,15 +372,13 @@ def test_resuming_where_nothing_is_begins(trained, data, tmp_path):
     assert weights(tmp_path / "run") == weights(trained)
 
 
-def test_minutes_stop_each_stage_early_and_the_critic_is_still_trained(data, tmp_path):
+def test_minutes_stop_each_stage_early_and_all_are_still_trained(data, tmp_path):
     run = tmp_path / "run"
-    more = "--minutes 0.02 --updates 100000 --critic-updates 100000 --checkpoint-every 100000"
-    assert train(run, data, *more.split()) == 0
-    first, second = records(run)
-    assert first["stage"] == "world model"
-    assert 0 < first["update"] < 1000
-    assert second["stage"] == "critic"
-    assert 0 < second["update"] < 1000
+    many = [f"--{name}updates" for name in ("", "ensemble-", "critic-", "actor-")]
+    more = ["--minutes", "0.02", "--checkpoint-every", "100000"]
+    assert train(run, data, *more, *(word for flag in many for word in (flag, "100000"))) == 0
+    assert tuple(record["stage"] for record in records(run)) == STAGES
+    assert all(0 < record["update"] < 1000 for record in records(run))
     assert load_checkpoint(run).config.cost == "critic"
 
 
@@ -385,12 +392,14 @@ def test_a_loss_that_explodes_ends_the_run_in_one_line_that_names_it(data, tmp_p
     assert "lower learning rate" in line
 
 
-def test_a_critic_that_explodes_leaves_the_checkpoint_before_it(trained, data, tmp_path, capfd):
+def test_a_later_stage_that_explodes_leaves_the_checkpoint_before_it(
+    trained, data, tmp_path, capfd
+):
     run = tmp_path / "run"
     assert train(run, data, "--critic-learning-rate", "1e30") == 2
     line = capfd.readouterr().err.splitlines()[-1]
     assert line.startswith("mujepa: training stopped: ")
-    assert " of the critic is " in line
+    assert " of the ensemble is " in line
     assert str(run) in line
     assert progress(run)["stage"] <= 1
     for name in ("last", "best"):
@@ -409,7 +418,7 @@ def test_wandb_offline_writes_a_run_without_an_account(data, tmp_path, monkeypat
     assert train(run, data, "--wandb", "offline") == 0
     (written,) = (run / "wandb").glob("offline-run-*/*.wandb")
     assert b"prediction" in written.read_bytes()
-    assert len(records(run)) == 6
+    assert len(records(run)) == 12
 
 
 # ------------------------------------------------------------------------------ evaluation
@@ -435,7 +444,7 @@ def test_result_json_keeps_its_contract(evaluated, trained):
     assert result["wall_s"] > 0
     assert {"kind": "cem", "samples": 16, "iterations": 2}.items() <= result["planner"].items()
     assert {"horizon", "elites", "replan_every"} <= result["planner"].keys()
-    assert result["baselines"].keys() == {"latent_l2", "random", "zero", "oracle"}
+    assert result["baselines"].keys() == {"reactive", "latent_l2", "random", "zero", "oracle"}
     assert {"python", "mujepa", "torch", "mujoco", "numpy"} <= result["versions"].keys()
     assert result["machine"].keys() == {"processor", "cores", "system"}
     for name, figures in {"agent": result, **result["baselines"]}.items():
@@ -459,7 +468,7 @@ def test_the_report_is_one_page_that_needs_nothing_else(evaluated):
 def test_evaluating_twice_gives_the_same_result(evaluated, trained, tmp_path):
     first, _ = evaluated
     second = evaluate(trained, tmp_path / "out")
-    free = {"plan_ms", "wall_s", "command"}
+    free = {"plan_ms", "reactive_ms", "wall_s", "command"}
     assert {k: v for k, v in second.items() if k not in free} == {
         k: v for k, v in first.items() if k not in free
     }
@@ -506,7 +515,7 @@ def test_the_planner_and_the_cost_can_be_exchanged(kind, trained, tmp_path):
     result = evaluate(trained, tmp_path, *more.split())
     assert {"kind": kind, "horizon": 3}.items() <= result["planner"].items()
     assert result["cost"] == "goal"
-    assert result["baselines"].keys() == {"latent_l2", "random", "zero"}
+    assert result["baselines"].keys() == {"reactive", "latent_l2", "random", "zero"}
 
 
 def test_beside_a_planner_that_needs_a_gradient_the_oracle_searches_with_icem(trained, tmp_path):

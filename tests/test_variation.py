@@ -374,7 +374,8 @@ def test_the_episodes_to_judge_on_are_those_without_variation():
 def folder(tmp_path_factory):
     """A run, which has collected varied data."""
     folder = tmp_path_factory.mktemp("varied")
-    toy = "--updates 2 --critic-updates 2 --batch 4 --critic-batch 8 --threads 1 --validation 0.3"
+    toy = """--updates 2 --critic-updates 2 --ensemble-updates 2 --actor-updates 2 --batch 4
+    --critic-batch 8 --actor-batch 6 --threads 1 --validation 0.3"""
     command = f"train reacher --out {folder}/run --data {folder}/data --episodes 6 {toy}"
     assert main([*command.split(), "--workers", "1", "--vary", "light=0.3:1", "mass=0.5:2"]) == 0
     return folder

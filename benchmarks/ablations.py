@@ -1,0 +1,195 @@
+"""What each part is worth: the shipped agents with one thing changed at a time.
+
+    python benchmarks/ablations.py [--tasks reacher point_maze] [--episodes 200] [--retrain reacher]
+
+The shipped agent and its variants act in the same episodes; McNemar's exact test compares each
+variant with the shipped agent, episode by episode. Variants of the loss are trained anew, which
+takes as long as the task's training: `--retrain` says for which tasks. Writes the figures as JSON
+and docs/ablations.md.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("MUJOCO_GL", "egl")  # before mujoco is imported
+
+import torch
+
+from mujepa.agent.checkpoint import Checkpoint, Mode, load_checkpoint
+from mujepa.cli import read, run
+from mujepa.envs.registry import TASKS, find_task
+from mujepa.envs.world import World
+from mujepa.errors import UserError
+from mujepa.evaluation.loop import run_episodes
+from mujepa.evaluation.manifest import Manifest, make_manifest
+from mujepa.evaluation.policies import AgentPolicy
+from mujepa.evaluation.statistics import paired, success_rate
+from mujepa.files import read_json, write_json, write_text
+from mujepa.provenance import machine, versions
+from mujepa.screen import say
+from mujepa.train import TrainConfig, train
+
+ROOT = Path(__file__).parents[1]
+LOSSES = {
+    "variance and covariance in place of SIGReg": (
+        *("--loss.sigreg", "0", "--loss.variance", "1", "--loss.covariance", "0.1"),
+    ),
+    "no regulariser": ("--loss.sigreg", "0"),
+    "no inverse dynamics": ("--loss.inverse-dynamics", "0"),
+}
+"""Flags of the variants that are trained anew."""
+
+
+@dataclass(frozen=True)
+class AblationsConfig:
+    """Judge variants of the shipped agents, and write a table."""
+
+    tasks: tuple[str, ...] = ("reacher", "two_room", "point_maze", "pendulum", "cube")
+    """Which tasks' checkpoints."""
+    episodes: int = 200
+    """Episodes for each variant."""
+    seed: int = 0
+    """Of the episodes."""
+    retrain: tuple[str, ...] = ()
+    """Tasks for which the variants of the loss are trained."""
+    out: Path = ROOT / "benchmarks" / "results" / "ablations.json"
+    """The figures; tasks that are in the file already and are not asked for are kept."""
+    page: Path = ROOT / "docs" / "ablations.md"
+    """The table."""
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in (*self.tasks, *self.retrain) if name not in TASKS]
+        if unknown:
+            raise UserError(f"no task {unknown[0]!r}; tasks: {', '.join(TASKS)}")
+        if self.episodes < 1:
+            raise UserError(f"--episodes must be at least 1, got {self.episodes}")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A shipped agent with one thing changed: `of` names the part, `text` the change."""
+
+    of: str
+    text: str
+    cost: str | None = None
+    planner: tuple[tuple[str, Any], ...] = ()
+    mode: Mode | None = None
+
+
+def variants(checkpoint: Checkpoint) -> Iterator[Variant]:
+    """Yield what is tried with a checkpoint; what it is shipped with is left out."""
+    config = checkpoint.config
+    term = re.split(r"[.+ ]", config.cost)[0]
+    aggregate = config.cost.partition(".")[2] or "mean"
+    for cost in ("goal", "critic", "critic + 5*goal"):
+        if cost != term:
+            suffixed = " + ".join(f"{part}.{aggregate}" for part in cost.split(" + "))
+            yield Variant("cost", suffixed.replace(".mean", ""), cost=suffixed)
+    for other in ("mean", "last", "min"):
+        if other != aggregate:
+            yield Variant("aggregate", f"{term}.{other}", cost=f"{term}.{other}")
+    for weight in (1, 10):
+        cost = f"{config.cost} + {weight}*uncertainty"
+        yield Variant("ensemble", cost, cost=cost)
+    many = (("samples", 128), ("elites", 16))
+    yield Variant("planner", "CEM, 128 x 4", planner=(("kind", "cem"), *many))
+    yield Variant("planner", "MPPI, 128 x 4", planner=(("kind", "mppi"), *many))
+    yield Variant("planner", "random, 256 x 1", planner=(
+        ("kind", "random"), ("samples", 256), ("iterations", 1)))  # fmt: skip
+    horizon = config.planner.horizon
+    for other in (max(1, horizon // 2), 2 * horizon):
+        yield Variant("horizon", f"{other} in place of {horizon}", planner=(("horizon", other),))
+    modes: tuple[Mode, ...] = ("planner", "proposing", "reactive")
+    texts = "planner alone", "planner and actor", "actor alone"
+    for mode, text in zip(modes, texts, strict=True):
+        if mode != config.mode:
+            yield Variant("actor", text, mode=mode)
+
+
+def main(config: AblationsConfig) -> None:
+    """Judge, print, and write after each task."""
+    torch.set_num_threads(1)
+    done = read_json(config.out, "delete it")["tasks"] if config.out.is_file() else {}
+    for name in config.tasks:
+        done[name] = judge(name, config)
+        about = {"seed": config.seed, "machine": machine(), "versions": versions()}
+        write_json(config.out, {"tasks": done} | about)
+        write_text(config.page, page(done))
+
+
+def judge(name: str, config: AblationsConfig) -> list[dict[str, Any]]:
+    """Return a row for the shipped agent and for each variant."""
+    manifest = make_manifest(World(find_task(name)), config.episodes, config.seed)
+    shipped = load_checkpoint(ROOT / "pretrained" / name, "cpu")
+    rows: list[dict[str, Any]] = []
+    held = None
+    tried = [Variant("shipped", shipped.config.cost), *variants(shipped)]
+    for variant, checkpoint in [(variant, shipped) for variant in tried] + (
+        list(retrained(name)) if name in config.retrain else []
+    ):
+        outcome = act(checkpoint, variant, manifest)
+        held = outcome.held if held is None else held
+        rate = success_rate(int(outcome.held.sum()), len(manifest.episodes))
+        test = paired(outcome.held, held)
+        rows.append(
+            {"of": variant.of, "variant": variant.text, "episodes": len(manifest.episodes)}
+            | {"success_at_end": asdict(rate)}
+            | asdict(test)
+        )
+        say(
+            f"{name:<12}{variant.of:<12}{variant.text:<44}{rate.rate:.3f} "
+            f"[{rate.low:.3f}, {rate.high:.3f}]  +{test.gained} -{test.lost}  p {test.p_value:.3f}"
+        )
+    return rows
+
+
+def act(checkpoint: Checkpoint, variant: Variant, manifest: Manifest) -> Any:  # noqa: ANN401
+    """Return how a variant of a checkpoint does."""
+    planner = replace(checkpoint.config.planner, **dict(variant.planner))
+    agent = checkpoint.agent(planner, variant.cost, variant.mode)
+    task = find_task(checkpoint.config.task)
+    return run_episodes(task, checkpoint.config.image_size, AgentPolicy(agent), manifest)
+
+
+def retrained(name: str) -> Iterator[tuple[Variant, Checkpoint]]:
+    """Train the variants of the loss, on the data of the shipped checkpoint."""
+    for text, flags in LOSSES.items():
+        with tempfile.TemporaryDirectory() as folder:
+            train(read(TrainConfig, [name, "--out", folder, "--threads", "1", *flags]))
+            yield Variant("loss", text), load_checkpoint(folder, "cpu")
+
+
+def page(tasks: dict[str, list[dict[str, Any]]]) -> str:
+    """Return the table as a page."""
+    lines = [
+        "# What each part is worth",
+        "",
+        "The shipped agents with one thing changed at a time, on the same episodes. *held* is the "
+        "share of goals held at the end, with its 95 % interval; *gained* and *lost* count the "
+        "episodes that only the variant or only the shipped agent held, and p is McNemar's. One "
+        "training seed; with so many comparisons a p of .05 is nothing to lean on.",
+        "",
+        "Made by `make ablations`.",
+    ]
+    for name, rows in tasks.items():
+        lines += ["", f"## {name}, n = {rows[0]['episodes']}", ""]
+        lines += ["| part | variant | held | gained | lost | p |", "|---|---|---|---|---|---|"]
+        for row in rows:
+            rate = row["success_at_end"]
+            held = f"{rate['rate']:.3f} [{rate['low']:.3f}, {rate['high']:.3f}]"
+            change = f"{row['gained']} | {row['lost']} | {row['p_value']:.3f}"
+            if row is rows[0]:
+                held, change = f"**{held}**", " | | "
+            lines.append(f"| {row['of']} | {row['variant']} | {held} | {change} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main, AblationsConfig))

@@ -1,0 +1,153 @@
+"""Does the ensemble know where the world model errs? A calibration figure.
+
+    python benchmarks/uncertainty.py [--tasks reacher point_maze] [--episodes 64]
+
+On fresh episodes of the behaviour policy the world model imagines what the actions lead to, open
+loop, and the images say what they did lead to. Steps are sorted by the ensemble's disagreement into
+ten bins of equal size; where the mean squared error of the world model grows with the bins'
+disagreement, the disagreement is worth something.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("MUJOCO_GL", "egl")  # before mujoco is imported
+
+import matplotlib as mpl
+import numpy as np
+import torch
+
+from mujepa.agent.checkpoint import Checkpoint, load_checkpoint
+from mujepa.agent.cost import Trajectory
+from mujepa.agent.memory import Memory
+from mujepa.cli import run
+from mujepa.envs.registry import TASKS, find_task
+from mujepa.envs.world import World
+from mujepa.errors import UserError
+from mujepa.evaluation.diagnostics import distance_correlation
+from mujepa.files import replacing_file, write_json
+from mujepa.provenance import machine, versions
+from mujepa.rollouts.collect import behave
+from mujepa.screen import say
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+ROOT = Path(__file__).parents[1]
+STREAM = 5
+"""Second word of the random streams: apart from collection, training and evaluation."""
+BINS = 10
+
+
+@dataclass(frozen=True)
+class UncertaintyConfig:
+    """Compare the ensemble's disagreement with the world model's error."""
+
+    tasks: tuple[str, ...] = ("reacher", "point_maze", "cartpole", "push_t")
+    """Which tasks' checkpoints."""
+    episodes: int = 64
+    """Fresh episodes of each."""
+    horizon: int = 5
+    """Model steps imagined open loop."""
+    seed: int = 0
+    """Of the episodes."""
+    out: Path = ROOT / "benchmarks" / "results" / "uncertainty.json"
+    """The figures."""
+    picture: Path = ROOT / "docs" / "uncertainty.png"
+    """The curves."""
+
+    def __post_init__(self) -> None:
+        unknown = [task for task in self.tasks if task not in TASKS]
+        if unknown or self.episodes < 1 or self.horizon < 1:
+            raise UserError(
+                f"tasks must be among {', '.join(TASKS)}, episodes and horizon at least 1, got "
+                f"{', '.join(unknown) or self}"
+            )
+
+
+def main(config: UncertaintyConfig) -> None:
+    """Imagine, compare, print, draw and write."""
+    torch.set_num_threads(1)
+    figures: dict[str, Any] = {"horizon": config.horizon, "tasks": {}}
+    for task in config.tasks:
+        checkpoint = load_checkpoint(ROOT / "pretrained" / task, "cpu")
+        disagreement, error = compare(checkpoint, config)
+        figures["tasks"][task] = calibration(disagreement, error)
+        row = figures["tasks"][task]
+        say(
+            f"{task:<12} rank correlation {row['rank_correlation']:.2f}, error in the last bin "
+            f"{row['error'][-1] / max(row['error'][0], 1e-12):.0f} times that in the first"
+        )
+    draw(figures["tasks"], config.picture)
+    write_json(config.out, figures | {"machine": machine(), "versions": versions()})
+
+
+@torch.no_grad()
+def compare(checkpoint: Checkpoint, config: UncertaintyConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Return the disagreement about every imagined step, and its squared error, flat."""
+    task, networks = find_task(checkpoint.config.task), checkpoint.networks
+    jepa, world = networks.jepa, World(task, checkpoint.config.image_size)
+    rng = np.random.default_rng([config.seed, STREAM])
+    steps = task.episode_steps or 2 * -(-task.budget_steps // task.frame_skip)
+    starts = np.stack(
+        [world.state(*task.sample_anywhere(world.model, rng)) for _ in range(config.episodes)]
+    )
+    size = len(world.action_low) + task.whims
+    noise = np.stack([task.behaviour.draw(rng, steps, size) for _ in range(config.episodes)])
+    states, actions = behave(world, starts, noise)
+    embeddings = torch.stack(
+        [jepa.encode(torch.from_numpy(world.observe(path, jepa.observes))) for path in states]
+    )
+    unit = torch.from_numpy(world.to_unit(actions))
+    disagreements, errors = [], []
+    for now in range(jepa.history - 1, steps - config.horizon, config.horizon):
+        past = slice(now + 1 - jepa.history, now + 1)
+        memory = Memory(embeddings[:, past], unit[:, past][:, :-1])
+        ahead = unit[:, None, now : now + config.horizon]
+        imagined = jepa.rollout(memory, ahead)
+        trajectory = Trajectory(imagined, ahead, memory)
+        disagreements.append(networks.ensemble.disagreement(trajectory.memories(), ahead)[:, 0])
+        real = embeddings[:, now + 1 : now + 1 + config.horizon]
+        errors.append((imagined[:, 0] - real).square().mean(dim=-1))
+    # An imagined state inherits the doubts about all steps that lead to it.
+    doubt = torch.cat(disagreements).cumsum(dim=1).flatten().numpy()
+    return doubt, torch.cat(errors).flatten().numpy()
+
+
+def calibration(disagreement: np.ndarray, error: np.ndarray) -> dict[str, Any]:
+    """Return the mean disagreement and the mean error of bins of equal size, and their ranks."""
+    bins = np.array_split(np.argsort(disagreement, kind="stable"), BINS)
+    return {
+        "steps": len(error),
+        "rank_correlation": distance_correlation(disagreement, error),
+        "disagreement": [float(disagreement[part].mean()) for part in bins],
+        "error": [float(error[part].mean()) for part in bins],
+    }
+
+
+def draw(tasks: dict[str, Any], picture: Path) -> None:
+    """Write the error over the disagreement, a line for each task."""
+    figure, axis = plt.subplots(figsize=(5.2, 4.4))
+    for task, row in tasks.items():
+        label = f"{task} (rank correlation {row['rank_correlation']:.2f})"
+        axis.plot(row["disagreement"], row["error"], "o-", markersize=4, label=label)
+    ends = [value for row in tasks.values() for value in (*row["disagreement"], *row["error"])]
+    axis.plot((min(ends), max(ends)), (min(ends), max(ends)), ":", color="grey", label="calibrated")
+    axis.set(xscale="log", yscale="log", xlabel="disagreement of the ensemble, summed over steps")
+    axis.set_ylabel("squared error of the imagined embedding")
+    axis.legend(fontsize=8)
+    figure.tight_layout()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    plt.close(figure)
+    with replacing_file(picture) as temporary:
+        temporary.write_bytes(buffer.getvalue())
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main, UncertaintyConfig))

@@ -1,0 +1,175 @@
+"""The actor learns to do in one step what the planner searches for, and helps it or replaces it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mujepa.agent.actor import Actor, ActorConfig, actor_terms, imagined_cost
+from mujepa.agent.configurator import Configurator
+from mujepa.agent.cost import Cost
+from mujepa.agent.critic import Critic, CriticConfig
+from mujepa.agent.memory import Memory
+from mujepa.errors import UserError
+
+
+class Drift:
+    """A world model that is known: the embedding moves by a tenth of the action."""
+
+    history = 2
+
+    def predictor(self, memory, action):
+        return memory.embeddings[:, -1] + 0.1 * action
+
+
+@pytest.fixture
+def problems():
+    """256 problems in the plane: what is remembered, and goals."""
+    generator = torch.Generator().manual_seed(1)
+    here, goals = torch.rand(2, 256, 2, generator=generator)
+    return Memory.at_rest(here, 2, 2), goals
+
+
+@pytest.fixture
+def configurator():
+    critic = Critic(CriticConfig(width=8, features=2), dim=2)
+    return Configurator(Drift(), critic, Cost("goal", critic))  # pyright: ignore
+
+
+def learn(actor, configurator, memory, goals, weights, updates=300):
+    """Train on fixed problems, in which the data's action was to the right."""
+    optimizer = torch.optim.Adam(actor.parameters(), 3e-3)
+    right = torch.tensor([1.0, 0.0]).expand(len(goals), 2)
+    followed = torch.ones(len(goals), dtype=torch.bool)
+    for _ in range(updates):
+        terms = actor_terms(actor, configurator, memory, goals, 5, right, followed)
+        loss = sum(weights.get(name, 0) * term for name, term in terms.items())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return terms
+
+
+@pytest.fixture
+def actor():
+    torch.manual_seed(0)
+    return Actor(ActorConfig(width=32), history=2, dim=2, action_size=2)
+
+
+def test_actions_are_within_the_bounds(actor, problems):
+    memory, goals = problems
+    far = Memory(100 * memory.embeddings, memory.actions)
+    assert actor(far, 100 * goals).abs().max() <= 1
+
+
+def test_it_imagines_what_the_model_makes_of_its_actions(actor, problems):
+    memory, goals = problems
+    embeddings, actions = actor.imagine(Drift(), memory, goals, 3)
+    torch.testing.assert_close(actions[:, 0], actor(memory, goals))
+    path = memory.embeddings[:, -1:] + 0.1 * actions.cumsum(dim=1)
+    torch.testing.assert_close(embeddings, path)
+
+
+def test_imagining_teaches_it_to_go_to_goals_that_it_was_not_taught(actor, configurator, problems):
+    memory, goals = problems
+    learn(actor, configurator, memory, goals, {"imagined": 1.0})
+    generator = torch.Generator().manual_seed(2)
+    here, there = torch.rand(2, 100, 2, generator=generator)
+    others = Memory.at_rest(here, 2, 2)
+    with torch.no_grad():
+        embeddings, _ = actor.imagine(Drift(), others, there, 12)
+    before, after = ((point - there).norm(dim=1) for point in (here, embeddings[:, -1]))
+    assert after.median() < 0.1 * before.median()
+
+
+def test_the_data_teach_it_only_where_they_went_to_the_goal(actor, configurator, problems):
+    memory, goals = problems
+    learn(actor, configurator, memory, goals, {"behaviour": 1.0}, updates=100)
+    right = torch.tensor([1.0, 0.0]).expand(256, 2)
+    torch.testing.assert_close(actor(memory, goals), right, atol=0.15, rtol=0)
+    nobody = torch.zeros(256, dtype=torch.bool)
+    terms = actor_terms(actor, configurator, memory, goals, 2, -right, nobody)
+    assert terms["behaviour"] == 0
+
+
+def test_the_imagined_cost_is_that_of_the_planner(actor, configurator, problems):
+    memory, goals = problems
+    goal = configurator.wanted(goals)
+    with torch.no_grad():
+        embeddings, _ = actor.imagine(Drift(), memory, goals, 4)
+        cost = imagined_cost(actor, configurator, memory, goal, 4)
+    torch.testing.assert_close(cost, (embeddings - goals[:, None]).square().mean())
+
+
+def test_an_impossible_actor_is_refused():
+    with pytest.raises(ValueError, match="width and depth of at least 1"):
+        ActorConfig(width=0)
+
+
+# ------------------------------------------------------------------------------ in the whole agent
+
+
+def images(count, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, 32, 32, 3), np.uint8)
+
+
+def test_a_reactive_agent_does_as_its_actor_says(untrained):
+    checkpoint = untrained()
+    agent, goal, image = checkpoint.agent(mode="reactive"), images(1)[0], images(1, seed=1)[0]
+    state, action = agent.act(agent.reset(goal), image)
+    assert state.plan is None
+    said = checkpoint.networks.actor(state.memory, state.goal.embedding)
+    np.testing.assert_allclose(action, said[0], atol=1e-6)
+
+
+def test_what_is_foreseen_is_what_the_actor_or_the_plan_leads_to(untrained):
+    checkpoint, goal, image = untrained(), images(1)[0], images(1, seed=1)[0]
+    for mode in ("reactive", "proposing"):
+        agent = checkpoint.agent(mode=mode)
+        state, _ = agent.act(agent.reset(goal), image)
+        embeddings, cost = agent.foresee(state)
+        if mode == "reactive":
+            _, actions = agent.actor.imagine(agent.jepa, state.memory, state.goal.embedding, 3)
+        else:
+            actions = state.plan.actions
+        torch.testing.assert_close(embeddings, agent.jepa.unroll(state.memory, actions))
+        judged = agent.configurator.cost_fn(state.memory, state.goal)(actions[:, None])[:, 0]
+        torch.testing.assert_close(cost, judged, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="seen nothing"):
+        agent.foresee(agent.reset(goal))
+
+
+@pytest.mark.parametrize("kind", ["icem", "gradient", "random"])
+def test_a_plan_is_never_worse_than_what_the_actor_proposes(untrained, tiny, kind):
+    few = tiny(planner=replace(tiny().planner, kind=kind, samples=4, iterations=1))
+    checkpoint = untrained(few)
+    agent, goals, pictures = checkpoint.agent(), images(4), images(4, seed=1)
+    state, _ = agent.act(agent.reset(goals), pictures)
+    alone = checkpoint.agent(mode="reactive")
+    _, proposed = alone.foresee(replace(state, plan=None))
+    assert (state.plan.cost <= proposed + 1e-5).all()
+    without, _ = checkpoint.agent(mode="planner").act(agent.reset(goals), pictures)
+    assert (state.plan.trace.median != without.plan.trace.median).any()  # one more was looked at
+
+
+def test_an_unknown_mode_or_a_reactive_agent_without_an_actor_is_refused(untrained):
+    from mujepa.agent.mpc import Agent
+    from mujepa.planners import make_planner
+
+    checkpoint = untrained()
+    bounds = np.ones(2)
+    with pytest.raises(ValueError, match="needs an actor"):
+        Agent(
+            checkpoint.agent().configurator,
+            make_planner(checkpoint.config.planner),
+            -bounds,
+            bounds,
+            4,
+            reactive=True,
+        )
+
+
+def test_costs_that_need_the_planner_alone_are_said(untrained):
+    with pytest.raises(UserError, match="cannot read"):
+        untrained().agent(cost="nothing", mode="reactive")
