@@ -34,12 +34,13 @@ INTRODUCTION = """# Tasks
 Made by `python benchmarks/tasks_page.py` from [pretrained/](../pretrained) and
 [benchmarks/results/tasks.json](../benchmarks/results/tasks.json). *Held* is success at the end:
 the goal within the tolerance through all of the last steps, with its Wilson 95 % interval, on
-episodes that training never saw. *Latent L2* is the same agent with squared embedding distance,
-averaged over the horizon, as its cost; the *oracle* is the same planner with the true simulator as
-its model; *random* is the floor. *Minutes* are those of training, collection apart, on the machine
-that each provenance.json names; up to four other jobs ran beside these, and beside the timed
-decisions, of all tasks but reacher: upper bounds. Frames/s are those of `mujepa collect` on one
-core, beside the plain way (`mj_step` in Python and `mujoco.Renderer` with its defaults).
+episodes that training never saw. *Reactive* is the actor alone, without a search; *latent L2* the
+planner alone with squared embedding distance, averaged over the horizon, as its cost; the *oracle*
+is the same planner with the true simulator as its model; *random* is the floor. *Minutes* are those
+of training, collection apart, on the machine that each provenance.json names; up to four other jobs
+ran beside these and beside the timed decisions: upper bounds. Frames/s are those of `mujepa
+collect` on one core, beside the plain way (`mj_step` in Python and `mujoco.Renderer` with its
+defaults).
 """
 
 
@@ -63,8 +64,8 @@ def page(root: Path) -> str:
     """Return the text of the page, from the files below the root of the repository."""
     rates = read_json(root / "benchmarks" / "results" / "tasks.json", "run benchmarks/tasks.py")
     heads = [
-        "task", "held [95 %]", "near", "far", "latent L2", "oracle", "random", "n", "minutes",
-        "a decision", "frames/s", "plain",
+        "task", "held [95 %]", "near", "far", "reactive", "latent L2", "oracle", "random", "n",
+        "minutes", "a decision", "reactive", "frames/s", "plain",
     ]  # fmt: skip
     lines = [INTRODUCTION, _line(heads), _line(["---"] * len(heads))]
     lines += [_row(root, task, rates["tasks"].get(task.name, {})) for task in TASKS.values()]
@@ -96,7 +97,7 @@ def _row(root: Path, task: Task, rates: dict[str, Any]) -> str:
     speed = [f"{rates[key]:,.0f}" if rates else "-" for key in RATES]
     folder = root / "pretrained" / task.name
     if not (folder / "result.json").exists():
-        return _line([f"[{task.name}](#{task.name})", *["-"] * 9, *speed])
+        return _line([f"[{task.name}](#{task.name})", *["-"] * 11, *speed])
     result = read_json(folder / "result.json", "evaluate the checkpoint")
     minutes = read_json(folder / "provenance.json", "train the checkpoint")["minutes"]
     rate = result["success_at_end"]
@@ -105,10 +106,11 @@ def _row(root: Path, task: Task, rates: dict[str, Any]) -> str:
             f"[{task.name}](#{task.name})",
             f"**{rate['rate']:.3f}** [{rate['low']:.3f}, {rate['high']:.3f}]",
             *[_half(result, half) for half in ("near", "far")],
-            *[_baseline(result, name) for name in ("latent_l2", "oracle", "random")],
+            *[_baseline(result, name) for name in ("reactive", "latent_l2", "oracle", "random")],
             str(result["episodes"]),
             f"{minutes:.1f}",
             f"{result['plan_ms']['median']:.0f} ms",
+            f"{result['reactive_ms']['median']:.1f} ms",
             *speed,
         ]
     )

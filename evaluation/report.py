@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from mujepa.evaluation.loop import Outcome
 
 TEMPLATE = Path(__file__).with_name("report.html")
-COLOURS = {"agent": "#3b6fe0", "oracle": "#2f9e6e", "latent_l2": "#e0913b", "random": "#98a2b3"}
+COLOURS = {
+    "agent": "#3b6fe0", "oracle": "#2f9e6e", "reactive": "#8a5cd6", "latent_l2": "#e0913b",
+    "random": "#98a2b3",
+}  # fmt: skip
 
 
 def write_report(

@@ -6,6 +6,7 @@ Letters: B batch, N pairs, T time, K history, H horizon, D embedding, A action, 
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,38 +31,37 @@ TASK_GOALS = 256
 """Goals that the task draws for the actor to learn."""
 
 
-class EnsembleStage:
-    """The ensemble, on single steps of the data, other ones for each member.
+@dataclass
+class FrozenStage:
+    """A stage on frozen embeddings.
 
     Args:
         embedded: the data, embedded.
-        networks: what is learned; the world model is frozen.
+        networks: what is learned; what was learned before is frozen.
         updates: how many.
-        batch: B, steps per member and update.
+        batch: B, rows per update.
         learning_rate: of AdamW.
         cost: what the planner minimises.
     """
 
-    name = "ensemble"
+    embedded: Embedded
+    networks: Networks
+    updates: int
+    batch: int
+    learning_rate: float
+    cost: str
 
-    def __init__(
-        self,
-        embedded: Embedded,
-        networks: Networks,
-        *,
-        updates: int,
-        batch: int,
-        learning_rate: float,
-        cost: str,
-    ) -> None:
-        self.embedded, self.networks = embedded, networks
-        self.updates, self.batch, self.learning_rate, self.cost = (
-            updates,
-            batch,
-            learning_rate,
-            cost,
-        )
-        self.weights = {"members": 1.0}
+
+@dataclass
+class EnsembleStage(FrozenStage):
+    """The ensemble, on single steps of the data, other ones for each member."""
+
+    name: str = "ensemble"
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weights of the terms."""
+        return {"members": 1.0}
 
     def modules(self) -> nn.ModuleDict:
         """Return the ensemble."""
@@ -114,40 +114,21 @@ class EnsembleStage:
         return members, model, ensemble.disagreement(memory, action)
 
 
-class CriticStage:
-    """The temporal-distance critic, on embeddings that are computed once.
+@dataclass
+class CriticStage(FrozenStage):
+    """The temporal-distance critic.
 
-    Args:
-        embedded: the data, embedded.
-        networks: what is learned; the world model is frozen.
-        updates: how many.
-        batch: N, pairs per update.
-        imagined: share of starting points that are imagined by the world model instead of seen.
-        learning_rate: of AdamW.
-        cost: what the planner minimises once the critic is there.
+    Attributes:
+        imagined: share of starting points that the world model imagines instead of seeing.
     """
 
-    name = "critic"
+    imagined: float = 0.5
+    name: str = "critic"
 
-    def __init__(
-        self,
-        embedded: Embedded,
-        networks: Networks,
-        *,
-        updates: int,
-        batch: int,
-        imagined: float,
-        learning_rate: float,
-        cost: str,
-    ) -> None:
-        self.embedded, self.networks, self.imagined = embedded, networks, imagined
-        self.updates, self.batch, self.learning_rate, self.cost = (
-            updates,
-            batch,
-            learning_rate,
-            cost,
-        )
-        self.weights = networks.critic.config.weights()
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weights of the terms."""
+        return self.networks.critic.config.weights()
 
     def modules(self) -> nn.ModuleDict:
         """Return the critic."""
@@ -215,40 +196,22 @@ class CriticStage:
         return self.embedded.embeddings[rows[:, None] + np.array([-1, 0])]
 
 
-class ActorStage:
+@dataclass
+class ActorStage(FrozenStage):
     """The reactive policy: act in the world model, towards what was and will be asked for.
 
-    Args:
-        embedded: the data, embedded.
-        networks: what is learned; world model and critic are frozen.
-        updates: how many.
-        batch: B, problems per update.
-        learning_rate: of AdamW.
-        cost: what the planner minimises.
-        horizon: H, model steps that it acts in imagination, as many as the planner looks ahead.
+    Attributes:
+        horizon: H, model steps that it acts in imagination.
     """
 
-    name = "actor"
+    horizon: int = 5
+    name: str = "actor"
 
-    def __init__(
-        self,
-        embedded: Embedded,
-        networks: Networks,
-        *,
-        updates: int,
-        batch: int,
-        learning_rate: float,
-        cost: str,
-        horizon: int,
-    ) -> None:
-        self.embedded, self.networks, self.horizon = embedded, networks, horizon
-        self.updates, self.batch, self.learning_rate, self.cost = (
-            updates,
-            batch,
-            learning_rate,
-            cost,
-        )
-        self.weights = {"imagined": 1.0, "behaviour": networks.actor.config.behaviour_weight}
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weights of the terms."""
+        config = self.networks.actor.config
+        return {"imagined": 1.0, "behaviour": config.behaviour_weight}
 
     def modules(self) -> nn.ModuleDict:
         """Return the actor."""

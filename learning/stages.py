@@ -38,8 +38,12 @@ class Stage(Protocol):
     name: str
     updates: int
     learning_rate: float
-    weights: dict[str, float]
     cost: str
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weights of the terms."""
+        ...
 
     def modules(self) -> nn.ModuleDict:
         """Return what is optimised."""

@@ -1,0 +1,146 @@
+"""The stages on frozen embeddings ask the right questions of the data."""
+
+import numpy as np
+import pytest
+import torch
+
+from mujepa.agent.memory import Memory
+from mujepa.cli import main
+from mujepa.evaluation.manifest import make_manifest
+from mujepa.learning import frozen
+from mujepa.learning.embedded import Embedded
+from mujepa.learning.experience import load_experience
+from mujepa.learning.frozen import ActorStage, EnsembleStage
+
+
+@pytest.fixture(scope="module")
+def experience(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "reacher"
+    command = f"collect reacher --out {folder} --episodes 12 --steps 9 --workers 1"
+    assert main(command.split()) == 0
+    return load_experience(folder, 0.3, 0, torch.device("cpu"))
+
+
+@pytest.fixture
+def embedded(experience, untrained, tiny):
+    shape = experience.validation.observations.shape[2:]
+    networks = untrained(tiny(observation_shape=shape)).networks
+    return Embedded(experience, networks.jepa), networks
+
+
+def distances(one, other):
+    """Exact ones: cdist's default loses the small."""
+    return torch.cdist(one, other, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def settings(**more):
+    return {"updates": 1, "batch": 30, "learning_rate": 1e-3, "cost": "critic"} | more
+
+
+def test_frames_are_numbered_through_the_episodes(embedded):
+    data, networks = embedded
+    episodes = data.experience.split.train
+    assert data.lengths.tolist() == [10] * len(episodes)
+    assert data.first.tolist() == list(range(0, 10 * len(episodes), 10))
+    seen = data.experience.observe_episode(int(episodes[2]))
+    torch.testing.assert_close(data.embeddings[20:30], networks.jepa.encode(seen))
+
+
+def test_frames_are_drawn_with_enough_around_them(embedded):
+    data, _ = embedded
+    within = data.draw(np.random.default_rng(0), (4, 500), past=2, future=3) % 10
+    assert (within.min(), within.max()) == (2, 6)
+
+
+def test_what_is_remembered_at_a_frame_is_what_came_before_it(embedded):
+    data, _ = embedded
+    memory = data.memory(np.array([13, 27]))
+    torch.testing.assert_close(memory.embeddings[1], data.embeddings[26:28])
+    torch.testing.assert_close(memory.actions[1, 0], data.actions[26])
+
+
+def test_the_actor_is_asked_for_later_frames_any_frames_and_goals_of_the_task(
+    embedded, monkeypatch
+):
+    data, networks = embedded
+    stage = ActorStage(data, networks, **settings(), horizon=2)
+    asked = []
+    monkeypatch.setattr(frozen, "actor_terms", lambda *arguments: asked.append(arguments) or {})
+    stage.terms(0)
+    _, _, memory, goals, horizon, actions, followed = asked[0]
+    assert horizon == 2
+
+    def frames(embeddings, among):
+        near = distances(embeddings, among)
+        assert (near.min(dim=1).values < 1e-4).all()
+        return near.argmin(dim=1)
+
+    here = frames(memory.embeddings[:, -1], data.embeddings)
+    torch.testing.assert_close(actions, data.actions[here])
+    assert followed.tolist() == [True, False, False] * 10
+    later = frames(goals[followed], data.embeddings)
+    assert (later > here[followed]).all()
+    assert (later // 10 == here[followed] // 10).all()
+    frames(goals[2::3], stage.task_goals)
+    anywhere = frames(goals[1::3], data.embeddings)
+    assert (anywhere // 10 != here[1::3] // 10).any()
+
+
+def test_goals_of_the_task_are_not_those_that_are_judged(embedded):
+    data, networks = embedded
+    stage = ActorStage(data, networks, **settings(), horizon=2)
+    world = data.experience.world
+    states = np.stack([episode.goal for episode in make_manifest(world, 200, 0).episodes])
+    judged = networks.jepa.encode(torch.from_numpy(world.observe(states, "pixels")))
+    assert stage.task_goals.shape == (frozen.TASK_GOALS, networks.jepa.dim)
+    assert distances(stage.task_goals, judged).min() > 0
+
+
+def test_the_actor_learns_to_expect_less_cost(embedded):
+    data, networks = embedded
+    stage = ActorStage(data, networks, **settings(cost="goal", batch=90), horizon=3)
+    networks.actor.requires_grad_(requires_grad=True)
+    optimizer = torch.optim.Adam(networks.actor.parameters(), 3e-3)
+    before = stage.validate()
+    for update in range(30):
+        loss = stage.terms(update)["imagined"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    after = stage.validate()
+    assert after["actor_cost"] < before["actor_cost"]
+    assert after["score"] == -after["actor_cost"]
+
+
+def test_each_member_of_the_ensemble_sees_other_steps(embedded, monkeypatch):
+    data, networks = embedded
+    asked = []
+    monkeypatch.setattr(frozen, "ensemble_terms", lambda *arguments: asked.append(arguments) or {})
+    EnsembleStage(data, networks, **settings()).terms(0)
+    _, inputs, changes = asked[0]
+    members = networks.ensemble.config.members
+    assert inputs.shape[:2] == changes.shape[:2] == (members, 30)
+    assert all((inputs[0] != inputs[member]).any() for member in range(1, members))
+    # The last embedding of the input and the change lead to a frame of the data.
+    dim, history = networks.jepa.dim, networks.jepa.history
+    after = inputs[..., (history - 1) * dim : history * dim] + changes
+    assert distances(after.flatten(0, 1), data.embeddings).min(dim=1).values.max() < 1e-4
+
+
+@torch.no_grad()
+def test_disagreement_is_on_average_the_error_of_the_world_model(embedded):
+    data, networks = embedded
+    stage = EnsembleStage(data, networks, **settings())
+    stage.finish()
+    held, jepa = data.experience.validation, networks.jepa
+    embeddings = jepa.encode_windows(held.observations)
+    errors, doubts = [], []
+    for now in range(jepa.history - 1, embeddings.shape[1] - 1):
+        past = slice(now + 1 - jepa.history, now + 1)
+        memory = Memory(embeddings[:, past], held.actions[:, past][:, :-1])
+        action = held.actions[:, now]
+        predicted = jepa.predictor(memory, action)
+        errors.append((predicted - embeddings[:, now + 1]).square().mean())
+        doubts.append(networks.ensemble.disagreement(memory, action).mean())
+    assert torch.stack(doubts).mean().item() == pytest.approx(torch.stack(errors).mean().item())
+    assert -1 <= stage.validate()["uncertainty_ranking"] <= 1
