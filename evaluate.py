@@ -17,6 +17,7 @@ from mujepa.agent.device import DeviceName
 from mujepa.agent.mpc import Agent
 from mujepa.cli import run
 from mujepa.envs.registry import find_task
+from mujepa.envs.task import Task
 from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
 from mujepa.errors import UserError
@@ -62,6 +63,9 @@ class EvaluateConfig:
     vary: tuple[str, ...] = ()
     """What differs from episode to episode, NAME=LOW:HIGH or NAME=VALUE, such as `mass=0.5:2
     light=0.3:1`; starts and goals are the same as without."""
+    goal_steps: int | None = None
+    """For tasks whose goals lie so many steps ahead of the start: another number of steps, with a
+    budget that grows with it."""
     planner: Literal["cem", "icem", "mppi", "gradient", "hybrid", "random", "oracle"] | None = None
     """Another planner than the checkpoint's; `oracle` judges the true simulator as the model. The
     simulator has no gradient: beside `gradient` and `hybrid` the oracle searches with `icem`."""
@@ -93,6 +97,8 @@ class EvaluateConfig:
                 raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
         if self.seed < 0:
             raise UserError(f"--seed must not be negative, got {self.seed}")
+        if self.goal_steps is not None and self.goal_steps < 1:
+            raise UserError(f"--goal-steps must be at least 1, got {self.goal_steps}")
         read_variation(self.vary)
 
 
@@ -104,7 +110,7 @@ def evaluate(config: EvaluateConfig) -> None:
     """
     began = time.monotonic()
     checkpoint = load_checkpoint(config.checkpoint, config.device)
-    task = find_task(checkpoint.config.task)
+    task = _task(checkpoint.config.task, config.goal_steps)
     image_size = checkpoint.config.image_size
     world = World(task, image_size, threads=2, variation=read_variation(config.vary))
     if config.oracle and task.looped:
@@ -129,7 +135,26 @@ def evaluate(config: EvaluateConfig) -> None:
     metrics = read_metrics(checkpoint.folder.parent / "metrics.jsonl")
     write_report(out / "report.html", task, result, outcomes, shown, checkpoint.provenance, metrics)
     write_json(out / "result.json", result)
-    _print_table(result, outcomes, out)
+    _print_table(result, task, outcomes, out)
+
+
+def _task(name: str, goal_steps: int | None) -> Task:
+    """Return the task, with goals as many steps ahead as asked for.
+
+    Raises:
+        UserError: its goals do not lie a number of steps ahead.
+    """
+    task = find_task(name)
+    if goal_steps is None:
+        return task
+    usual = getattr(task, "goal_steps", None)
+    if usual is None:
+        raise UserError(
+            f"--goal-steps is for tasks whose goals lie a number of steps ahead, {name!r} draws "
+            "them freely; leave it out"
+        )
+    budget = task.budget_steps * goal_steps // usual
+    return replace(task, goal_steps=goal_steps, budget_steps=budget)  # pyright: ignore
 
 
 def _planner(config: EvaluateConfig, trained: PlannerConfig) -> PlannerConfig:
@@ -196,7 +221,7 @@ def _result(
     manifest: Manifest,
     outcomes: dict[str, Outcome],
 ) -> dict[str, Any]:
-    task = find_task(checkpoint.config.task)
+    task = world.task
     baselines = {name: outcome.summary() for name, outcome in outcomes.items() if name != "agent"}
     kind = "oracle" if config.planner == "oracle" else planner.kind
     return {
@@ -206,6 +231,7 @@ def _result(
         "seed": config.seed,
         "manifest": manifest.digest,
         **({"variation": world.variation.plain()} if world.variation else {}),
+        **({"goal_steps": config.goal_steps} if config.goal_steps else {}),
         "budget_steps": task.budget_steps,
         "tolerance": task.tolerance,
         "hold_steps": task.hold_steps,
@@ -277,11 +303,12 @@ def _record(
     return shown
 
 
-def _print_table(result: dict[str, Any], outcomes: dict[str, Outcome], out: Path) -> None:
-    task, budget = result["env"], result["budget_steps"]
-    text = find_task(task).text
+def _print_table(
+    result: dict[str, Any], task: Task, outcomes: dict[str, Outcome], out: Path
+) -> None:
+    budget, text = result["budget_steps"], task.text
     say(
-        f"\n{task}: {result['episodes']} episodes of {budget} steps, "
+        f"\n{task.name}: {result['episodes']} episodes of {budget} steps, "
         f"success within {text(result['tolerance'])}"
     )
     if "variation" in result:
