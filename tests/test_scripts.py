@@ -198,7 +198,7 @@ def test_strangers_stand_still_for_the_critic_as_goals_do(data, untrained, tiny,
     seen = []
     monkeypatch.setattr(frozen, "critic_terms", lambda critic, *pairs: seen.append(pairs) or {})
     stage.terms(0)
-    starts, _, strangers, _ = seen[0]
+    starts, _, strangers, *_ = seen[0]
     assert (starts[:, 0] != starts[:, 1]).any()
     assert (strangers[:, 0] == strangers[:, 1]).all()
 
