@@ -17,6 +17,7 @@ from mujepa.agent.checkpoint import AgentConfig, Mode, Networks, save_checkpoint
 from mujepa.agent.critic import CriticConfig
 from mujepa.agent.device import DeviceName, choose_device
 from mujepa.agent.ensemble import EnsembleConfig
+from mujepa.agent.hierarchy import StridesConfig
 from mujepa.agent.jepa import JEPAConfig
 from mujepa.agent.losses import LossConfig, weighted_sum
 from mujepa.cli import run
@@ -29,7 +30,7 @@ from mujepa.errors import UserError
 from mujepa.files import surviving_folder
 from mujepa.learning.embedded import Embedded
 from mujepa.learning.experience import Experience, load_experience
-from mujepa.learning.frozen import ActorStage, CriticStage, EnsembleStage
+from mujepa.learning.frozen import ActorStage, CriticStage, EnsembleStage, StridesStage
 from mujepa.learning.interruption import Interruption
 from mujepa.learning.progress import (
     Metrics,
@@ -46,8 +47,10 @@ from mujepa.provenance import command, machine, versions
 from mujepa.rollouts.store import read_meta
 from mujepa.screen import progress_bar, say
 
-STAGE_SHARE = (0.7, 0.03, 0.15, 0.12)
-"""Shares of --minutes that world model, ensemble, critic and actor may use."""
+STAGE_SHARE = (0.7, 0.03, 0.15, 0.12, 0.05)
+"""Shares of --minutes that world model, ensemble, critic, actor and second level may use."""
+ACTOR = 3
+"""Index of the actor's stage."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,8 @@ class TrainConfig:
     """Updates of the ensemble, which knows where the world model knows little."""
     actor_updates: int = 1000
     """Updates of the reactive actor."""
+    strides_updates: int = 3000
+    """Updates of the second level, if there is one (`--strides.ahead`)."""
     minutes: float | None = None
     """Stop earlier, after so many minutes; the result then depends on the machine's speed."""
     batch: int = 128
@@ -116,6 +121,7 @@ class TrainConfig:
     critic: CriticConfig = field(default_factory=CriticConfig)
     ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
     actor: ActorConfig = field(default_factory=ActorConfig)
+    strides: StridesConfig = field(default_factory=StridesConfig)
     planner: PlannerConfig = field(default_factory=PlannerConfig)
     cost: str = "critic"
     """What planner and actor will minimise, for example `critic + 0.05*goal`."""
@@ -136,6 +142,7 @@ class TrainConfig:
             "critic_updates",
             "ensemble_updates",
             "actor_updates",
+            "strides_updates",
             "batch",
             "rollout",
             "critic_batch",
@@ -247,6 +254,14 @@ class Training:
                 horizon=config.actor.horizon or config.planner.horizon,
             ),
         ]  # fmt: skip
+        if config.strides.ahead:
+            self.stages.append(
+                StridesStage(
+                    embedded, self.networks, updates=config.strides_updates,
+                    batch=config.actor_batch, learning_rate=config.critic_learning_rate,
+                    cost=config.cost,
+                )
+            )  # fmt: skip
 
     def run(self) -> None:
         """Go through the stages that are left."""
@@ -313,7 +328,7 @@ class Training:
     ) -> None:
         """Record where the run stands, and save `last`; if judged, also `best` where it is."""
         self.networks.eval()
-        learned = index + 1 == len(self.stages)  # until then the actor knows nothing
+        learned = index >= ACTOR  # until then the actor knows nothing
         mode = self.config.mode if learned else "planner"
         config = replace(self.agent_config, cost=stage.cost, mode=mode)
         if judge:
@@ -390,6 +405,7 @@ def _agent_config(config: TrainConfig, world: World) -> AgentConfig:
         critic=config.critic,
         ensemble=config.ensemble,
         actor=config.actor,
+        strides=config.strides,
         planner=config.planner,
         cost=config.cost,
         mode=config.mode,

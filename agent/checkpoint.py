@@ -28,6 +28,7 @@ from mujepa.agent.cost import Cost
 from mujepa.agent.critic import Critic, CriticConfig
 from mujepa.agent.device import DeviceName, choose_device
 from mujepa.agent.ensemble import Ensemble, EnsembleConfig
+from mujepa.agent.hierarchy import Guide, Strides, StridesConfig
 from mujepa.agent.jepa import JEPA, JEPAConfig
 from mujepa.agent.mpc import Agent
 from mujepa.agent.probe import LinearProbe
@@ -56,6 +57,7 @@ class AgentConfig:
         critic: settings of the critic.
         ensemble: settings of the ensemble.
         actor: settings of the reactive policy.
+        strides: settings of the second level.
         planner: settings of the planner.
         cost: what the planner minimises, see `agent.cost`.
         replan_every: model steps between plans.
@@ -74,6 +76,7 @@ class AgentConfig:
     critic: CriticConfig = field(default_factory=CriticConfig)
     ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
     actor: ActorConfig = field(default_factory=ActorConfig)
+    strides: StridesConfig = field(default_factory=StridesConfig)
     planner: PlannerConfig = field(default_factory=PlannerConfig)
     cost: str = "critic"
     replan_every: int = 1
@@ -101,10 +104,10 @@ class AgentConfig:
 
 
 class Networks(nn.Module):
-    """All that is learned: `jepa`, `critic`, `probe`, `ensemble` and `actor`.
+    """All that is learned: `jepa`, `critic`, `probe`, `ensemble`, `actor`, and perhaps `strides`.
 
-    The last two leave torch's random stream as they found it: what is learned before them does not
-    depend on their sizes.
+    The last three leave torch's random stream as they found it: what is learned before them does
+    not depend on their sizes.
     """
 
     def __init__(self, config: AgentConfig) -> None:
@@ -116,6 +119,8 @@ class Networks(nn.Module):
         with torch.random.fork_rng(devices=[]):
             self.ensemble = Ensemble(config.ensemble, *sizes)
             self.actor = Actor(config.actor, *sizes)
+            above = config.strides.ahead > 0
+            self.strides = Strides(config.strides, self.jepa.dim) if above else None
 
     def cost(self, expression: str) -> Cost:
         """Return the cost that an expression describes.
@@ -161,6 +166,7 @@ class Checkpoint:
                 config.replan_every,
                 None if mode == "planner" else networks.actor,
                 reactive=mode == "reactive",
+                guide=networks.strides and Guide(networks.strides, configurator),
             )
         except ValueError as error:
             raise UserError(str(error)) from error

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mujepa.agent.actor import Actor
     from mujepa.agent.configurator import Configurator
     from mujepa.agent.cost import Goal
+    from mujepa.agent.hierarchy import Guide
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class AgentState:
     """All that the agent carries from one step to the next.
 
     Attributes:
-        goal: what it wants.
+        goal: what it wants in the end.
+        wanted: what it wants next: the goal, or a subgoal; None before the first image.
         seeds: source of randomness of each of the B environments.
         single: it acts in one environment, without a batch axis.
         step: environment steps taken.
@@ -54,6 +56,7 @@ class AgentState:
     plan: Plan | None = None
     planned_at: int = 0
     action: Tensor | None = None
+    wanted: Goal | None = None
 
 
 class Agent:
@@ -70,6 +73,7 @@ class Agent:
         replan_every: model steps between plans; in between the last plan is followed.
         actor: the policy; it proposes a sequence to the planner. None: the planner is alone.
         reactive: let the actor act without the planner.
+        guide: the second level, which names a nearer goal where the goal is far.
 
     Raises:
         ValueError: `replan_every` is outside the planner's horizon, or there is no actor to react.
@@ -86,6 +90,7 @@ class Agent:
         actor: Actor | None = None,
         *,
         reactive: bool = False,
+        guide: Guide | None = None,
     ) -> None:
         if reactive and actor is None:
             raise ValueError("a reactive agent needs an actor")
@@ -99,6 +104,7 @@ class Agent:
         self.planner = planner
         self.actor = actor
         self.reactive = reactive
+        self.guide = guide
         self.frame_skip = frame_skip
         self.replan_every = replan_every
         self.device = next(self.jepa.parameters()).device
@@ -171,11 +177,12 @@ class Agent:
         if state.plan is not None:
             return self.jepa.unroll(state.memory, state.plan.actions), state.plan.cost
         assert self.actor is not None
+        goal = state.wanted or state.goal
         embeddings, actions = self.actor.imagine(
-            self.jepa, state.memory, state.goal.embedding, self.planner.horizon
+            self.jepa, state.memory, goal.embedding, self.planner.horizon
         )
         imagined = Trajectory(embeddings[:, None], actions[:, None], state.memory)
-        return embeddings, self.configurator.cost(imagined, state.goal)[:, 0]
+        return embeddings, self.configurator.cost(imagined, goal)[:, 0]
 
     def _decide(self, state: AgentState, images: Tensor) -> AgentState:
         embedding = self.jepa.encode(images)
@@ -187,10 +194,11 @@ class Agent:
             memory = Memory.at_rest(embedding, self.jepa.history, len(self._low))
         else:
             memory = state.memory.push(state.action, embedding)
-        state = replace(state, memory=memory)
+        state = replace(state, memory=memory, wanted=self._wanted(state, memory))
+        assert state.wanted is not None
         if self.reactive:
             assert self.actor is not None
-            return replace(state, action=self.actor(memory, state.goal.embedding))
+            return replace(state, action=self.actor(memory, state.wanted.embedding))
         now = state.step // self.frame_skip
         plan, planned_at = state.plan, state.planned_at
         if plan is None or now - planned_at >= self.replan_every:
@@ -198,9 +206,17 @@ class Agent:
         action = plan.actions[:, now - planned_at]
         return replace(state, plan=plan, planned_at=planned_at, action=action)
 
+    def _wanted(self, state: AgentState, memory: Memory) -> Goal:
+        if self.guide is None:
+            return state.goal
+        now = state.step // self.frame_skip
+        generators = [decision_generator(seed, now, level=1) for seed in state.seeds]
+        return self.guide.subgoal(memory.embeddings[:, -1], state.goal, generators)
+
     @torch.no_grad()
     def search(self, state: AgentState, memory: Memory) -> Plan:
-        """Plan from what is remembered at the state's step."""
+        """Plan from what is remembered at the state's step, towards what is wanted next."""
+        goal = state.wanted or state.goal
         now = state.step // self.frame_skip
         if state.plan is None:
             search = self.planner.start(len(state.seeds), self._bounds)
@@ -208,12 +224,12 @@ class Agent:
             search = self.planner.shift(state.plan.search, self._bounds, now - state.planned_at)
         if self.actor is not None:
             _, proposed = self.actor.imagine(
-                self.jepa, memory, state.goal.embedding, self.planner.horizon
+                self.jepa, memory, goal.embedding, self.planner.horizon
             )
             search = search.propose(proposed[:, None])
         generators = [decision_generator(seed, now) for seed in state.seeds]
         return self.planner.plan(
-            self.configurator.cost_fn(memory, state.goal), search, self._bounds, generators
+            self.configurator.cost_fn(memory, goal), search, self._bounds, generators
         )
 
     def _batch(self, images: NDArray[Any], what: str) -> Tensor:
@@ -237,7 +253,9 @@ class Agent:
         return torch.from_numpy(np.ascontiguousarray(batched)).to(self.device)
 
 
-def decision_generator(seed: int, step: int) -> torch.Generator:
-    """Return one decision's source of randomness, made of a seed and a step and nothing else."""
-    words = np.random.SeedSequence([seed, step]).generate_state(2, np.uint64)
+def decision_generator(seed: int, step: int, level: int = 0) -> torch.Generator:
+    """Return one decision's source of randomness, made of seed, step and level and nothing else."""
+    words = np.random.SeedSequence([seed, step, level] if level else [seed, step]).generate_state(
+        2, np.uint64
+    )
     return torch.Generator().manual_seed(int(words[0] >> np.uint64(1)))
