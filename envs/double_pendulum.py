@@ -65,10 +65,13 @@ class DoublePendulum(Task):
     def behave(
         self, world: Physics, states: NDArray[np.float64], noise: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """Balance what is near upright, or push at random, as the noise has it; see `Cartpole`."""
+        """Balance what is near upright, or push at random, as the noise has it; see `Cartpole`.
+
+        Near is what the motors can still catch; the elbow bends far while it does.
+        """
         lean = (states[:, 1:3] + np.pi) % (2 * np.pi) - np.pi
         balance = np.concatenate([lean, states[:, 3:5]], axis=1) @ np.array(self.gains).T
-        near = (np.abs(lean).max(axis=1) < 0.8) & (np.abs(balance).max(axis=1) < 2)
+        near = (np.abs(lean).max(axis=1) < 1.3) & (np.abs(balance).max(axis=1) < 2)
         pushes, steady = noise[:, :-1], near & (noise[:, -1] > -1)
         return np.where(steady[:, None], balance + self.shake * pushes, pushes)
 
