@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 PIP := $(BIN)/pip install -qq --no-compile --disable-pip-version-check -c constraints.txt
-TASKS := reacher two_room point_maze pendulum cartpole cup push_t cube
+TASKS := reacher two_room point_maze pendulum cartpole acrobot double_pendulum cup push_t cube
 
 .PHONY: demo test lint format bench pretrained ablations pages clean
 

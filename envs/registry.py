@@ -9,9 +9,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from mujepa.envs.acrobot import Acrobot
 from mujepa.envs.cartpole import Cartpole
 from mujepa.envs.cube import Cube
 from mujepa.envs.cup import Cup
+from mujepa.envs.double_pendulum import DoublePendulum
 from mujepa.envs.names import digest, is_file_name, parse
 from mujepa.envs.pendulum import Pendulum
 from mujepa.envs.point_maze import PointMaze
@@ -24,7 +26,11 @@ from mujepa.errors import UserError
 
 TASKS: dict[str, Task] = {
     task.name: task
-    for task in (Reacher(), TwoRoom(), PointMaze(), Pendulum(), Cartpole(), Cup(), PushT(), Cube())
+    for task in (
+        *(Reacher(), TwoRoom(), PointMaze()),
+        *(Pendulum(), Cartpole(), Acrobot(), DoublePendulum()),
+        *(Cup(), PushT(), Cube()),
+    )
 }
 
 

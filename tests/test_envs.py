@@ -25,7 +25,8 @@ from mujepa.rollouts.collect import behave
 
 ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "LP_NUM_THREADS"}
 every_task = pytest.mark.parametrize("name", TASKS)
-FIXED = ("pendulum", "cartpole", "cup")  # swing-ups: one goal
+two_links = pytest.mark.parametrize("name", ["acrobot", "double_pendulum"])
+FIXED = ("pendulum", "cartpole", "acrobot", "double_pendulum", "cup")  # swing-ups: one goal
 # Actions that are not aimed leave the cube lying: its turn is a constant.
 moved_by_chance = pytest.mark.parametrize("name", [n for n in TASKS if n != "cube"])
 
@@ -768,3 +769,57 @@ def test_cartpoles_experience_holds_poles_that_are_balanced_for_seconds():
     lean = (states[..., 2] + np.pi) % (2 * np.pi) - np.pi
     upright = (np.abs(lean[:, -25:]) < 0.3).all(axis=1)  # the last 2 s
     assert upright.sum() >= 2
+
+
+@two_links
+def test_the_motors_are_too_weak_to_lift_two_links(name):
+    """Neither stretched nor folded: what swings up has to swing."""
+    world = World(TASKS[name])
+    motors = [world.model.actuator(index) for index in range(world.model.nu)]
+    torque = {motor.name: motor.gear[0] for motor in motors}
+    data = mujoco.MjData(world.model)
+    for elbow in (0.0, np.pi):
+        data.qpos[:] = np.pi / 2, elbow
+        mujoco.mj_forward(world.model, data)
+        weight = np.abs(data.qfrc_bias)
+        assert torque.get("shoulder", 0) < 0.7 * weight[0]
+        assert name == "acrobot" or torque["elbow"] < 0.5 * weight[1]
+
+
+@two_links
+def test_a_tip_near_the_goal_on_a_bent_arm_is_no_success(name):
+    task = TASKS[name]
+    world = World(task)
+    poses = np.stack([world.state(np.array([0.55, -0.95])), world.state(np.zeros(2))])
+    bent, goal = world.achieved(poses)
+    assert np.linalg.norm(bent[:3] - goal[:3]) < task.tolerance
+    assert task.distance(bent, goal) == pytest.approx(np.linalg.norm(bent[3:] - goal[3:]))
+    assert task.distance(bent, goal) > task.tolerance
+
+
+@two_links
+def test_two_links_that_are_balanced_stay_upright(name):
+    task = TASKS[name]
+    world = World(task)
+    rng = np.random.default_rng(0)
+    starts = np.stack([world.state(rng.uniform(-0.02, 0.02, 2)) for _ in range(20)])
+    noise = np.ones((20, 100, len(world.action_low) + 1))  # the last one says: balance
+    noise[..., :-1] = 0.3 * rng.standard_normal(noise[..., :-1].shape)
+    states, _ = behave(world, starts, noise)
+    assert np.abs(states[:, :, 1:3]).max() < 0.8
+    goal = world.achieved(world.state(np.zeros(2))[None])
+    assert (task.distance(world.achieved(states[:, -1]), goal) < task.tolerance / 2).all()
+
+
+@two_links
+def test_experience_with_two_links_holds_some_that_are_balanced_for_a_second(name):
+    task = TASKS[name]
+    world = World(task)
+    rng = np.random.default_rng(0)
+    starts = np.stack([world.state(*task.sample_anywhere(world.model, rng)) for _ in range(200)])
+    width = len(world.action_low) + task.whims
+    noise = np.stack([task.behaviour.draw(rng, 60, width) for _ in range(200)])
+    states, _ = behave(world, starts, noise)
+    lean = (states[..., 1:3] + np.pi) % (2 * np.pi) - np.pi
+    upright = (np.abs(lean[:, -17:]) < 0.3).all(axis=(1, 2))
+    assert upright.sum() >= 3
