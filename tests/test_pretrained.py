@@ -18,11 +18,17 @@ from mujepa.evaluation.policies import AgentPolicy
 from mujepa.files import sha256
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
+UNTRAINED = {"acrobot", "double_pendulum"}
+"""Tasks whose checkpoints are still to come; docs/tasks.md says so too."""
 
 
-@pytest.fixture(params=TASKS)
+@pytest.fixture(params=[task for task in TASKS if task not in UNTRAINED])
 def folder(request):
     return PRETRAINED / request.param
+
+
+def test_what_counts_as_untrained_is():
+    assert {task for task in TASKS if not (PRETRAINED / task).exists()} == UNTRAINED
 
 
 def test_every_checkpoint_is_complete_and_of_at_most_4_mb_a_file(folder):

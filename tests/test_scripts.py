@@ -16,6 +16,7 @@ import pytest
 import torch
 
 import mujepa
+import mujepa.evaluate
 from mujepa.agent.checkpoint import load_checkpoint
 from mujepa.agent.critic import CriticConfig
 from mujepa.cli import main
@@ -559,3 +560,13 @@ def test_two_on_the_same_episodes_are_compared_by_those_that_only_one_of_them_he
     assert (found.gained, found.lost) == (6, 1)
     assert found.p_value == pytest.approx(2 * (1 + 7) / 2**7)  # 0 or 1 of 7, or as far above
     assert paired(one, one).p_value == 1
+
+
+def test_goals_lie_further_ahead_where_they_lie_a_number_of_steps_ahead(trained, tmp_path, capfd):
+    usual, far = (mujepa.evaluate._task("push_t", steps) for steps in (None, 50))
+    assert (usual.goal_steps, usual.budget_steps) == (25, 50)
+    assert (far.goal_steps, far.budget_steps) == (50, 100)
+    out = tmp_path / "out"
+    assert main(["evaluate", str(trained), "--goal-steps", "50", "--out", str(out)]) == 2
+    assert "'reacher' draws them freely" in capfd.readouterr().err.splitlines()[-1]
+    assert not out.exists()
