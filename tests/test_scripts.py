@@ -443,7 +443,7 @@ def test_result_json_keeps_its_contract(evaluated, trained):
     assert result["hold_steps"] == 5
     assert 0 < result["plan_ms"]["median"] <= result["plan_ms"]["p95"]
     assert result["wall_s"] > 0
-    assert {"kind": "cem", "samples": 16, "iterations": 2}.items() <= result["planner"].items()
+    assert {"kind": "icem", "samples": 16, "iterations": 2}.items() <= result["planner"].items()
     assert {"horizon", "elites", "replan_every"} <= result["planner"].keys()
     assert result["baselines"].keys() == {"reactive", "latent_l2", "random", "zero", "oracle"}
     assert {"python", "mujepa", "torch", "mujoco", "numpy"} <= result["versions"].keys()
