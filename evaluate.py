@@ -99,6 +99,11 @@ class EvaluateConfig:
             raise UserError(f"--seed must not be negative, got {self.seed}")
         if self.goal_steps is not None and self.goal_steps < 1:
             raise UserError(f"--goal-steps must be at least 1, got {self.goal_steps}")
+        if self.planner == "oracle" and self.actor is not None:
+            raise UserError(
+                f"--actor {self.actor} is of the agent, --planner oracle judges the simulator; "
+                "leave out one of the two"
+            )
         read_variation(self.vary)
 
 
@@ -119,8 +124,11 @@ def evaluate(config: EvaluateConfig) -> None:
     agent = checkpoint.agent(planner, config.cost, config.actor)
     reflex = checkpoint.agent(planner, config.cost, "reactive")
     manifest = make_manifest(world, config.episodes, config.seed)
-    outcomes = {}
+    outcomes: dict[str, Outcome] = {}
     for name, policy in _policies(config, checkpoint, agent, reflex, planner, world).items():
+        if name == "reactive" and agent.reactive and config.planner != "oracle":
+            outcomes[name] = outcomes["agent"]
+            continue
         part = manifest.first(config.oracle_episodes) if name == "oracle" else manifest
         steps = task.budget_steps * -(-len(part.episodes) // EPISODES_AT_ONCE)
         with progress_bar(steps, name.replace("_", " "), unit="step") as bar:
@@ -128,7 +136,9 @@ def evaluate(config: EvaluateConfig) -> None:
     result = _result(config, checkpoint, agent, planner, world, manifest, outcomes)
     if config.planner != "oracle":
         result["plan_ms"] = time_decisions(agent, world, manifest)
-        result["reactive_ms"] = time_decisions(reflex, world, manifest)
+        result["reactive_ms"] = (
+            result["plan_ms"] if agent.reactive else time_decisions(reflex, world, manifest)
+        )
     out = config.out or config.checkpoint / "evaluation"
     shown = _record(out, agent, checkpoint, world, manifest, outcomes["agent"])
     result["wall_s"] = round(time.monotonic() - began, 1)
@@ -240,7 +250,7 @@ def _result(
         "plan_ms": {},
         "reactive_ms": {},
         "wall_s": 0.0,
-        "actor": config.actor or checkpoint.config.mode,
+        "actor": "planner" if kind == "oracle" else config.actor or checkpoint.config.mode,
         "planner": asdict(planner) | {"kind": kind, "replan_every": agent.replan_every},
         "cost": agent.configurator.cost.expression,
         **_violations(agent, world, manifest, outcomes),

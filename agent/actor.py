@@ -32,17 +32,28 @@ class ActorConfig:
         width: hidden units.
         depth: hidden layers.
         horizon: model steps that it is unrolled in training; 0 for the planner's horizon.
+        imagined_weight: of the planner's cost of what it does in the world model.
         behaviour_weight: of imitating the data in hindsight.
     """
 
     width: int = 256
     depth: int = 2
     horizon: int = 0
+    imagined_weight: float = 1.0
     behaviour_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.width < 1 or self.depth < 1 or self.horizon < 0:
-            raise ValueError(f"actor needs width and depth of at least 1 and a horizon, got {self}")
+        if self.width < 1 or self.depth < 1:
+            raise ValueError(f"actor needs width and depth of at least 1, got {self}")
+        if self.horizon < 0:
+            raise ValueError(f"actor needs a horizon of at least 0, got {self.horizon}")
+        if not self.weights():
+            raise ValueError("actor needs a term of some weight")
+
+    def weights(self) -> dict[str, float]:
+        """Return the weights of the terms in use, by name."""
+        names = ("imagined", "behaviour")
+        return {name: weight for name in names if (weight := getattr(self, f"{name}_weight")) != 0}
 
 
 class Actor(nn.Module):
@@ -103,7 +114,7 @@ def actor_terms(
     actions: Tensor,
     followed: Tensor,
 ) -> dict[str, Tensor]:
-    """Compute the terms that the actor learns from.
+    """Compute the terms that the actor learns from, those of some weight.
 
     Args:
         actor: the actor.
@@ -118,8 +129,15 @@ def actor_terms(
         `imagined`, the planner's cost of acting in imagination, and `behaviour`, the squared error
         to the data's actions where they led to the goal.
     """
-    error = (actor(memory, goals) - actions).square().mean(dim=-1)
-    return {
-        "imagined": imagined_cost(actor, configurator, memory, configurator.wanted(goals), horizon),
-        "behaviour": (error * followed).sum() / followed.sum().clamp(min=1),
+
+    def behaviour() -> Tensor:
+        error = (actor(memory, goals) - actions).square().mean(dim=-1)
+        return (error * followed).sum() / followed.sum().clamp(min=1)
+
+    terms = {
+        "imagined": lambda: imagined_cost(
+            actor, configurator, memory, configurator.wanted(goals), horizon
+        ),
+        "behaviour": behaviour,
     }
+    return {name: terms[name]() for name in actor.config.weights()}

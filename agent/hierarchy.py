@@ -134,9 +134,18 @@ class Guide:
     Args:
         strides: the second level.
         configurator: world model, critic and cost; the cost has to judge places, not actions.
+
+    Raises:
+        ValueError: the cost asks how well the way is known, and a stride has none.
     """
 
     def __init__(self, strides: Strides, configurator: Configurator) -> None:
+        cost = configurator.cost
+        if any(name.startswith("uncertainty.") for name in cost.weights):
+            raise ValueError(
+                f"cost {cost.expression!r}: a second level (--strides.ahead) knows no uncertainty; "
+                "leave out one of the two"
+            )
         self.strides = strides
         self.configurator = configurator
         self.planner = make_planner(strides.config.planner())

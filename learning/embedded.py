@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from mujepa.agent.memory import Memory
+from mujepa.errors import UserError
 from mujepa.learning.experience import Experience, encode_episodes
 
 if TYPE_CHECKING:
@@ -58,8 +59,18 @@ class Embedded:
     def draw(
         self, random: np.random.Generator, shape: tuple[int, ...], past: int = 0, future: int = 0
     ) -> NDArray[np.int64]:
-        """Draw frames that have so many before and after them in their episodes."""
-        episodes = random.integers(len(self.lengths), size=shape)
+        """Draw frames that have so many before and after them in their episodes.
+
+        Raises:
+            UserError: no episode is long enough.
+        """
+        fitting = np.flatnonzero(self.lengths > past + future)
+        if not len(fitting):
+            raise UserError(
+                f"no episode of {self.experience.dataset.folder} has {past + future + 1} frames; "
+                "collect with more --steps"
+            )
+        episodes = fitting[random.integers(len(fitting), size=shape)]
         room = self.lengths[episodes] - past - future
         return self.first[episodes] + past + (random.random(shape) * room).astype(np.int64)
 

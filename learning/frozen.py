@@ -17,7 +17,6 @@ from mujepa.agent.actor import actor_terms, imagined_cost
 from mujepa.agent.configurator import Configurator
 from mujepa.agent.critic import critic_terms
 from mujepa.agent.ensemble import ensemble_terms
-from mujepa.agent.hierarchy import Strides, strides_terms
 from mujepa.agent.memory import Memory
 from mujepa.evaluation.diagnostics import distance_correlation
 from mujepa.learning.embedded import Embedded
@@ -157,8 +156,10 @@ class CriticStage(FrozenStage):
         steps = torch.from_numpy((moments[1] - moments[0]).astype(np.float32)).to(data.embeddings)
         # As goals are: at rest. Otherwise rushing past the goal looks like being there.
         strangers = self._pairs(data.first[episodes[1]] + other)[:, -1:].expand(-1, 2, -1)
-        ends = data.first[episodes[0]] + data.lengths[episodes[0]] - 1
-        following = self._pairs(np.minimum(rows[0] + 1, ends)[many:])
+        following = None
+        if "bellman" in self.weights:
+            ends = data.first[episodes[0]] + data.lengths[episodes[0]] - 1
+            following = self._pairs(np.minimum(rows[0] + 1, ends)[many:])
         return critic_terms(
             self.networks.critic,
             starts,
@@ -211,8 +212,7 @@ class ActorStage(FrozenStage):
     @property
     def weights(self) -> dict[str, float]:
         """Weights of the terms."""
-        config = self.networks.actor.config
-        return {"imagined": 1.0, "behaviour": config.behaviour_weight}
+        return self.networks.actor.config.weights()
 
     def modules(self) -> nn.ModuleDict:
         """Return the actor."""
@@ -278,46 +278,3 @@ class ActorStage(FrozenStage):
     def _configurator(self) -> Configurator:
         networks = self.networks
         return Configurator(networks.jepa, networks.critic, networks.cost(self.cost))
-
-
-@dataclass
-class StridesStage(FrozenStage):
-    """The second level, on strides of the data."""
-
-    name: str = "strides"
-
-    @property
-    def weights(self) -> dict[str, float]:
-        """Weights of the terms."""
-        return {"stride": 1.0, "divergence": self._strides.config.divergence_weight}
-
-    def modules(self) -> nn.ModuleDict:
-        """Return the second level."""
-        return nn.ModuleDict({"strides": self._strides})
-
-    def terms(self, update: int) -> dict[str, Tensor]:
-        """Return the terms on strides."""
-        data, length = self.embedded, self._strides.config.length
-        random = data.experience.random(5, update)
-        frames = data.draw(random, (self.batch,), future=length)
-        generator = torch.Generator().manual_seed(int(random.integers(2**62)))
-        begin, end = data.embeddings[frames], data.embeddings[frames + length]
-        return strides_terms(self._strides, begin, end, generator)
-
-    @torch.no_grad()
-    def validate(self) -> dict[str, float]:
-        """Return the error on held-out strides, the macro action known, over standing still."""
-        held, length = self.embedded.experience.validation, self._strides.config.length
-        embeddings = self.networks.jepa.encode_windows(held.observations)
-        begin, end = embeddings[:, :-length], embeddings[:, length:]
-        told = self._strides(begin, self._strides.infer(begin, end)[0])
-        error = (told - end).square().mean() / (begin - end).square().mean().clamp(min=1e-12)
-        return {"stride_error": float(error), "score": -float(error)}
-
-    def finish(self) -> None:
-        """Nothing is left to do."""
-
-    @property
-    def _strides(self) -> Strides:
-        assert self.networks.strides is not None
-        return self.networks.strides

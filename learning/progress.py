@@ -124,6 +124,25 @@ def restore_networks(folder: Path, networks: Networks, data_digest: str) -> Prog
     return Progress(**read_json(last / "progress.json", remedy))
 
 
+def adopt_world_model(path: Path, config: AgentConfig, networks: Networks) -> Progress:
+    """Load the world model of a checkpoint, and its probe, and return a progress beyond its stage.
+
+    Raises:
+        UserError: there is no checkpoint, or its world model is of another task or other settings.
+    """
+    checkpoint = load_checkpoint(path, "cpu")
+    for name in ("task", "observation_shape", "quantities", "jepa"):
+        there, here = getattr(checkpoint.config, name), getattr(config, name)
+        if there != here:
+            raise UserError(
+                f"the world model of {path} has {name} {there}, this training {here}; "
+                "give the settings that it was trained with"
+            )
+    networks.jepa.load_state_dict(checkpoint.networks.jepa.state_dict())
+    networks.probe.load_state_dict(checkpoint.networks.probe.state_dict())
+    return Progress(stage=1)
+
+
 def restore_optimizer(
     folder: Path, modules: nn.ModuleDict, optimizer: torch.optim.Optimizer
 ) -> None:

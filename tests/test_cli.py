@@ -164,6 +164,8 @@ def test_a_command_line_that_cannot_be_read_exits_with_2_and_no_traceback(
         ("collect reacher --out data --vary mass", "'mass' is neither NAME=LOW:HIGH nor"),
         ("collect reacher --out data --vary gravity=2", "'reacher' has no gravity to change; "),
         ("train reacher --out run --vary mass=0", "mass=0:0: the range must go upwards and lie"),
+        ("train reacher --out run --world-model there", "no checkpoint in there; train one with"),
+        ("evaluate run --planner oracle --actor reactive", "--actor reactive is of the agent, "),
         ("evaluate run --goal-steps 0", "--goal-steps must be at least 1, got 0"),
         ("train reacher --out run --actor-updates 0", "--actor-updates must be at least 1"),
         ("evaluate run --vary light=2:1", "light=2:1: the range must go upwards and lie from 0"),

@@ -8,6 +8,7 @@ from mujepa.agent.configurator import Configurator
 from mujepa.agent.cost import Cost
 from mujepa.agent.critic import Critic, CriticConfig
 from mujepa.agent.hierarchy import Guide, Strides, StridesConfig, strides_terms
+from mujepa.errors import UserError
 
 CONFIG = StridesConfig(ahead=3, macro=2, width=64, samples=64)
 
@@ -109,6 +110,12 @@ def test_its_terms_are_the_error_and_the_divergence(strides):
 def test_impossible_strides_are_refused():
     with pytest.raises(ValueError, match="length, macro and width"):
         StridesConfig(length=0)
+
+
+def test_a_second_level_refuses_to_be_asked_how_little_it_knows(untrained, tiny):
+    checkpoint = untrained(tiny(strides=StridesConfig(ahead=2, width=16, samples=16)))
+    with pytest.raises(UserError, match="knows no uncertainty"):
+        checkpoint.agent(cost="goal + 0.1*uncertainty")
 
 
 def test_an_agent_with_a_second_level_heads_for_what_it_names(untrained, tiny):

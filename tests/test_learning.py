@@ -4,13 +4,16 @@ import numpy as np
 import pytest
 import torch
 
+from mujepa.agent.hierarchy import StridesConfig
 from mujepa.agent.memory import Memory
 from mujepa.cli import main
+from mujepa.errors import UserError
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.learning import frozen
 from mujepa.learning.embedded import Embedded
 from mujepa.learning.experience import load_experience
 from mujepa.learning.frozen import ActorStage, EnsembleStage
+from mujepa.learning.strides import StridesStage
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +53,30 @@ def test_frames_are_drawn_with_enough_around_them(embedded):
     data, _ = embedded
     within = data.draw(np.random.default_rng(0), (4, 500), past=2, future=3) % 10
     assert (within.min(), within.max()) == (2, 6)
+
+
+def test_frames_are_drawn_of_episodes_that_are_long_enough(embedded, monkeypatch):
+    data, _ = embedded
+    whole = data.draw(np.random.default_rng(0), (500,), past=2, future=3)
+    monkeypatch.setitem(data.__dict__, "lengths", np.where(np.arange(len(data.first)) % 2, 10, 5))
+    drawn = data.draw(np.random.default_rng(0), (500,), past=2, future=3)
+    assert set(drawn // 10 % 2) == {1}
+    assert len(set(whole // 10)) > len(set(drawn // 10))
+    with pytest.raises(UserError, match=r"no episode of .* has 11 frames; collect with more"):
+        data.draw(np.random.default_rng(0), (5,), past=5, future=5)
+
+
+def test_strides_longer_than_the_episodes_are_refused_before_training(experience, untrained, tiny):
+    shape = experience.validation.observations.shape[2:]
+
+    def stage(length):
+        config = tiny(observation_shape=shape, strides=StridesConfig(ahead=2, length=length))
+        networks = untrained(config).networks
+        return StridesStage(Embedded(experience, networks.jepa), networks, **settings())
+
+    assert stage(9).validate()["stride_error"] > 0
+    with pytest.raises(UserError, match="held-out ones have 10; collect with more --steps"):
+        stage(10)
 
 
 def test_what_is_remembered_at_a_frame_is_what_came_before_it(embedded):

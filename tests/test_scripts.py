@@ -206,14 +206,14 @@ def test_strangers_stand_still_for_the_critic_as_goals_do(data, untrained, tiny,
 
 def crash_at_update(stage: str, update: int):
     def install(patch: pytest.MonkeyPatch) -> None:
-        check = mujepa.train.Training._check_finite
+        check = mujepa.learning.training.Training._check_finite
 
         def dying(self, values, at, now) -> None:
             if (at.name, now) == (stage, update):
                 raise Crash
             check(self, values, at, now)
 
-        patch.setattr(mujepa.train.Training, "_check_finite", dying)
+        patch.setattr(mujepa.learning.training.Training, "_check_finite", dying)
 
     return install
 
@@ -222,7 +222,7 @@ def crash_while_saving(number: int, moment: str):
     """Die in the n-th `last`: before it is written, between its two renames, or right after."""
 
     def install(patch: pytest.MonkeyPatch) -> None:
-        save, rename = mujepa.train.save_progress, Path.replace
+        save, rename = mujepa.learning.training.save_progress, Path.replace
         saved = []
 
         def dying_rename(path: Path, target: Path) -> Path:
@@ -240,7 +240,7 @@ def crash_while_saving(number: int, moment: str):
             if len(saved) == number and moment == "after":
                 raise Crash
 
-        patch.setattr(mujepa.train, "save_progress", dying_save)
+        patch.setattr(mujepa.learning.training, "save_progress", dying_save)
 
     return install
 
@@ -285,17 +285,18 @@ def test_a_run_killed_with_kill_9_is_resumed_as_if_nothing_had_happened(
     run = tmp_path / "run"
     code = f"""
 import os, signal, sys
+import mujepa.learning.training
 import mujepa.train
 from mujepa.cli import main
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_scripts import train
 from pathlib import Path
-check = mujepa.train.Training._check_finite
+check = mujepa.learning.training.Training._check_finite
 def dying(self, values, at, now):
     if (self.progress.stage, now) == ({stage}, {update} + 2):
         os.kill(os.getpid(), signal.SIGKILL)
     check(self, values, at, now)
-mujepa.train.Training._check_finite = dying
+mujepa.learning.training.Training._check_finite = dying
 train(Path({str(run)!r}), Path({str(data)!r}))
 """
     died = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120)
@@ -314,7 +315,7 @@ def test_ctrl_c_saves_between_updates_and_the_run_goes_on_the_same(
     trained, data, tmp_path, monkeypatch, capsys, stage, number
 ):
     run = tmp_path / "run"
-    check = mujepa.train.Training._check_finite
+    check = mujepa.learning.training.Training._check_finite
 
     def interrupt(self, values, at, now) -> None:
         if (at.name, now) == (stage, 12):
@@ -323,7 +324,7 @@ def test_ctrl_c_saves_between_updates_and_the_run_goes_on_the_same(
 
     before = signal.getsignal(number)
     with monkeypatch.context() as patch:
-        patch.setattr(mujepa.train.Training, "_check_finite", interrupt)
+        patch.setattr(mujepa.learning.training.Training, "_check_finite", interrupt)
         assert train(run, data) == 130
     assert signal.getsignal(number) is before
     assert "--resume goes on" in capsys.readouterr().out
@@ -335,13 +336,13 @@ def test_ctrl_c_saves_between_updates_and_the_run_goes_on_the_same(
 
 
 def test_ctrl_c_before_the_first_checkpoint_leaves_a_usable_one(data, tmp_path, monkeypatch):
-    check = mujepa.train.Training._check_finite
+    check = mujepa.learning.training.Training._check_finite
 
     def interrupt(self, values, at, now) -> None:
         signal.raise_signal(signal.SIGINT)
         check(self, values, at, now)
 
-    monkeypatch.setattr(mujepa.train.Training, "_check_finite", interrupt)
+    monkeypatch.setattr(mujepa.learning.training.Training, "_check_finite", interrupt)
     assert train(tmp_path / "run", data) == 130
     checkpoint = load_checkpoint(tmp_path / "run")
     assert checkpoint.config.cost == "goal"  # there is no critic yet
@@ -410,6 +411,23 @@ def test_a_later_stage_that_explodes_leaves_the_checkpoint_before_it(
     assert records(run) == [r for r in records(trained) if r["stage"] == "world model"]
 
 
+def test_a_world_model_that_is_kept_leads_to_the_agent_of_the_whole_run(trained, data, tmp_path):
+    run = tmp_path / "run"
+    assert train(run, data, "--world-model", str(trained)) == 0
+    assert weights(run) == weights(trained)
+    assert records(run) == [r for r in records(trained) if r["stage"] != "world model"]
+    origin = json.loads((run / "best" / "provenance.json").read_text())
+    assert origin["world_model"] == str(trained)
+
+
+def test_a_world_model_of_other_settings_is_not_kept(trained, data, tmp_path, capfd):
+    run = tmp_path / "run"
+    assert train(run, data, "--world-model", str(trained), "--jepa.encoder.dim", "8") == 2
+    line = capfd.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"mujepa: the world model of {trained} has jepa ")
+    assert not (run / "last").exists()
+
+
 def test_wandb_offline_writes_a_run_without_an_account(data, tmp_path, monkeypatch):
     for name, value in {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}.items():
         monkeypatch.setenv(name, value)
@@ -475,6 +493,15 @@ def test_evaluating_twice_gives_the_same_result(evaluated, trained, tmp_path):
     }
 
 
+def test_an_actor_that_acts_alone_is_judged_once(evaluated, trained, tmp_path, capfd):
+    result = evaluate(trained, tmp_path, "--actor", "reactive", "--no-oracle")
+    assert result["actor"] == "reactive"
+    assert result["reactive_ms"] == result["plan_ms"]
+    for figures in (result["baselines"]["reactive"], evaluated[0]["baselines"]["reactive"]):
+        assert {key: result[key] for key in figures} == figures
+    assert "reactive: " not in capfd.readouterr().err  # no progress bar: nothing ran twice
+
+
 def test_another_seed_means_other_episodes_and_more_episodes_only_append(evaluated, trained):
     world = World(mujepa.envs.registry.TASKS["reacher"])
     four, six, other = (make_manifest(world, *args) for args in ((4, 0), (6, 0), (4, 1)))
@@ -504,6 +531,7 @@ def test_steps_in_a_region_to_be_avoided_are_counted_by_the_true_state(trained, 
 def test_the_oracle_can_be_judged_in_the_place_of_the_agent(trained, evaluated, tmp_path):
     result = evaluate(trained, tmp_path, "--planner", "oracle", "--episodes", "2")
     assert result["planner"]["kind"] == "oracle"
+    assert result["actor"] == "planner"
     assert "oracle" not in result["baselines"]
     for figure in ("success_at_end", "success_any", "median_final_distance"):
         assert result[figure] == evaluated[0]["baselines"]["oracle"][figure]

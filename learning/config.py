@@ -1,0 +1,168 @@
+"""What can be said about a training run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from mujepa.agent.actor import ActorConfig
+from mujepa.agent.checkpoint import Mode
+from mujepa.agent.critic import CriticConfig
+from mujepa.agent.device import DeviceName
+from mujepa.agent.ensemble import EnsembleConfig
+from mujepa.agent.hierarchy import StridesConfig
+from mujepa.agent.jepa import JEPAConfig
+from mujepa.agent.losses import LossConfig
+from mujepa.envs.names import folder_name
+from mujepa.envs.registry import find_task, named_task
+from mujepa.envs.variation import read_variation
+from mujepa.errors import UserError
+from mujepa.planners import PlannerConfig
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Train an agent on a task, from pixels.
+
+    Collects experience first if there is none. The folder --out then holds the checkpoints `best`
+    and `last`, metrics.jsonl and train.json; `mujepa evaluate OUT` judges the best one.
+    """
+
+    task: Annotated[str, tyro.conf.Positional]
+    """Name of the task: `reacher`, `dm_control:reacher-easy`, or a MuJoCo file of your own."""
+    out: Path
+    """Folder of the run."""
+    data: Path | None = None
+    """Folder of the dataset, collected if it is not there; by default data/TASK-seedSEED, or
+    data/TASK-seedSEED-varied."""
+    episodes: int | None = None
+    """Episodes that the dataset must hold; what it lacks is collected, all of it is used. By
+    default as many as the task asks for, 2000 as a rule."""
+    workers: int = 0
+    """Processes that collect; 0 for one per core."""
+    vary: tuple[str, ...] = ()
+    """What differs from episode to episode of the data, NAME=LOW:HIGH or NAME=VALUE, such as
+    `mass=0.5:2 light=0.3:1`; `mujepa envs TASK` lists the factors."""
+    world_model: Path | None = None
+    """Checkpoint or run whose world model is kept; only what comes after it is trained, for example
+    with another critic, cost or actor."""
+    seed: int = 0
+    """Seed of weights, batches and new data: same seed, same machine, same agent."""
+    updates: int = 2000
+    """Updates of the world model."""
+    critic_updates: int = 2500
+    """Updates of the critic."""
+    ensemble_updates: int = 2000
+    """Updates of the ensemble, which knows where the world model knows little."""
+    actor_updates: int = 1000
+    """Updates of the reactive actor."""
+    strides_updates: int = 3000
+    """Updates of the second level, if there is one (`--strides.ahead`)."""
+    minutes: float | None = None
+    """Stop earlier, after so many minutes; the result then depends on the machine's speed."""
+    batch: int = 128
+    """Windows per update of the world model."""
+    rollout: int = 4
+    """Model steps predicted open loop in training."""
+    learning_rate: float = 2e-3
+    """Highest learning rate of the world model; it warms up and then falls as a cosine."""
+    critic_batch: int = 1024
+    """Pairs per update of the critic."""
+    critic_learning_rate: float = 1e-3
+    """Highest learning rate of critic, ensemble and actor."""
+    actor_batch: int = 256
+    """Problems per update of the actor."""
+    imagined: float = 0.5
+    """Share of the critic's starting points that the world model imagines instead of seeing."""
+    validation: float = 0.02
+    """Share of the episodes held out for the diagnostics."""
+    checkpoint_every: int = 250
+    """Updates between diagnostics and checkpoints."""
+    wandb: Literal["off", "offline", "online"] = "off"
+    """Also log to Weights & Biases; offline needs no account."""
+    resume: bool = False
+    """Go on where the run in --out stopped; the result is that of an uninterrupted run."""
+    device: DeviceName = "auto"
+    """Where to compute."""
+    threads: int = 0
+    """Threads that compute on the CPU, 0 for one per core; results repeat for equal numbers."""
+    jepa: JEPAConfig = field(default_factory=JEPAConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    critic: CriticConfig = field(default_factory=CriticConfig)
+    ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
+    actor: ActorConfig = field(default_factory=ActorConfig)
+    strides: StridesConfig = field(default_factory=StridesConfig)
+    planner: PlannerConfig = field(default_factory=PlannerConfig)
+    cost: str = "critic"
+    """What planner and actor will minimise, for example `critic + 0.05*goal`."""
+    mode: Mode = "proposing"
+    """Who will act: the planner alone, the planner with the actor's proposals, the actor alone."""
+    goal_site: str | None = None
+    """For a MuJoCo file: the site whose position is the goal; by default its only one."""
+    camera: str | None = None
+    """For a MuJoCo file: its camera to look through; by default its first, or one that sees all."""
+    tolerance: float | None = None
+    """For a MuJoCo file: how near the goal counts as reached [m]; by default 5 % of its size."""
+
+    def __post_init__(self) -> None:
+        if self.episodes is not None and self.episodes < 1:
+            raise UserError(f"--episodes must be at least 1, got {self.episodes}")
+        for name in (
+            "updates",
+            "critic_updates",
+            "ensemble_updates",
+            "actor_updates",
+            "strides_updates",
+            "batch",
+            "rollout",
+            "critic_batch",
+            "actor_batch",
+            "checkpoint_every",
+        ):
+            if getattr(self, name) < 1:
+                raise UserError(
+                    f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}"
+                )
+        for name in ("seed", "threads", "workers"):
+            if getattr(self, name) < 0:
+                raise UserError(f"--{name} must not be negative, got {getattr(self, name)}")
+        for name in ("learning_rate", "critic_learning_rate"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise UserError(
+                    f"--{name.replace('_', '-')} must be positive, got {getattr(self, name)}"
+                )
+        if not all(math.isfinite(weight) for weight in self.loss.weights().values()):
+            raise UserError(f"weights of the loss must be finite, got {self.loss.weights()}")
+        if self.minutes is not None and not self.minutes > 0:
+            raise UserError(f"--minutes must be positive, got {self.minutes}")
+        if not 0 <= self.imagined <= 1 or not 0 < self.validation < 1:
+            raise UserError(
+                f"--imagined {self.imagined} and --validation {self.validation} must be shares, "
+                "from 0 to 1"
+            )
+        read_variation(self.vary)
+
+    def flags(self) -> tuple[str, ...]:
+        """Return the flags that the task's physics asks for; those of the user come after them."""
+        return find_task(self.task_name).recipe
+
+    @property
+    def dataset(self) -> Path:
+        """Folder of the dataset."""
+        varied = "-varied" if self.vary else ""
+        name = f"{folder_name(self.task_name)}-seed{self.seed}{varied}"
+        return self.data or Path("data") / name
+
+    @property
+    def task_name(self) -> str:
+        """The task's whole name, with its settings."""
+        return named_task(self.task, self.goal_site, self.camera, self.tolerance)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings as train.json has them; `vary` only where something varies."""
+        settings = asdict(self)
+        return settings if self.vary else {k: v for k, v in settings.items() if k != "vary"}

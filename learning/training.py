@@ -1,0 +1,232 @@
+"""One training run: its networks, the stages that they go through, and the records it keeps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mujepa.agent.checkpoint import AgentConfig, Networks, save_checkpoint
+from mujepa.agent.losses import weighted_sum
+from mujepa.errors import UserError
+from mujepa.files import surviving_folder
+from mujepa.learning.embedded import Embedded
+from mujepa.learning.experience import Experience
+from mujepa.learning.frozen import ActorStage, CriticStage, EnsembleStage
+from mujepa.learning.interruption import Interruption
+from mujepa.learning.progress import (
+    Metrics,
+    Progress,
+    adopt_world_model,
+    restore_networks,
+    restore_optimizer,
+    save_progress,
+)
+from mujepa.learning.schedule import Clock, schedule
+from mujepa.learning.stages import Stage, WorldModelStage
+from mujepa.learning.strides import StridesStage
+from mujepa.provenance import command, machine, versions
+from mujepa.screen import progress_bar, say
+
+if TYPE_CHECKING:
+    from mujepa.envs.world import World
+    from mujepa.learning.config import TrainConfig
+
+STAGE_SHARE = (0.7, 0.03, 0.15, 0.12, 0.05)
+"""Shares of --minutes that world model, ensemble, critic, actor and second level may use."""
+ACTOR = 3
+"""Index of the actor's stage."""
+
+
+class Training:
+    """One run: the networks, the stages that they go through, and the records that are kept."""
+
+    def __init__(self, config: TrainConfig, experience: Experience) -> None:
+        torch.manual_seed(config.seed)
+        self.config = config
+        self.experience = experience
+        self.agent_config = _agent_config(config, experience.world)
+        try:
+            self.networks = Networks(self.agent_config).to(experience.device)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        self.networks.cost(config.cost)  # an unknown term is said now, not hours later
+        embedded = Embedded(experience, self.networks.jepa)
+        self.resumed = config.resume and surviving_folder(config.out / "last").exists()
+        self.progress = Progress()
+        if self.resumed:
+            digest = experience.dataset.digest
+            self.progress = restore_networks(config.out, self.networks, digest)
+        elif config.world_model:
+            self.progress = adopt_world_model(config.world_model, self.agent_config, self.networks)
+        self.metrics = Metrics(
+            config.out, self.progress if self.resumed else None, config.wandb, config.settings()
+        )
+        self.stages: list[Stage] = [
+            WorldModelStage(
+                experience, self.networks, config.loss, updates=config.updates, batch=config.batch,
+                rollout=config.rollout, learning_rate=config.learning_rate,
+            ),
+            EnsembleStage(
+                embedded, self.networks, updates=config.ensemble_updates, batch=config.batch,
+                learning_rate=config.critic_learning_rate, cost=config.cost,
+            ),
+            CriticStage(
+                embedded, self.networks, updates=config.critic_updates,
+                batch=config.critic_batch, imagined=config.imagined,
+                learning_rate=config.critic_learning_rate, cost=config.cost,
+            ),
+            ActorStage(
+                embedded, self.networks, updates=config.actor_updates, batch=config.actor_batch,
+                learning_rate=config.critic_learning_rate, cost=config.cost,
+                horizon=config.actor.horizon or config.planner.horizon,
+            ),
+        ]  # fmt: skip
+        if config.strides.ahead:
+            self.stages.append(
+                StridesStage(
+                    embedded, self.networks, updates=config.strides_updates,
+                    batch=config.actor_batch, learning_rate=config.critic_learning_rate,
+                    cost=config.cost,
+                )
+            )  # fmt: skip
+
+    def run(self) -> None:
+        """Go through the stages that are left."""
+        try:
+            with Interruption() as interruption:
+                for index in range(self.progress.stage, len(self.stages)):
+                    if not self.progress.finished:
+                        self.learn(index, self.stages[index], interruption)
+                    if index + 1 < len(self.stages):
+                        self.progress = Progress(stage=index + 1, seconds=self.progress.seconds)
+        finally:
+            self.metrics.close()
+        minutes, out = self.progress.seconds / 60, self.config.out
+        say(f"trained in {minutes:.1f} min; judge it with: mujepa evaluate {out}")
+
+    def learn(self, index: int, stage: Stage, interruption: Interruption) -> None:
+        """THE training loop: draw a batch, compute the terms, step; now and then judge and save."""
+        self.networks.eval()
+        modules = stage.modules()
+        self.networks.requires_grad_(requires_grad=False)  # what is frozen costs no backward pass
+        modules.requires_grad_(requires_grad=True)
+        optimizer = torch.optim.AdamW(
+            modules.parameters(), lr=stage.learning_rate, weight_decay=1e-4
+        )
+        if self.resumed and self.progress.stage == index and self.progress.update:
+            restore_optimizer(self.config.out, modules, optimizer)
+        clock = Clock(self.progress, self.config.minutes, STAGE_SHARE[index])
+        terms: dict[str, torch.Tensor] = {}
+        with progress_bar(stage.updates, stage.name, self.progress.update) as bar:
+            while self.progress.update < stage.updates and clock.fraction() < 1:
+                update = self.progress.update
+                fraction = max(update / stage.updates, clock.fraction())
+                for group in optimizer.param_groups:
+                    group["lr"] = stage.learning_rate * schedule(update, fraction)
+                modules.train()
+                terms = stage.terms(update)
+                optimizer.zero_grad()
+                weighted_sum(terms, stage.weights).backward()
+                norm = torch.nn.utils.clip_grad_norm_(modules.parameters(), 1.0)
+                self._check_finite(terms | {"gradient": norm}, stage, update)
+                optimizer.step()
+                self.progress = clock.advance(self.progress)
+                bar.update()
+                done = self.progress.update
+                due = done % self.config.checkpoint_every == 0 and done < stage.updates
+                if due or interruption.wanted:
+                    self._checkpoint(index, stage, optimizer, terms, judge=due)
+                if interruption.wanted:
+                    say(f"interrupted; {self.config.out} is usable, and --resume goes on")
+                    raise KeyboardInterrupt
+        modules.eval()
+        stage.finish()
+        self.progress = replace(self.progress, finished=True)
+        self._checkpoint(index, stage, optimizer, terms, judge=True)
+
+    def _checkpoint(
+        self,
+        index: int,
+        stage: Stage,
+        optimizer: torch.optim.Optimizer,
+        terms: dict[str, Any],
+        *,
+        judge: bool,
+    ) -> None:
+        """Record where the run stands, and save `last`; if judged, also `best` where it is."""
+        self.networks.eval()
+        learned = index >= ACTOR  # until then the actor knows nothing
+        mode = self.config.mode if learned else "planner"
+        config = replace(self.agent_config, cost=stage.cost, mode=mode)
+        if judge:
+            diagnostics = stage.validate()
+            self._check_finite(diagnostics, stage, self.progress.update)
+            position = {"stage": stage.name, "stage_index": index, "update": self.progress.update}
+            losses = {name: value.item() for name, value in terms.items()}
+            self.metrics.record(
+                position | losses | diagnostics | {"seconds": round(self.progress.seconds, 2)}
+            )
+            if self.progress.best is None or diagnostics["score"] >= self.progress.best:
+                self.progress = replace(self.progress, best=diagnostics["score"])
+                save_checkpoint(self.config.out / "best", config, self.networks, self._provenance())
+        save_progress(
+            self.config.out,
+            config,
+            self.networks,
+            self._provenance(),
+            self.progress,
+            stage.modules(),
+            optimizer,
+        )
+
+    def _provenance(self) -> dict[str, Any]:
+        adopted = self.config.world_model
+        return {
+            "command": command(),
+            "seed": self.config.seed,
+            **({"world_model": str(adopted)} if adopted else {}),
+            "data": {
+                "digest": self.experience.dataset.digest,
+                "frames": self.experience.dataset.frames,
+            },
+            "minutes": round(self.progress.seconds / 60, 2),
+            "versions": versions(),
+            "machine": machine(),
+        }
+
+    def _check_finite(
+        self, values: Mapping[str, torch.Tensor | float], stage: Stage, update: int
+    ) -> None:
+        for name, value in values.items():
+            number = torch.as_tensor(value).item()
+            if not math.isfinite(number):
+                raise UserError(
+                    f"training stopped: {name} of the {stage.name} is {number} at update "
+                    f"{update}; the last good checkpoint is kept in {self.config.out}; try a "
+                    "lower learning rate"
+                )
+
+
+def _agent_config(config: TrainConfig, world: World) -> AgentConfig:
+    resting = world.state(world.model.qpos0)[None]
+    return AgentConfig(
+        task=config.task_name,
+        observation_shape=world.observe(resting, config.jepa.encoder.observes).shape[1:],
+        action_low=tuple(world.action_low.tolist()),
+        action_high=tuple(world.action_high.tolist()),
+        goal_size=world.goal_size,
+        quantities=world.quantities,
+        frame_skip=world.task.frame_skip,
+        jepa=config.jepa,
+        critic=config.critic,
+        ensemble=config.ensemble,
+        actor=config.actor,
+        strides=config.strides,
+        planner=config.planner,
+        cost=config.cost,
+        mode=config.mode,
+    )
