@@ -42,7 +42,7 @@ pretrained-%: $(VENV)/.opengl
 	cp runs/pretrained-$*/evaluation/result.json pretrained/$*/
 
 ablations: $(VENV)/.opengl  ## docs/ablations.md: the shipped agents with one thing changed at a time
-	$(BIN)/python benchmarks/ablations.py --retrain reacher
+	$(BIN)/python benchmarks/ablations.py --losses reacher --heads reacher
 
 pages: $(VENV)/.opengl  ## docs/tasks.md and its pictures, from what was measured; the line numbers of docs/derivations.md
 	$(BIN)/python benchmarks/tasks_page.py

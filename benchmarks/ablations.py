@@ -1,17 +1,18 @@
 """What each part is worth: the shipped agents with one thing changed at a time.
 
-    python benchmarks/ablations.py [--tasks reacher point_maze] [--episodes 200] [--retrain reacher]
+    python benchmarks/ablations.py [--tasks reacher point_maze] [--losses reacher] [--heads reacher]
 
 The shipped agent and its variants act in the same episodes; McNemar's exact test compares each
-variant with the shipped agent, episode by episode. Variants of the loss are trained anew, which
-takes as long as the task's training: `--retrain` says for which tasks. Writes the figures as JSON
-and docs/ablations.md.
+variant with the shipped agent, episode by episode. Variants of the world model's loss are trained
+anew, which takes as long as the task's training; variants of what comes after it are trained on the
+shipped world model. `--losses` and `--heads` say for which tasks. Writes the figures as JSON and
+docs/ablations.md, after each variant.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
-import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -38,13 +39,23 @@ from mujepa.train import TrainConfig, train
 
 ROOT = Path(__file__).parents[1]
 LOSSES = {
-    "variance and covariance in place of SIGReg": (
+    ("loss", "variance and covariance in place of SIGReg"): (
         *("--loss.sigreg", "0", "--loss.variance", "1", "--loss.covariance", "0.1"),
     ),
-    "no regulariser": ("--loss.sigreg", "0"),
-    "no inverse dynamics": ("--loss.inverse-dynamics", "0"),
+    ("loss", "no regulariser"): ("--loss.sigreg", "0"),
+    ("loss", "no inverse dynamics"): ("--loss.inverse-dynamics", "0"),
 }
-"""Flags of the variants that are trained anew."""
+"""Flags of the variants of the world model."""
+HEADS = {
+    ("critic", "temporal and Bellman"): ("--critic.bellman-weight", "1"),
+    ("critic", "Bellman alone"): (
+        *("--critic.bellman-weight", "1", "--critic.temporal-weight", "0"),
+    ),
+    ("critic", "temporal and contrastive"): ("--critic.contrastive-weight", "1"),
+    ("critic", "seen starts alone"): ("--imagined", "0"),
+    ("hierarchy", "a second level of 4 strides"): ("--strides.ahead", "4"),
+}
+"""Flags of the variants of what is trained on the world model."""
 
 
 @dataclass(frozen=True)
@@ -57,15 +68,20 @@ class AblationsConfig:
     """Episodes for each variant."""
     seed: int = 0
     """Of the episodes."""
-    retrain: tuple[str, ...] = ()
-    """Tasks for which the variants of the loss are trained."""
+    losses: tuple[str, ...] = ()
+    """Tasks for which variants of the world model's loss are trained."""
+    heads: tuple[str, ...] = ()
+    """Tasks for which variants of the critic, and a second level, are trained."""
+    without: tuple[str, ...] = ()
+    """Parts that are left out, such as `horizon`."""
     out: Path = ROOT / "benchmarks" / "results" / "ablations.json"
     """The figures; tasks that are in the file already and are not asked for are kept."""
     page: Path = ROOT / "docs" / "ablations.md"
     """The table."""
 
     def __post_init__(self) -> None:
-        unknown = [name for name in (*self.tasks, *self.retrain) if name not in TASKS]
+        asked = (*self.tasks, *self.losses, *self.heads)
+        unknown = [name for name in asked if name not in TASKS]
         if unknown:
             raise UserError(f"no task {unknown[0]!r}; tasks: {', '.join(TASKS)}")
         if self.episodes < 1:
@@ -86,15 +102,17 @@ class Variant:
 def variants(checkpoint: Checkpoint) -> Iterator[Variant]:
     """Yield what is tried with a checkpoint; what it is shipped with is left out."""
     config = checkpoint.config
-    term = re.split(r"[.+ ]", config.cost)[0]
-    aggregate = config.cost.partition(".")[2] or "mean"
-    for cost in ("goal", "critic", "critic + 5*goal"):
-        if cost != term:
-            suffixed = " + ".join(f"{part}.{aggregate}" for part in cost.split(" + "))
-            yield Variant("cost", suffixed.replace(".mean", ""), cost=suffixed)
+    weights = checkpoint.networks.cost(config.cost).weights
+    aggregate = next(iter(weights)).rpartition(".")[2]
+    costs = ({"goal": 1.0}, {"critic": 1.0}, {"critic": 1.0, "goal": 5.0})
+    for cost in costs:
+        changed = {f"{term}.{aggregate}": weight for term, weight in cost.items()}
+        if changed != weights:
+            yield Variant("cost", expression(changed), cost=expression(changed))
     for other in ("mean", "last", "min"):
         if other != aggregate:
-            yield Variant("aggregate", f"{term}.{other}", cost=f"{term}.{other}")
+            changed = {name.replace(f".{aggregate}", f".{other}"): w for name, w in weights.items()}
+            yield Variant("aggregate", expression(changed), cost=expression(changed))
     for weight in (1, 10):
         cost = f"{config.cost} + {weight}*uncertainty"
         yield Variant("ensemble", cost, cost=cost)
@@ -113,41 +131,48 @@ def variants(checkpoint: Checkpoint) -> Iterator[Variant]:
             yield Variant("actor", text, mode=mode)
 
 
+def expression(weights: dict[str, float]) -> str:
+    """Return the cost of named terms, as a person would write it."""
+    parts = (f"{w:g}*{name}" if w != 1 else name for name, w in weights.items())
+    return " + ".join(parts).replace(".mean", "")
+
+
 def main(config: AblationsConfig) -> None:
-    """Judge, print, and write after each task."""
+    """Judge, print, and write after each row."""
     torch.set_num_threads(1)
     done = read_json(config.out, "delete it")["tasks"] if config.out.is_file() else {}
     for name in config.tasks:
-        done[name] = judge(name, config)
-        about = {"seed": config.seed, "machine": machine(), "versions": versions()}
-        write_json(config.out, {"tasks": done} | about)
-        write_text(config.page, page(done))
+        rows: list[dict[str, Any]] = []
+        for row in judge(name, config):
+            rows.append(row)
+            done[name] = rows
+            about = {"seed": config.seed, "machine": machine(), "versions": versions()}
+            write_json(config.out, {"tasks": done} | about)
+            write_text(config.page, page(done))
 
 
-def judge(name: str, config: AblationsConfig) -> list[dict[str, Any]]:
-    """Return a row for the shipped agent and for each variant."""
+def judge(name: str, config: AblationsConfig) -> Iterator[dict[str, Any]]:
+    """Yield a row for the shipped agent and for each variant."""
     manifest = make_manifest(World(find_task(name)), config.episodes, config.seed)
     shipped = load_checkpoint(ROOT / "pretrained" / name, "cpu")
-    rows: list[dict[str, Any]] = []
     held = None
-    tried = [Variant("shipped", shipped.config.cost), *variants(shipped)]
-    for variant, checkpoint in [(variant, shipped) for variant in tried] + (
-        list(retrained(name)) if name in config.retrain else []
-    ):
+    tried = itertools.chain(
+        [(Variant("shipped", shipped.config.cost), shipped)],
+        ((variant, shipped) for variant in variants(shipped) if variant.of not in config.without),
+        retrained(name, LOSSES) if name in config.losses else (),
+        retrained(name, HEADS, ROOT / "pretrained" / name) if name in config.heads else (),
+    )
+    for variant, checkpoint in tried:
         outcome = act(checkpoint, variant, manifest)
         held = outcome.held if held is None else held
         rate = success_rate(int(outcome.held.sum()), len(manifest.episodes))
         test = paired(outcome.held, held)
-        rows.append(
-            {"of": variant.of, "variant": variant.text, "episodes": len(manifest.episodes)}
-            | {"success_at_end": asdict(rate)}
-            | asdict(test)
-        )
+        row = {"of": variant.of, "variant": variant.text, "episodes": len(manifest.episodes)}
+        yield row | {"success_at_end": asdict(rate)} | asdict(test)
         say(
             f"{name:<12}{variant.of:<12}{variant.text:<44}{rate.rate:.3f} "
             f"[{rate.low:.3f}, {rate.high:.3f}]  +{test.gained} -{test.lost}  p {test.p_value:.3f}"
         )
-    return rows
 
 
 def act(checkpoint: Checkpoint, variant: Variant, manifest: Manifest) -> Any:  # noqa: ANN401
@@ -158,12 +183,15 @@ def act(checkpoint: Checkpoint, variant: Variant, manifest: Manifest) -> Any:  #
     return run_episodes(task, checkpoint.config.image_size, AgentPolicy(agent), manifest)
 
 
-def retrained(name: str) -> Iterator[tuple[Variant, Checkpoint]]:
-    """Train the variants of the loss, on the data of the shipped checkpoint."""
-    for text, flags in LOSSES.items():
+def retrained(
+    name: str, flags: dict[tuple[str, str], tuple[str, ...]], world_model: Path | None = None
+) -> Iterator[tuple[Variant, Checkpoint]]:
+    """Train variants on the data of the shipped checkpoint, perhaps on its world model."""
+    kept = ("--world-model", str(world_model)) if world_model else ()
+    for (of, text), more in flags.items():
         with tempfile.TemporaryDirectory() as folder:
-            train(read(TrainConfig, [name, "--out", folder, "--threads", "1", *flags]))
-            yield Variant("loss", text), load_checkpoint(folder, "cpu")
+            train(read(TrainConfig, [name, "--out", folder, "--threads", "1", *kept, *more]))
+            yield Variant(of, text), load_checkpoint(folder, "cpu")
 
 
 def page(tasks: dict[str, list[dict[str, Any]]]) -> str:

@@ -9,7 +9,6 @@ the yardstick; the picture shows the paths of the first and of the last one.
 
 from __future__ import annotations
 
-import io
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,9 +28,10 @@ from mujepa.errors import UserError
 from mujepa.evaluation.loop import Outcome, run_episodes
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.policies import AgentPolicy
+from mujepa.evaluation.report import write_png
 from mujepa.evaluation.statistics import paired
 from mujepa.evaluation.violations import outside, violations
-from mujepa.files import replacing_file, write_json
+from mujepa.files import write_json
 from mujepa.provenance import machine, versions
 from mujepa.screen import say
 
@@ -113,11 +113,8 @@ def draw(places: dict[str, np.ndarray], picture: Path) -> None:
         axis.set(xlim=(-SHOWN, SHOWN), ylim=(-SHOWN, SHOWN))
     axes[0].set_ylabel("y [m]")
     figure.tight_layout()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    write_png(picture, figure)
     plt.close(figure)
-    with replacing_file(picture) as temporary:
-        temporary.write_bytes(buffer.getvalue())
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ disagreement, the disagreement is worth something.
 
 from __future__ import annotations
 
-import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +29,8 @@ from mujepa.envs.registry import TASKS, find_task
 from mujepa.envs.world import World
 from mujepa.errors import UserError
 from mujepa.evaluation.diagnostics import distance_correlation
-from mujepa.files import replacing_file, write_json
+from mujepa.evaluation.report import write_png
+from mujepa.files import write_json
 from mujepa.provenance import machine, versions
 from mujepa.rollouts.collect import behave
 from mujepa.screen import say
@@ -142,11 +142,8 @@ def draw(tasks: dict[str, Any], picture: Path) -> None:
     axis.set_ylabel("squared error of the imagined embedding")
     axis.legend(fontsize=8)
     figure.tight_layout()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    write_png(picture, figure)
     plt.close(figure)
-    with replacing_file(picture) as temporary:
-        temporary.write_bytes(buffer.getvalue())
 
 
 if __name__ == "__main__":
