@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from mujepa.agent.checkpoint import load_checkpoint
+from mujepa.agent.checkpoint import Mode, load_checkpoint
 from mujepa.agent.device import DeviceName
 from mujepa.cli import run
 from mujepa.envs.registry import find_task
@@ -45,6 +45,8 @@ class VisualizeConfig:
     """Keep every so many environment steps; a .gif is small with 2."""
     cost: str | None = None
     """Another cost than the checkpoint's, for example `goal`."""
+    actor: Mode | None = None
+    """Who acts, if not as the checkpoint says, as `mujepa evaluate` takes it."""
     device: DeviceName = "auto"
     """Where to compute."""
 
@@ -70,9 +72,9 @@ def visualize(config: VisualizeConfig) -> None:
         variation=read_variation(config.vary),
     )  # fmt: skip
     manifest = make_manifest(world, config.episode + 1, config.seed)
-    agent, probe = checkpoint.agent(cost=config.cost), checkpoint.networks.probe
+    agent = checkpoint.agent(cost=config.cost, mode=config.actor)
     episode, seed = manifest.episodes[config.episode], manifest.seeds[config.episode]
-    recording = record_episode(agent, probe, world, episode, seed)
+    recording = record_episode(agent, checkpoint.networks.probe, world, episode, seed)
     frames = draw_frames(recording, world.task, config.every)
     write_video(config.out, frames, ENVIRONMENT_FPS / config.every)
     say(f"{config.out}: final distance {world.task.text(recording.distance[-1])}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mujepa.envs.task import ASSETS, Task
+from mujepa.envs.task import ASSETS, Task, farthest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,8 +65,7 @@ class Cup(Task):
         self, achieved: NDArray[np.float64], desired: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         """Return how far the ball or the cup is from where it should be, whichever is more [m]."""
-        away = (achieved - desired).reshape(*np.broadcast(achieved, desired).shape[:-1], 2, 3)
-        return np.linalg.norm(away, axis=-1).max(axis=-1)
+        return farthest(achieved, desired)
 
     def remaining(
         self, achieved: NDArray[np.float64], desired: NDArray[np.float64]

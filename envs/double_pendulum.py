@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mujepa.envs.cartpole import Cartpole
-from mujepa.envs.task import ASSETS, Task
+from mujepa.envs.task import ASSETS, Task, farthest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,8 +98,7 @@ class DoublePendulum(Task):
         self, achieved: NDArray[np.float64], desired: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         """Return how far tip or elbow are from where they should be, whichever is more [m]."""
-        away = (achieved - desired).reshape(*np.broadcast(achieved, desired).shape[:-1], 2, 3)
-        return np.linalg.norm(away, axis=-1).max(axis=-1)
+        return farthest(achieved, desired)
 
 
 HANGING = np.array([np.pi, 0.0])

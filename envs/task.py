@@ -197,6 +197,12 @@ class Task(ABC):
         return f"{self.per_unit * distance:.1f} {self.unit}".strip()
 
 
+def farthest(achieved: NDArray[np.float64], desired: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the largest distance between positions, each three of G numbers, (..., G) -> (...)."""
+    away = np.asarray(achieved) - np.asarray(desired)
+    return np.linalg.norm(away.reshape(*away.shape[:-1], -1, 3), axis=-1).max(axis=-1)
+
+
 def reached_later(
     task: Task, world: Physics, rng: np.random.Generator, steps: int, lead_steps: int = 0
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

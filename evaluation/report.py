@@ -12,7 +12,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from mujepa.files import write_text
+from mujepa.files import replacing_file, write_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,6 +25,12 @@ COLOURS = {
     "agent": "#3b6fe0", "oracle": "#2f9e6e", "reactive": "#8a5cd6", "latent_l2": "#e0913b",
     "random": "#98a2b3",
 }  # fmt: skip
+
+
+def write_png(path: Path, figure: Figure) -> None:
+    """Write a figure as a picture, whole or not at all; the same figure gives the same bytes."""
+    with replacing_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
 
 
 def write_report(
