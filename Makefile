@@ -41,6 +41,13 @@ pretrained-%: $(VENV)/.opengl
 	$(BIN)/mujepa evaluate pretrained/$* --episodes $(EPISODES) --oracle-episodes 100 --out runs/pretrained-$*/evaluation
 	cp runs/pretrained-$*/evaluation/result.json pretrained/$*/
 
+SEED := 1
+seed-reacher: EPISODES := 500
+seed-%: $(VENV)/.opengl  ## another training seed of a task, as in: make seed-reacher SEED=2
+	$(BIN)/mujepa train $* --out runs/$*-seed$(SEED) --seed $(SEED) --threads 1 --resume
+	$(BIN)/mujepa evaluate runs/$*-seed$(SEED) --episodes $(EPISODES) --no-oracle
+	cp runs/$*-seed$(SEED)/evaluation/result.json benchmarks/results/$*-seed$(SEED).json
+
 ablations: $(VENV)/.opengl  ## docs/ablations.md: the shipped agents with one thing changed at a time
 	$(BIN)/python benchmarks/ablations.py --losses reacher --heads reacher
 

@@ -42,6 +42,9 @@ ran beside these and beside the timed decisions: upper bounds. Frames/s are thos
 collect` on one core, beside the plain way (`mj_step` in Python and `mujoco.Renderer` with its
 defaults).
 """
+SEEDS = """
+Other training seeds, with data of their own, by `make seed-TASK SEED=1` on the same episodes:
+"""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ def page(root: Path) -> str:
     ]  # fmt: skip
     lines = [INTRODUCTION, _line(heads), _line(["---"] * len(heads))]
     lines += [_row(root, task, rates["tasks"].get(task.name, {})) for task in TASKS.values()]
+    lines += _seeds(root)
     return "\n".join(lines) + "\n\n" + "\n".join(_section(root, t) for t in TASKS.values())
 
 
@@ -100,11 +104,10 @@ def _row(root: Path, task: Task, rates: dict[str, Any]) -> str:
         return _line([f"[{task.name}](#{task.name})", *["-"] * 11, *speed])
     result = read_json(folder / "result.json", "evaluate the checkpoint")
     minutes = read_json(folder / "provenance.json", "train the checkpoint")["minutes"]
-    rate = result["success_at_end"]
     return _line(
         [
             f"[{task.name}](#{task.name})",
-            f"**{rate['rate']:.3f}** [{rate['low']:.3f}, {rate['high']:.3f}]",
+            "**{}** {}".format(*_held(result, "agent").split(" ", 1)),
             *[_half(result, half) for half in ("near", "far")],
             *[_baseline(result, name) for name in ("reactive", "latent_l2", "oracle", "random")],
             str(result["episodes"]),
@@ -114,6 +117,27 @@ def _row(root: Path, task: Task, rates: dict[str, Any]) -> str:
             *speed,
         ]
     )
+
+
+def _seeds(root: Path) -> list[str]:
+    """Return the table of the training seeds: the shipped one, and those of `make seed-TASK`."""
+    lines = [SEEDS, _line(["task", "actor", *(f"seed {seed}" for seed in range(3))])]
+    lines.append(_line(["---"] * 5))
+    for task in TASKS:
+        paths = [root / "pretrained" / task / "result.json"]
+        paths += [root / "benchmarks" / "results" / f"{task}-seed{seed}.json" for seed in (1, 2)]
+        results = [read_json(path, "delete it") if path.exists() else None for path in paths]
+        for actor in ("agent", "reactive") if any(results) else ():
+            rates = [_held(result, actor) if result else "-" for result in results]
+            lines.append(_line([f"[{task}](#{task})", actor, *rates]))
+    return lines
+
+
+def _held(result: dict[str, Any], actor: str) -> str:
+    """Return the success at the end of the agent or of a baseline, with its interval."""
+    summary = result if actor == "agent" else result["baselines"][actor]
+    rate = summary["success_at_end"]
+    return f"{rate['rate']:.3f} [{rate['low']:.3f}, {rate['high']:.3f}]"
 
 
 def _half(result: dict[str, Any], half: str) -> str:
@@ -132,7 +156,8 @@ def _baseline(result: dict[str, Any], name: str) -> str:
 
 
 def _section(root: Path, task: Task) -> str:
-    lines = [f"## {task.name}", "", inspect.getdoc(type(task)) or "", ""]
+    text = (inspect.getdoc(type(task)) or "").partition("\n\nAttributes:")[0]
+    lines = [f"## {task.name}", "", text, ""]
     lines += [f"![Start for people, start for the agent, goal image](tasks/{task.name}.png)", ""]
     folder = root / "pretrained" / task.name
     if (folder / "result.json").exists():

@@ -11,7 +11,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-RESULTS = sorted((ROOT / "benchmarks" / "results").glob("reacher-seed*.json"))
+RESULTS = [
+    ROOT / "pretrained" / "reacher" / "result.json",
+    *sorted((ROOT / "benchmarks" / "results").glob("reacher-seed*.json")),
+]
 
 
 def test_the_python_example_reaches_its_goal():
@@ -41,13 +44,13 @@ def test_every_command_that_it_shows_is_understood():
     assert shown <= set(COMMANDS)
 
 
-@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.parts[-2] + path.stem)
 def test_every_row_of_results_is_that_of_its_result_file(path):
     result = json.loads(path.read_text())
     (row,) = [line for line in README.splitlines() if f"({path.relative_to(ROOT)})" in line]
     rate = result["success_at_end"]
     assert f"**{rate['rate']:.3f}** [{rate['low']:.3f}, {rate['high']:.3f}]" in row
-    for name in ("latent_l2", "oracle", "random"):
+    for name in ("reactive", "latent_l2", "random"):
         assert f"| {result['baselines'][name]['success_at_end']['rate']:.3f} " in row
 
 
