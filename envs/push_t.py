@@ -54,7 +54,7 @@ class PushT(Task):
     recipe: tuple[str, ...] = (
         *("--jepa.encoder.dim", "64", "--jepa.predictor.width", "512"),
         *("--jepa.predictor.depth", "3", "--updates", "10000", "--critic-updates", "1500"),
-        *("--cost", "goal.min", "--mode", "planner", "--planner.horizon", "8"),
+        *("--cost", "goal.min + 0.02*effort", "--mode", "planner", "--planner.horizon", "8"),
     )
     goal_steps: int = 25
 
