@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import torch
 import tyro
 
 from mujepa.agent.checkpoint import Checkpoint, Mode, load_checkpoint
@@ -31,7 +30,7 @@ from mujepa.evaluation.policies import (
     ZeroPolicy,
 )
 from mujepa.evaluation.report import write_report
-from mujepa.evaluation.statistics import success_rate
+from mujepa.evaluation.summaries import by_distance, time_decisions
 from mujepa.evaluation.video import draw_frames, record_episode, write_video
 from mujepa.evaluation.violations import violations
 from mujepa.files import sha256, write_json
@@ -40,7 +39,6 @@ from mujepa.planners import PlannerConfig, make_planner
 from mujepa.provenance import command, machine, versions
 from mujepa.screen import progress_bar, say
 
-TIMED_DECISIONS = 50
 SHOWN_EPISODES = 4
 
 
@@ -204,24 +202,6 @@ def _policies(
     return policies
 
 
-def time_decisions(agent: Agent, world: World, manifest: Manifest) -> dict[str, float]:
-    """Time decisions [ms] in one environment on one thread: median and 95th percentile."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    episode = manifest.episodes[0]
-    start, goal = world.observe(np.stack([episode.start, episode.goal]), agent.observes)
-    state = agent.reset(goal, manifest.seeds[0])
-    spent = []
-    for _ in range(TIMED_DECISIONS):
-        began = time.perf_counter()
-        state, _ = agent.act(state, start)
-        spent.append(1000 * (time.perf_counter() - began))
-        state = replace(state, step=state.step + agent.frame_skip - 1)
-    torch.set_num_threads(threads)
-    median, p95 = np.quantile(spent[3:], [0.5, 0.95])
-    return {"median": round(float(median), 3), "p95": round(float(p95), 3)}
-
-
 def _result(
     config: EvaluateConfig,
     checkpoint: Checkpoint,
@@ -234,6 +214,8 @@ def _result(
     task = world.task
     baselines = {name: outcome.summary() for name, outcome in outcomes.items() if name != "agent"}
     kind = "oracle" if config.planner == "oracle" else planner.kind
+    regions = agent.configurator.cost.regions
+    found = {region.text: violations(region, world, manifest, outcomes) for region in regions}
     return {
         "env": task.name,
         "checkpoint": str(config.checkpoint),
@@ -246,14 +228,14 @@ def _result(
         "tolerance": task.tolerance,
         "hold_steps": task.hold_steps,
         **outcomes["agent"].summary(),
-        "by_distance": _by_distance(world, manifest, outcomes["agent"]),
+        "by_distance": by_distance(world, manifest, outcomes["agent"]),
         "plan_ms": {},
         "reactive_ms": {},
         "wall_s": 0.0,
         "actor": "planner" if kind == "oracle" else config.actor or checkpoint.config.mode,
         "planner": asdict(planner) | {"kind": kind, "replan_every": agent.replan_every},
         "cost": agent.configurator.cost.expression,
-        **_violations(agent, world, manifest, outcomes),
+        **({"violations": found} if found else {}),
         "baselines": baselines,
         "by_episode": {
             "held": outcomes["agent"].held.tolist(),
@@ -262,29 +244,6 @@ def _result(
         "command": command(),
         "versions": versions(),
         "machine": machine(),
-    }
-
-
-def _violations(
-    agent: Agent, world: World, manifest: Manifest, outcomes: dict[str, Outcome]
-) -> dict[str, Any]:
-    regions = agent.configurator.cost.regions
-    found = {region.text: violations(region, world, manifest, outcomes) for region in regions}
-    return {"violations": found} if found else {}
-
-
-def _by_distance(world: World, manifest: Manifest, outcome: Outcome) -> dict[str, Any]:
-    """Return the success of the nearer and of the farther half of the episodes."""
-    starts, goals = (
-        world.achieved(np.stack([getattr(episode, end) for episode in manifest.episodes]))
-        for end in ("start", "goal")
-    )
-    order = np.argsort(world.task.remaining(starts, goals), kind="stable")
-    halves = {"near": order[: len(order) // 2], "far": order[len(order) // 2 :]}
-    return {
-        name: asdict(success_rate(int(outcome.held[half].sum()), len(half)))
-        for name, half in halves.items()
-        if len(half)
     }
 
 

@@ -26,8 +26,8 @@ from mujepa.agent.losses import LossConfig, weighted_sum
 from mujepa.cli import run
 from mujepa.envs.registry import find_task
 from mujepa.envs.world import World
-from mujepa.evaluate import time_decisions
 from mujepa.evaluation.manifest import make_manifest
+from mujepa.evaluation.summaries import time_decisions
 from mujepa.files import write_json
 from mujepa.learning.experience import load_experience
 from mujepa.learning.stages import WorldModelStage

@@ -83,6 +83,8 @@ class World:
         self.image_size = image_size
         self.state_size: int = mujoco.mj_stateSize(self.model, STATE)
         self.action_low, self.action_high = task.action_bounds(self.model)
+        self._centre = (self.action_high + self.action_low) / 2
+        self._half = (self.action_high - self.action_low) / 2
         hinge = self.model.jnt_type == mujoco.mjtJoint.mjJNT_HINGE
         self._free_hinges = self.model.jnt_qposadr[hinge & ~self.model.jnt_limited.astype(bool)]
         self._data = mujoco.MjData(self.model)
@@ -110,19 +112,11 @@ class World:
 
     def to_unit(self, actions: NDArray[Any]) -> NDArray[np.float32]:
         """Return actions (..., A) in units of the bounds, [-1, 1]."""
-        centre, half = (
-            (self.action_high + self.action_low) / 2,
-            (self.action_high - self.action_low) / 2,
-        )
-        return ((actions - centre) / half).astype(np.float32)
+        return ((actions - self._centre) / self._half).astype(np.float32)
 
     def from_unit(self, actions: NDArray[Any]) -> NDArray[np.float64]:
         """Return actions (..., A) given in units of the bounds, in the actuators' own."""
-        centre, half = (
-            (self.action_high + self.action_low) / 2,
-            (self.action_high - self.action_low) / 2,
-        )
-        return centre + half * np.asarray(actions, np.float64)
+        return self._centre + self._half * np.asarray(actions, np.float64)
 
     def sample_episode(self, rng: np.random.Generator) -> Episode:
         """Draw a start and a goal; those that are already solved are drawn again.
