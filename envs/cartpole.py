@@ -34,7 +34,7 @@ class Cartpole(Task):
     budget_steps: int = 150
     hold_steps: int = 25
     episode_steps: int | None = 60
-    whims: int = 1
+    whims: int = 2
     episodes: int = 2500
     recipe: tuple[str, ...] = (
         *("--jepa.predictor.history", "3", "--updates", "6000", "--critic-updates", "3000"),
@@ -53,15 +53,18 @@ class Cartpole(Task):
     def behave(
         self, world: Physics, states: NDArray[np.float64], noise: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """Balance what is near upright, or push at random, as the noise has it.
+        """Balance what is near upright above a place, or push at random, as the noise has it.
 
         Left to random forces no pole comes to rest upright, and nobody learns how that is done.
+        The place wanders, or nobody learns how a pole that stands is moved: leaning first.
         """
         cart, pole, cart_speed, pole_speed = states[:, 1:5].T
         lean = (pole + np.pi) % (2 * np.pi) - np.pi
-        balance = 0.4 * cart + 0.6 * cart_speed + 6.0 * lean + 1.4 * pole_speed
-        steady = (np.abs(lean) < 0.7) & (noise[:, 1] > -0.3)
-        return np.where(steady, balance + 0.5 * noise[:, 0], noise[:, 0])[:, None]
+        away = cart - 0.3 * noise[:, 2].clip(-1.5, 1.5)
+        balance = 1.6 * away + 1.4 * cart_speed + 8.5 * lean + 1.9 * pole_speed
+        steady = (np.abs(lean) < 0.7) & (noise[:, 1] > -1.2)
+        push = noise[:, 0] - 0.5 * cart
+        return np.where(steady, balance + 0.3 * noise[:, 0], push)[:, None]
 
     def sample_anywhere(self, model: mujoco.MjModel, rng: np.random.Generator) -> Pose:
         """Draw any place; hanging, upright or at any angle; from rest to fast.
@@ -71,4 +74,5 @@ class Cartpole(Task):
         """
         around, spread = ((np.pi, 0.3), (0.0, 0.3), (0.0, np.pi))[rng.integers(3)]
         position = np.array([rng.uniform(-0.7, 0.7), around + rng.uniform(-spread, spread)])
-        return position, rng.random() * np.array([rng.uniform(-1.5, 1.5), rng.uniform(-12, 12)])
+        speed = np.array([rng.uniform(-1.5, 1.5), rng.uniform(-12, 12)])
+        return position, speed * rng.random() ** 3
