@@ -1,9 +1,9 @@
 """Cost: what the agent wants, as a readable sum of small terms over an imagined trajectory.
 
 Intrinsic terms (`goal`, `goal_l1`, `goal_cosine`, `effort`, `smoothness`) are fixed functions;
-`avoid(x>0.1)` and `state(x, y)` read physical quantities with the probe; `uncertainty` asks an
-ensemble how little it knows; the `critic` term is trained. An expression such as
-`critic + 0.05*goal.last + 100*avoid(x>0.1)` names the terms and their weights.
+`avoid(x>0.1)`, `reach(x>0.1)` and `state(x, y)` read physical quantities with the probe;
+`uncertainty` asks an ensemble how little it knows; the `critic` term is trained. An expression such
+as `critic + 0.05*goal.last + 100*avoid(x>0.1)` names the terms and their weights.
 
 Letters: B environments, N candidates, H horizon, K history, D embedding, A action.
 """
@@ -119,6 +119,18 @@ def avoidance(region: Region, probe: LinearProbe) -> CostTerm:
     return term
 
 
+def predicate(region: Region, probe: LinearProbe) -> CostTerm:
+    """Return the term for how far from a region the probe reads the body, in its unit, by step.
+
+    A goal without an image: conditions that are to hold.
+    """
+
+    def term(trajectory: Trajectory, goal: Goal) -> Tensor:
+        return (-region.depth(probe(trajectory.embeddings))).relu()
+
+    return term
+
+
 def state_distance(quantities: Sequence[int], probe: LinearProbe) -> CostTerm:
     """Return the term for the distance to the goal in some quantities, in their unit, by step.
 
@@ -167,10 +179,10 @@ class Cost:
     Args:
         expression: terms joined by `+`, each `[WEIGHT*]NAME[.mean|.last|.min|.max]`; NAME is
             `goal` (squared distance), `goal_l1`, `goal_cosine`, `critic`, `effort`, `smoothness`,
-            `uncertainty`, `avoid(REGION)` or `state(QUANTITY, ...)`, and without a suffix the mean
-            over the horizon is taken.
+            `uncertainty`, `avoid(REGION)`, `reach(REGION)` or `state(QUANTITY, ...)`, and without a
+            suffix the mean over the horizon is taken.
         critic: the trained critic, for the term of that name.
-        probe: what reads physical quantities from embeddings, for `avoid` and `state`.
+        probe: what reads physical quantities from embeddings, for `avoid`, `reach` and `state`.
         ensemble: what disagrees where it knows little, for `uncertainty`.
 
     Attributes:
@@ -211,7 +223,7 @@ class Cost:
                 raise UserError(
                     f"cost {expression!r}: cannot read {part.strip()!r}; write terms as "
                     f"WEIGHT*NAME.AGGREGATE with NAME one of {', '.join(known)}, avoid(x>0.1), "
-                    f"state(x, y) and AGGREGATE one of {', '.join(AGGREGATES)}"
+                    f"reach(x>0.1), state(x, y) and AGGREGATE one of {', '.join(AGGREGATES)}"
                 )
             name = f"{label}.{aggregate}"
             self.weights[name] = self.weights.get(name, 0.0) + weight
@@ -225,6 +237,9 @@ class Cost:
             if name == "avoid":
                 self.regions.append(read_region(argument, probe.names))
                 return avoidance(self.regions[-1], probe), f"avoid({self.regions[-1].text})"
+            if name == "reach":
+                region = read_region(argument, probe.names)
+                return predicate(region, probe), f"reach({region.text})"
             if name == "state":
                 return state_distance(find_quantities(argument, probe.names), probe), (
                     f"state({argument})"

@@ -141,7 +141,7 @@ def probe():
         ("z<1e-1 & grip>0", lambda z: torch.minimum(0.1 - z[..., 1], z[..., 2])),
     ],
 )
-def test_avoid_counts_how_deep_in_the_region_each_step_is(
+def test_avoid_counts_how_deep_in_the_region_each_step_is_and_reach_how_far_from_it(
     region, depth, critic, probe, trajectory, goal
 ):
     cost = Cost(f"2*avoid({region})", critic, probe)
@@ -149,6 +149,11 @@ def test_avoid_counts_how_deep_in_the_region_each_step_is(
     assert bool((expected > 0).any())
     torch.testing.assert_close(cost(trajectory, goal), expected)
     assert [one.text for one in cost.regions] == [region.replace(" ", "")]
+    reach = Cost(f"2*reach({region})", critic, probe)
+    missing = 2 * (-depth(trajectory.embeddings)).clamp(min=0).mean(-1)
+    assert bool((missing > 0).any())
+    torch.testing.assert_close(reach(trajectory, goal), missing)
+    assert not reach.regions
 
 
 def test_avoid_stands_beside_other_terms_and_has_an_aggregate(critic, probe, trajectory, goal):
@@ -195,6 +200,6 @@ def test_state_is_the_distance_in_what_the_probe_reads(critic, trajectory, goal)
 
 def test_what_takes_no_argument_or_needs_one_is_said(critic):
     probe = LinearProbe(3, ("tip.x", "tip.y", "ball.x"))
-    for text in ("goal(tip)", "state", "state()", "avoid", "nothing(tip)"):
+    for text in ("goal(tip)", "state", "state()", "avoid", "reach", "nothing(tip)"):
         with pytest.raises(UserError, match="cannot read"):
             Cost(text, critic, probe)

@@ -74,3 +74,13 @@ def test_the_agent_acts_in_a_plain_gymnasium_loop(folder):
 
     assert any(reaches(seed) for seed in (3, 4, 5))
     env.close()
+
+
+def test_a_goal_may_be_a_condition_in_metres_in_place_of_an_image():
+    world = World(find_task("reacher"))
+    checkpoint = load_checkpoint(PRETRAINED / "reacher", "cpu")
+    agent = checkpoint.agent(cost="reach(x>0.1 & y<-0.1)", mode="planner")
+    manifest = make_manifest(world, 8, seed=5)
+    ends = run_episodes(world.task, 64, AgentPolicy(agent), manifest).states[:, -1]
+    tips = world.achieved(ends)
+    assert ((tips[:, 0] > 0.09) & (tips[:, 1] < -0.09)).sum() >= 7
