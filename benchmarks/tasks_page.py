@@ -103,7 +103,8 @@ def _row(root: Path, task: Task, rates: dict[str, Any]) -> str:
     if not (folder / "result.json").exists():
         return _line([f"[{task.name}](#{task.name})", *["-"] * 11, *speed])
     result = read_json(folder / "result.json", "evaluate the checkpoint")
-    minutes = read_json(folder / "provenance.json", "train the checkpoint")["minutes"]
+    made = read_json(folder / "provenance.json", "train the checkpoint")
+    minutes = made["minutes"] + made.get("world_model", {}).get("minutes", 0)
     return _line(
         [
             f"[{task.name}](#{task.name})",

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mujepa.agent.checkpoint import AgentConfig, Networks, save_checkpoint
+from mujepa.agent.checkpoint import AgentConfig, Networks, find_checkpoint, save_checkpoint
 from mujepa.agent.losses import weighted_sum
 from mujepa.errors import UserError
-from mujepa.files import surviving_folder
+from mujepa.files import read_json, surviving_folder
 from mujepa.learning.embedded import Embedded
 from mujepa.learning.experience import Experience
 from mujepa.learning.frozen import ActorStage, CriticStage, EnsembleStage
@@ -60,7 +60,11 @@ class Training:
         if self.resumed:
             digest = experience.dataset.digest
             self.progress = restore_networks(config.out, self.networks, digest)
-        elif config.world_model:
+        self.origin: dict[str, Any] = {}
+        if config.world_model:
+            made = read_json(find_checkpoint(config.world_model) / "provenance.json", "train anew")
+            self.origin = {"world_model": {"checkpoint": str(config.world_model)} | made}
+        if config.world_model and not self.resumed:
             self.progress = adopt_world_model(config.world_model, self.agent_config, self.networks)
         self.metrics = Metrics(
             config.out, self.progress if self.resumed else None, config.wandb, config.settings()
@@ -184,11 +188,10 @@ class Training:
         )
 
     def _provenance(self) -> dict[str, Any]:
-        adopted = self.config.world_model
         return {
             "command": command(),
             "seed": self.config.seed,
-            **({"world_model": str(adopted)} if adopted else {}),
+            **self.origin,
             "data": {
                 "digest": self.experience.dataset.digest,
                 "frames": self.experience.dataset.frames,

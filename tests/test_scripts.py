@@ -417,7 +417,8 @@ def test_a_world_model_that_is_kept_leads_to_the_agent_of_the_whole_run(trained,
     assert weights(run) == weights(trained)
     assert records(run) == [r for r in records(trained) if r["stage"] != "world model"]
     origin = json.loads((run / "best" / "provenance.json").read_text())
-    assert origin["world_model"] == str(trained)
+    made = json.loads((trained / "best" / "provenance.json").read_text())
+    assert origin["world_model"] == {"checkpoint": str(trained)} | made
 
 
 def test_a_world_model_of_other_settings_is_not_kept(trained, data, tmp_path, capfd):
