@@ -46,6 +46,15 @@ SEEDS = """
 Other training seeds, with data of their own, by `make seed-TASK SEED=1` on the same episodes:
 """
 
+FAILURES = """
+Where failures come from: those among the first 200 episodes, 20 at most, tried again by the planner
+without the actor, with a true part swapped in (`python benchmarks/attribution.py`). Shares that are
+then held: by *luck*, with other noise; with four times the candidates (*search*); with the goal's
+distance as a linear probe reads it (*cost*); with what the camera would film in place of what the
+world model imagines (*dynamics*); with both; and by the oracle (*everything*), which fails where
+the task, the budget or the search does.
+"""
+
 
 @dataclass(frozen=True)
 class PageConfig:
@@ -72,7 +81,7 @@ def page(root: Path) -> str:
     ]  # fmt: skip
     lines = [INTRODUCTION, _line(heads), _line(["---"] * len(heads))]
     lines += [_row(root, task, rates["tasks"].get(task.name, {})) for task in TASKS.values()]
-    lines += _seeds(root)
+    lines += [*_seeds(root), *_failures(root)]
     return "\n".join(lines) + "\n\n" + "\n".join(_section(root, t) for t in TASKS.values())
 
 
@@ -134,6 +143,21 @@ def _seeds(root: Path) -> list[str]:
     return lines
 
 
+def _failures(root: Path) -> list[str]:
+    """Return the table of what true parts rescue, if it was measured."""
+    path = root / "benchmarks" / "results" / "attribution.json"
+    if not path.exists():
+        return []
+    tasks = read_json(path, "delete it")["tasks"]
+    swaps = list(dict.fromkeys(swap for found in tasks.values() for swap in found["rescued"]))
+    lines = [FAILURES, _line(["task", "failures", *swaps])]
+    lines.append(_line(["---"] * (2 + len(swaps))))
+    for task, found in tasks.items():
+        shares = [f"{found['rescued'][swap]['rate']:.2f}" for swap in swaps]
+        lines.append(_line([f"[{task}](#{task})", str(found["failures"]), *shares]))
+    return lines
+
+
 def _held(result: dict[str, Any], actor: str) -> str:
     """Return the success at the end of the agent or of a baseline, with its interval."""
     summary = result if actor == "agent" else result["baselines"][actor]
@@ -162,9 +186,10 @@ def _section(root: Path, task: Task) -> str:
     lines += [f"![Start for people, start for the agent, goal image](tasks/{task.name}.png)", ""]
     folder = root / "pretrained" / task.name
     if (folder / "result.json").exists():
-        train = read_json(folder / "provenance.json", "train the checkpoint")["command"]
-        judge = read_json(folder / "result.json", "evaluate the checkpoint")["command"]
-        lines += [f"    {train}", f"    {judge}", ""]
+        made = read_json(folder / "provenance.json", "train the checkpoint")
+        judged = read_json(folder / "result.json", "evaluate the checkpoint")
+        steps = [made["world_model"], made, judged] if "world_model" in made else [made, judged]
+        lines += [*(f"    {step['command']}" for step in steps), ""]
     else:
         lines += ["No checkpoint is shipped.", ""]
     return "\n".join(lines)
