@@ -39,7 +39,7 @@ class Cartpole(Task):
     recipe: tuple[str, ...] = (
         *("--jepa.predictor.history", "3", "--updates", "6000", "--critic-updates", "3000"),
         *("--critic.history", "2", "--critic.apart-weight", "0.5", "--planner.horizon", "15"),
-        *("--mode", "planner"),
+        *("--mode", "planner", "--planner.samples", "256", "--planner.elites", "32"),
     )
 
     def sample_start(self, model: mujoco.MjModel, rng: np.random.Generator) -> Pose:
