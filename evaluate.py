@@ -30,7 +30,7 @@ from mujepa.evaluation.policies import (
     ZeroPolicy,
 )
 from mujepa.evaluation.report import write_report
-from mujepa.evaluation.summaries import by_distance, time_decisions
+from mujepa.evaluation.summaries import by_distance, print_table, time_decisions
 from mujepa.evaluation.video import draw_frames, record_episode, write_video
 from mujepa.evaluation.violations import violations
 from mujepa.files import sha256, write_json
@@ -72,7 +72,8 @@ class EvaluateConfig:
     the actor proposes a sequence, or `reactive`: the actor alone, without a search."""
     cost: str | None = None
     """Another cost than the checkpoint's, for example `critic + 0.05*goal` or, with what the body
-    must keep out of in the units of its sensors, `critic + 100*avoid(x>0.1)`."""
+    must keep out of in the units of its sensors, `critic + 100*avoid(x>0.1)`. Success stays what
+    the goal images ask for, whatever the cost."""
     horizon: int | None = None
     """Model steps to look ahead, if not the checkpoint's."""
     samples: int | None = None
@@ -143,7 +144,8 @@ def evaluate(config: EvaluateConfig) -> None:
     metrics = read_metrics(checkpoint.folder.parent / "metrics.jsonl")
     write_report(out / "report.html", task, result, outcomes, shown, checkpoint.provenance, metrics)
     write_json(out / "result.json", result)
-    _print_table(result, task, outcomes, out)
+    print_table(result, task, outcomes)
+    say(f"{out / 'report.html'}  {out / 'result.json'}  {out / 'episode.mp4'}")
 
 
 def _task(name: str, goal_steps: int | None) -> Task:
@@ -270,38 +272,6 @@ def _record(
             frames = draw_frames(recording, world.task)
             write_video(out / "episode.mp4", frames, fps=25)
     return shown
-
-
-def _print_table(
-    result: dict[str, Any], task: Task, outcomes: dict[str, Outcome], out: Path
-) -> None:
-    budget, text = result["budget_steps"], task.text
-    say(
-        f"\n{task.name}: {result['episodes']} episodes of {budget} steps, "
-        f"success within {text(result['tolerance'])}"
-    )
-    if "variation" in result:
-        say(f"varied: {' '.join(f'{n}={v[0]:g}:{v[1]:g}' for n, v in result['variation'].items())}")
-    say(f"{'':<12}{'held at end':<26}{'reached':<26}median final distance")
-    for name, outcome in outcomes.items():
-        summary = outcome.summary()
-        end, ever = (
-            f"{s['rate']:.3f} [{s['low']:.3f}, {s['high']:.3f}]"
-            for s in (summary["success_at_end"], summary["success_any"])
-        )
-        distance = text(summary["median_final_distance"])
-        say(f"{name.replace('_', ' '):<12}{end:<26}{ever:<26}{distance}")
-    for region, found in result.get("violations", {}).items():
-        say(f"of {found['episodes']} episodes with start and goal outside {region}:")
-        for name in (name for name in outcomes if name in found):
-            share, rate = found[name]["steps"], found[name]["success_at_end"]["rate"]
-            say(f"{name.replace('_', ' '):<12}{share:.2%} of steps in it, held {rate:.3f}")
-    if result["plan_ms"]:
-        median, p95 = result["plan_ms"]["median"], result["plan_ms"]["p95"]
-        reflex = result["reactive_ms"]["median"]
-        say(f"a decision takes {median:.1f} ms (95 %: {p95:.1f} ms), one environment, one thread;")
-        say(f"reactive: {reflex:.2f} ms")
-    say(f"{out / 'report.html'}  {out / 'result.json'}  {out / 'episode.mp4'}")
 
 
 if __name__ == "__main__":

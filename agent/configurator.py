@@ -36,7 +36,11 @@ class Configurator:
         """Return the cost of action sequences (B, N, H, A) from what is remembered, (B, N)."""
 
         def cost(actions: Tensor) -> Tensor:
-            imagined = self.jepa.rollout(memory, actions)
+            imagined = self.imagine(memory, actions)
             return self.cost(Trajectory(imagined, actions, memory), goal)
 
         return cost
+
+    def imagine(self, memory: Memory, actions: Tensor) -> Tensor:
+        """Return the embeddings (B, N, H, D) that action sequences (B, N, H, A) lead to."""
+        return self.jepa.rollout(memory, actions)

@@ -122,7 +122,7 @@ def avoidance(region: Region, probe: LinearProbe) -> CostTerm:
 def predicate(region: Region, probe: LinearProbe) -> CostTerm:
     """Return the term for how far from a region the probe reads the body, in its unit, by step.
 
-    A goal without an image: conditions that are to hold.
+    Conditions that are to hold, in place of what the goal image shows.
     """
 
     def term(trajectory: Trajectory, goal: Goal) -> Tensor:

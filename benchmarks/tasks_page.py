@@ -43,16 +43,17 @@ collect` on one core, beside the plain way (`mj_step` in Python and `mujoco.Rend
 defaults).
 """
 SEEDS = """
-Other training seeds, with data of their own, by `make seed-TASK SEED=1` on the same episodes:
+Other training seeds, with data of their own, by `make seed-TASK SEED=1` on the same episodes.
+All rows of cartpole, here and above, are of the experience and the recipe before commit f96b72f:
 """
 
 FAILURES = """
-Where failures come from: those among the first 200 episodes, 20 at most, tried again by the planner
-without the actor, with a true part swapped in (`python benchmarks/attribution.py`). Shares that are
-then held: by *luck*, with other noise; with four times the candidates (*search*); with the goal's
-distance as a linear probe reads it (*cost*); with what the camera would film in place of what the
-world model imagines (*dynamics*); with both; and by the oracle (*everything*), which fails where
-the task, the budget or the search does.
+Where failures come from: the first of those among 200 episodes, tried again by the planner without
+the actor, with a true part swapped in (`python benchmarks/attribution.py --failures N`). Shares
+that are then held: by *luck*, with other noise; with four times the candidates (*search*); with the
+goal's distance as a linear probe reads it (*cost*); with what the camera would film in place of
+what the world model imagines (*dynamics*); with both; and by the oracle (*everything*), which fails
+where the task, the budget or the search does.
 """
 
 

@@ -1,4 +1,4 @@
-"""What an evaluation says beside success over all episodes: by distance, and how fast."""
+"""What an evaluation says: its table; success by distance, and how fast decisions are."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import numpy as np
 import torch
 
 from mujepa.evaluation.statistics import success_rate
+from mujepa.screen import say
 
 if TYPE_CHECKING:
     from mujepa.agent.mpc import Agent
+    from mujepa.envs.task import Task
     from mujepa.envs.world import World
     from mujepa.evaluation.loop import Outcome
     from mujepa.evaluation.manifest import Manifest
@@ -51,3 +53,33 @@ def time_decisions(agent: Agent, world: World, manifest: Manifest) -> dict[str, 
     torch.set_num_threads(threads)
     median, p95 = np.quantile(spent[3:], [0.5, 0.95])
     return {"median": round(float(median), 3), "p95": round(float(p95), 3)}
+
+
+def print_table(result: dict[str, Any], task: Task, outcomes: dict[str, Outcome]) -> None:
+    """Print success and distance of the agent and its bounds, violations and speed."""
+    budget, text = result["budget_steps"], task.text
+    say(
+        f"\n{task.name}: {result['episodes']} episodes of {budget} steps, "
+        f"success within {text(result['tolerance'])}"
+    )
+    if "variation" in result:
+        say(f"varied: {' '.join(f'{n}={v[0]:g}:{v[1]:g}' for n, v in result['variation'].items())}")
+    say(f"{'':<12}{'held at end':<26}{'reached':<26}median final distance")
+    for name, outcome in outcomes.items():
+        summary = outcome.summary()
+        end, ever = (
+            f"{s['rate']:.3f} [{s['low']:.3f}, {s['high']:.3f}]"
+            for s in (summary["success_at_end"], summary["success_any"])
+        )
+        distance = text(summary["median_final_distance"])
+        say(f"{name.replace('_', ' '):<12}{end:<26}{ever:<26}{distance}")
+    for region, found in result.get("violations", {}).items():
+        say(f"of {found['episodes']} episodes with start and goal outside {region}:")
+        for name in (name for name in outcomes if name in found):
+            share, rate = found[name]["steps"], found[name]["success_at_end"]["rate"]
+            say(f"{name.replace('_', ' '):<12}{share:.2%} of steps in it, held {rate:.3f}")
+    if result["plan_ms"]:
+        median, p95 = result["plan_ms"]["median"], result["plan_ms"]["p95"]
+        reflex = result["reactive_ms"]["median"]
+        say(f"a decision takes {median:.1f} ms (95 %: {p95:.1f} ms), one environment, one thread;")
+        say(f"reactive: {reflex:.2f} ms")

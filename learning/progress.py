@@ -124,8 +124,13 @@ def restore_networks(folder: Path, networks: Networks, data_digest: str) -> Prog
     return Progress(**read_json(last / "progress.json", remedy))
 
 
-def adopt_world_model(path: Path, config: AgentConfig, networks: Networks) -> Progress:
-    """Load the world model of a checkpoint, and its probe, and return a progress beyond its stage.
+def adopt_world_model(
+    path: Path, config: AgentConfig, networks: Networks
+) -> tuple[Progress, dict[str, Any]]:
+    """Load the world model of a checkpoint, and its probe.
+
+    Returns:
+        A progress beyond the stage of the world model, and where the checkpoint comes from.
 
     Raises:
         UserError: there is no checkpoint, or its world model is of another task or other settings.
@@ -140,7 +145,7 @@ def adopt_world_model(path: Path, config: AgentConfig, networks: Networks) -> Pr
             )
     networks.jepa.load_state_dict(checkpoint.networks.jepa.state_dict())
     networks.probe.load_state_dict(checkpoint.networks.probe.state_dict())
-    return Progress(stage=1)
+    return Progress(stage=1), {"checkpoint": str(path)} | checkpoint.provenance
 
 
 def restore_optimizer(

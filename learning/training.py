@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mujepa.agent.checkpoint import AgentConfig, Networks, find_checkpoint, save_checkpoint
+from mujepa.agent.checkpoint import AgentConfig, Networks, save_checkpoint
 from mujepa.agent.losses import weighted_sum
 from mujepa.errors import UserError
 from mujepa.files import read_json, surviving_folder
@@ -57,15 +57,16 @@ class Training:
         embedded = Embedded(experience, self.networks.jepa)
         self.resumed = config.resume and surviving_folder(config.out / "last").exists()
         self.progress = Progress()
+        self.adopted: dict[str, Any] | None = None
         if self.resumed:
             digest = experience.dataset.digest
             self.progress = restore_networks(config.out, self.networks, digest)
-        self.origin: dict[str, Any] = {}
-        if config.world_model:
-            made = read_json(find_checkpoint(config.world_model) / "provenance.json", "train anew")
-            self.origin = {"world_model": {"checkpoint": str(config.world_model)} | made}
-        if config.world_model and not self.resumed:
-            self.progress = adopt_world_model(config.world_model, self.agent_config, self.networks)
+            made = surviving_folder(config.out / "last") / "provenance.json"
+            self.adopted = read_json(made, "train anew").get("world_model")
+        elif config.world_model:
+            self.progress, self.adopted = adopt_world_model(
+                config.world_model, self.agent_config, self.networks
+            )
         self.metrics = Metrics(
             config.out, self.progress if self.resumed else None, config.wandb, config.settings()
         )
@@ -191,7 +192,7 @@ class Training:
         return {
             "command": command(),
             "seed": self.config.seed,
-            **self.origin,
+            **({"world_model": self.adopted} if self.adopted else {}),
             "data": {
                 "digest": self.experience.dataset.digest,
                 "frames": self.experience.dataset.frames,

@@ -10,6 +10,7 @@ import torch
 from mujepa.agent.checkpoint import load_checkpoint
 from mujepa.agent.memory import Memory
 from mujepa.envs.registry import find_task
+from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
 from mujepa.evaluation.attribution import Filmed, SimulatedPolicy
 from mujepa.evaluation.loop import run_episodes
@@ -20,12 +21,13 @@ PRETRAINED = Path(__file__).parents[1] / "pretrained"
 
 
 def test_what_is_filmed_is_what_the_world_shows_at_every_model_step(untrained):
-    jepa, world = untrained().networks.jepa, World(find_task("reacher"), 32)
+    whole, world = untrained().agent().configurator, World(find_task("reacher"), 32)
+    jepa = whole.jepa
     rng = np.random.default_rng(0)
     starts = np.stack([world.sample_episode(rng).start for _ in range(2)])
     actions = torch.rand(2, 3, 2, 2, generator=torch.Generator().manual_seed(0)) * 2 - 1
     memory = Memory.at_rest(torch.zeros(2, 8), jepa.history, 2)
-    filmed = Filmed(jepa, world, starts).rollout(memory, actions)
+    filmed = Filmed(jepa, whole.critic, whole.cost, world, starts).imagine(memory, actions)
     assert filmed.shape == (2, 3, 2, 8)
     state = starts[1:]
     for step in range(2):
@@ -55,3 +57,10 @@ def test_true_dynamics_rescue_an_agent_from_its_world_model_and_from_nothing_els
         for policy in (AgentPolicy(agent), SimulatedPolicy(agent, world))
     ]
     assert held == [0, 4] if broken == "dynamics" else max(held) <= 1
+
+
+def test_worlds_that_vary_are_refused_and_not_simulated_wrongly(untrained, tiny):
+    world = World(find_task("reacher"), variation=read_variation(["mass=0.5:2"]))
+    agent = untrained(tiny(observation_shape=(64, 64, 3))).agent()
+    with pytest.raises(ValueError, match="vary"):
+        run_episodes(world.task, 64, SimulatedPolicy(agent, world), make_manifest(world, 1, 0))
