@@ -43,8 +43,7 @@ collect` on one core, beside the plain way (`mj_step` in Python and `mujoco.Rend
 defaults).
 """
 SEEDS = """
-Other training seeds, with data of their own, by `make seed-TASK SEED=1` on the same episodes.
-All rows of cartpole, here and above, are of the experience and the recipe before commit f96b72f:
+Other training seeds, with data of their own, by `make seed-TASK SEED=1` on the same episodes:
 """
 
 FAILURES = """

@@ -37,9 +37,9 @@ class Cartpole(Task):
     whims: int = 2
     episodes: int = 2500
     recipe: tuple[str, ...] = (
-        *("--jepa.predictor.history", "3", "--updates", "6000", "--critic-updates", "3000"),
+        *("--jepa.predictor.history", "3", "--updates", "10000", "--critic-updates", "3000"),
         *("--critic.history", "2", "--critic.apart-weight", "0.5", "--planner.horizon", "15"),
-        *("--mode", "planner", "--planner.samples", "256", "--planner.elites", "32"),
+        *("--mode", "planner", "--planner.samples", "128", "--planner.elites", "16"),
     )
 
     def sample_start(self, model: mujoco.MjModel, rng: np.random.Generator) -> Pose:
