@@ -33,8 +33,9 @@ def train(config: TrainConfig) -> None:
     collect(_collection(config))
     if config.threads:
         torch.set_num_threads(config.threads)
+    observes, horizon = config.jepa.encoder.observes, config.planner.horizon
     experience = load_experience(
-        config.dataset, config.validation, config.seed, device, config.jepa.encoder.observes
+        config.dataset, config.validation, config.seed, device, observes, horizon
     )
     Training(config, experience).run()
 

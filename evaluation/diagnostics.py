@@ -18,14 +18,17 @@ from scipy.stats import spearmanr
 from mujepa.agent.memory import Memory
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
     from torch import Tensor
 
     from mujepa.agent.configurator import Configurator
+    from mujepa.agent.encoder import Observes
     from mujepa.agent.jepa import JEPA
-    from mujepa.envs.world import Variants, World
+    from mujepa.envs.world import Episode, World
 
-LOOPED_PROBLEMS, LOOPED_CANDIDATES = 8, 16
+LOOPED_PROBLEMS, LOOPED_CANDIDATES = 32, 32
 """Planning problems, and candidates of each, where the world is stepped in a Python loop."""
 
 
@@ -38,14 +41,29 @@ class ValidationSet:
         actions: (B, T - 1, A), in [-1, 1].
         states: (B, T, S) simulator states.
         achieved: (B, T, G) achieved goals.
-        variants: the worlds of the episodes, (B), where they vary.
     """
 
     observations: Tensor
     actions: Tensor
     states: NDArray[np.float64]
     achieved: NDArray[np.float64]
-    variants: Variants = None
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Action sequences that were tried in the simulator: what a cost is to rank.
+
+    Attributes:
+        starts: what the encoder reads where B problems begin, (B, ...).
+        goals: and of what is wanted in them, (B, ...).
+        actions: (B, N, H, A), in [-1, 1].
+        nearest: how near each sequence comes to the goal, by the task's yardstick, (B, N).
+    """
+
+    starts: Tensor
+    goals: Tensor
+    actions: Tensor
+    nearest: NDArray[np.float64]
 
 
 def effective_rank(embeddings: Tensor) -> float:
@@ -92,60 +110,63 @@ def distance_correlation(estimated: NDArray[np.float64], true: NDArray[np.float6
     return float(np.asarray(spearmanr(estimated, true))[0])
 
 
-def candidate_ranking(
-    configurator: Configurator,
-    world: World,
-    validation: ValidationSet,
-    embeddings: Tensor,
-    horizon: int,
-    seed: int,
-) -> float:
-    """Rank random action sequences by the planner's cost and by the simulator, and correlate.
+def try_candidates(
+    world: World, observes: Observes, episodes: Sequence[Episode], horizon: int, seed: int = 0
+) -> Trials:
+    """Try 64 random action sequences in each of B planning problems that the task draws.
 
-    In each of B held-out episodes the state of one step and the final frame of *another* episode
-    make a planning problem; 64 candidates are judged by the cost and by the task's yardstick over
-    the horizon.
-
-    Returns:
-        The mean over the problems of Spearman's correlation.
+    Args:
+        world: the simulator.
+        observes: what the encoder reads.
+        episodes: B starts, at rest, and goals.
+        horizon: H, model steps.
+        seed: of the candidates.
     """
-    rng = np.random.default_rng(seed)
-    batch, candidates, history = len(embeddings), 64, configurator.jepa.history
+    rng, candidates = np.random.default_rng(seed), 64
     if world.task.looped:  # seconds instead of minutes
-        batch, candidates = min(batch, LOOPED_PROBLEMS), LOOPED_CANDIDATES
-    now = rng.integers(history - 1, embeddings.shape[1], size=batch)
-    rows = np.arange(batch)
-    past = now[:, None] + np.arange(1 - history, 1)
-    memory = Memory(
-        embeddings[rows[:, None], past], validation.actions[rows[:, None], past[:, :-1]]
-    )
-    goals = np.roll(rows, 1)
-    size = validation.actions.shape[-1]
+        episodes, candidates = episodes[:LOOPED_PROBLEMS], LOOPED_CANDIDATES
+    batch, size = len(episodes), len(world.action_low)
     held = rng.uniform(-1, 1, (batch, candidates, 1, size)) + rng.normal(
         0, 0.3, (batch, candidates, horizon, size)
     )
     actions = np.clip(held, -1, 1).astype(np.float32)
-    goal = configurator.goal(validation.observations[goals, -1])
-    cost = (
-        configurator.cost_fn(memory, goal)(torch.from_numpy(actions).to(embeddings.device))
-        .cpu()
-        .numpy()
-    )
-    starts = np.repeat(validation.states[rows, now], candidates, axis=0)
-    worlds = validation.variants and [
-        variant for variant in validation.variants[:batch] for _ in range(candidates)
-    ]
+    variants = None
+    if world.variation is not None:
+        variants = [world.variant(episode.draw) for episode in episodes]
+    starts = np.stack([episode.start for episode in episodes])
+    goals = np.stack([episode.goal for episode in episodes])
     reached, _ = world.rollout(
-        starts,
+        starts.repeat(candidates, axis=0),
         world.from_unit(actions.reshape(-1, horizon, size)),
         world.task.frame_skip,
-        worlds,
+        variants and [variant for variant in variants for _ in range(candidates)],
     )
-    wanted = np.repeat(validation.states[goals, -1], candidates, axis=0)[:, None]
-    wanted = np.broadcast_to(wanted, reached.shape).reshape(-1, world.state_size)
-    true = world.separation(reached.reshape(-1, world.state_size), wanted)
-    true = true.reshape(batch, candidates, horizon).mean(axis=2)
-    return float(np.mean([distance_correlation(c, t) for c, t in zip(cost, true, strict=True)]))
+    away = world.separation(
+        reached.reshape(-1, world.state_size), goals.repeat(candidates * horizon, axis=0)
+    )
+    return Trials(
+        torch.from_numpy(world.observe(starts, observes, variants)),
+        torch.from_numpy(world.observe(goals, observes, variants)),
+        torch.from_numpy(actions),
+        away.reshape(batch, candidates, horizon).min(axis=2),
+    )
+
+
+@torch.no_grad()
+def candidate_ranking(configurator: Configurator, trials: Trials) -> float:
+    """Rank action sequences by the planner's cost and by what came of them, and correlate.
+
+    Returns:
+        The mean over the problems of Spearman's correlation.
+    """
+    jepa = configurator.jepa
+    device = next(jepa.parameters()).device
+    seen = jepa.encode(trials.starts.to(device))
+    memory = Memory.at_rest(seen, jepa.history, jepa.action_size)
+    goal = configurator.goal(trials.goals.to(device))
+    cost = configurator.cost_fn(memory, goal)(trials.actions.to(device)).cpu().numpy()
+    pairs = zip(cost, trials.nearest, strict=True)
+    return float(np.mean([distance_correlation(one, near) for one, near in pairs]))
 
 
 def _by_step(predicted: Tensor, real: Tensor) -> list[float]:

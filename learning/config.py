@@ -97,8 +97,9 @@ class TrainConfig:
     actor: ActorConfig = field(default_factory=ActorConfig)
     strides: StridesConfig = field(default_factory=StridesConfig)
     planner: PlannerConfig = field(default_factory=PlannerConfig)
-    cost: str = "critic"
-    """What planner and actor will minimise, for example `critic + 0.05*goal`."""
+    cost: str = "auto"
+    """What planner and actor will minimise, for example `critic + 0.05*goal`; auto measures it: the
+    critic, unless latent distance or a mixture ranks candidates clearly better."""
     mode: Mode = "proposing"
     """Who will act: the planner alone, the planner with the actor's proposals, the actor alone."""
     goal_site: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,10 +10,10 @@ import numpy as np
 import torch
 
 from mujepa.envs.registry import find_task
+from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
 from mujepa.errors import UserError
-from mujepa.evaluation.diagnostics import ValidationSet
-from mujepa.rollouts.collect import episode_variants
+from mujepa.evaluation.diagnostics import Trials, ValidationSet, try_candidates
 from mujepa.rollouts.sampling import Split, split_episodes
 from mujepa.rollouts.store import Dataset
 
@@ -24,18 +25,34 @@ if TYPE_CHECKING:
 
     from mujepa.agent.encoder import Observes
     from mujepa.agent.jepa import JEPA
+    from mujepa.envs.world import Episode
 
 STREAM = 2
 """Second word of the random streams of training (collection has 0, the split 1, evaluation 3)."""
 VALIDATION_EPISODES = 64
 """Held-out episodes that the diagnostics use at most."""
+PROBLEMS = 256
+"""Starts and goals that the task draws for training."""
+TRIALS = 64
+"""How many of them costs are ranked in."""
 ENCODE_FRAMES = 2048
 """Frames that are encoded at once."""
 
 
 @dataclass(frozen=True)
 class Experience:
-    """The data that all stages learn from, and the world that it came from."""
+    """The data that all stages learn from, and the world that it came from.
+
+    Attributes:
+        dataset: the episodes.
+        split: which of them are held out.
+        validation: the first of these.
+        world: the simulator.
+        seed: of the random streams.
+        device: where it is learned.
+        observes: what the encoder reads.
+        horizon: model steps that the planner will look ahead.
+    """
 
     dataset: Dataset
     split: Split
@@ -44,6 +61,17 @@ class Experience:
     seed: int
     device: torch.device
     observes: Observes = "pixels"
+    horizon: int = 5
+
+    @functools.cached_property
+    def problems(self) -> tuple[Episode, ...]:
+        """Starts and goals that the task draws; evaluation draws others."""
+        return tuple(self.world.sample_episode(self.random(4, i)) for i in range(PROBLEMS))
+
+    @functools.cached_property
+    def trials(self) -> Trials:
+        """What costs are ranked by, in some of the problems."""
+        return try_candidates(self.world, self.observes, self.problems[:TRIALS], self.horizon)
 
     def random(self, stage: int, update: int) -> np.random.Generator:
         """Return the random stream of one update."""
@@ -72,6 +100,7 @@ def load_experience(
     seed: int,
     device: torch.device,
     observes: Observes = "pixels",
+    horizon: int = 5,
 ) -> Experience:
     """Open a dataset, verify it, and hold out some of its episodes.
 
@@ -79,7 +108,12 @@ def load_experience(
         UserError: the dataset is missing, damaged or too small.
     """
     dataset = Dataset(folder)
-    world = World(find_task(dataset.recipe.task), dataset.recipe.image_size, threads=2)
+    world = World(
+        find_task(dataset.recipe.task),
+        dataset.recipe.image_size,
+        threads=2,
+        variation=read_variation(dataset.recipe.variation),
+    )
     split = split_episodes(len(dataset), validation_share, seed)
     episodes = split.validation[:VALIDATION_EPISODES]
     length = int(dataset.lengths[episodes].min())
@@ -94,9 +128,8 @@ def load_experience(
         torch.from_numpy(world.to_unit(column("action")[:, :-1])).to(device),
         column("state"),
         column("achieved"),
-        episode_variants(dataset, world, episodes),
     )
-    return Experience(dataset, split, validation, world, seed, device, observes)
+    return Experience(dataset, split, validation, world, seed, device, observes, horizon)
 
 
 def _observe(

@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
     from mujepa.agent.checkpoint import Networks
 
-TASK_GOALS = 256
-"""Goals that the task draws for the actor to learn."""
-
 
 @dataclass
 class FrozenStage:
@@ -267,11 +264,12 @@ class ActorStage(FrozenStage):
     @functools.cached_property
     def task_goals(self) -> Tensor:
         """Embeddings of goals that the task draws, (G, D); evaluation draws others."""
-        data = self.embedded.experience
-        streams = (data.random(4, index) for index in range(TASK_GOALS))
-        states = np.stack([data.world.sample_episode(stream).goal for stream in streams])
+        data, variants = self.embedded.experience, None
+        states = np.stack([episode.goal for episode in data.problems])
+        if data.world.variation is not None:
+            variants = [data.world.variant(episode.draw) for episode in data.problems]
         with torch.no_grad():
-            seen = torch.from_numpy(data.world.observe(states, data.observes))
+            seen = torch.from_numpy(data.world.observe(states, data.observes, variants))
             return self.networks.jepa.encode(seen.to(data.device))
 
     @functools.cached_property

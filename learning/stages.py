@@ -27,9 +27,20 @@ from mujepa.learning.experience import Experience, encode_episodes
 from mujepa.rollouts.sampling import sample_windows
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from mujepa.agent.checkpoint import Networks
+    from mujepa.evaluation.diagnostics import Trials
+
+COSTS = (
+    *("critic", "goal", "critic + 5*goal"),
+    *("critic.min", "goal.min", "critic.min + 5*goal.min"),
+)
+"""What `--cost auto` chooses from: critic, latent distance and their mixture; mean or nearest."""
+CLEARLY = 0.15
+"""By how much another cost has to rank better than the critic."""
 
 
 class Stage(Protocol):
@@ -90,12 +101,8 @@ class WorldModelStage:
         learning_rate: float,
     ) -> None:
         self.experience, self.networks, self.loss = experience, networks, loss
-        self.updates, self.batch, self.rollout, self.learning_rate = (
-            updates,
-            batch,
-            rollout,
-            learning_rate,
-        )
+        self.updates, self.batch, self.rollout = updates, batch, rollout
+        self.learning_rate = learning_rate
         self.weights = loss.weights()
         jepa = networks.jepa
         self._inverse = InverseDynamics(jepa.dim, jepa.history, jepa.action_size).to(
@@ -187,11 +194,26 @@ def ranking(
         "critic": networks.critic(here, there),
     }
     estimate = estimates["critic" if "critic" in cost else "goal"].cpu().numpy()
-    configurator = Configurator(networks.jepa, networks.critic, networks.cost(cost))
-    rank = candidate_ranking(
-        configurator, data.world, data.validation, embeddings, horizon=6, seed=0
-    )
     return {
         "distance_correlation": distance_correlation(estimate, true),
-        "candidate_ranking": rank,
+        "candidate_ranking": judge_cost(data.trials, networks, cost),
     }
+
+
+def judge_cost(trials: Trials, networks: Networks, cost: str) -> float:
+    """Return how well a cost ranks what was tried, from -1 to 1."""
+    configurator = Configurator(networks.jepa, networks.critic, networks.cost(cost))
+    return candidate_ranking(configurator, trials)
+
+
+def choose_cost(ranks: Mapping[str, float]) -> str:
+    """Return the cost to plan with: the critic, unless another ranks clearly better.
+
+    The critic sees beyond the horizon, which ranks within it do not tell; docs/ablations.md has
+    both, ranks and success.
+
+    Args:
+        ranks: of each of `COSTS`, from `judge_cost`.
+    """
+    best = max(ranks, key=lambda cost: ranks[cost])
+    return best if ranks[best] > ranks["critic"] + CLEARLY else "critic"

@@ -26,7 +26,7 @@ from mujepa.learning.progress import (
     save_progress,
 )
 from mujepa.learning.schedule import Clock, schedule
-from mujepa.learning.stages import Stage, WorldModelStage
+from mujepa.learning.stages import COSTS, Stage, WorldModelStage, choose_cost, judge_cost
 from mujepa.learning.strides import StridesStage
 from mujepa.provenance import command, machine, versions
 from mujepa.screen import progress_bar, say
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 STAGE_SHARE = (0.7, 0.03, 0.15, 0.12, 0.05)
 """Shares of --minutes that world model, ensemble, critic, actor and second level may use."""
+AUTO = "auto"
+"""The cost that is chosen by a measurement."""
 ACTOR = 3
 """Index of the actor's stage."""
 
@@ -53,7 +55,9 @@ class Training:
             self.networks = Networks(self.agent_config).to(experience.device)
         except ValueError as error:
             raise UserError(str(error)) from error
-        self.networks.cost(config.cost)  # an unknown term is said now, not hours later
+        if config.cost != AUTO:
+            self.networks.cost(config.cost)  # an unknown term is said now, not hours later
+        self.ranks: dict[str, float] = {}
         embedded = Embedded(experience, self.networks.jepa)
         self.resumed = config.resume and surviving_folder(config.out / "last").exists()
         self.progress = Progress()
@@ -70,6 +74,8 @@ class Training:
         self.metrics = Metrics(
             config.out, self.progress if self.resumed else None, config.wandb, config.settings()
         )
+        cost = "critic" if config.cost == AUTO else config.cost
+        rate = config.critic_learning_rate
         self.stages: list[Stage] = [
             WorldModelStage(
                 experience, self.networks, config.loss, updates=config.updates, batch=config.batch,
@@ -77,16 +83,15 @@ class Training:
             ),
             EnsembleStage(
                 embedded, self.networks, updates=config.ensemble_updates, batch=config.batch,
-                learning_rate=config.critic_learning_rate, cost=config.cost,
+                learning_rate=rate, cost=cost,
             ),
             CriticStage(
-                embedded, self.networks, updates=config.critic_updates,
-                batch=config.critic_batch, imagined=config.imagined,
-                learning_rate=config.critic_learning_rate, cost=config.cost,
+                embedded, self.networks, updates=config.critic_updates, batch=config.critic_batch,
+                learning_rate=rate, cost=cost, imagined=config.imagined,
             ),
             ActorStage(
                 embedded, self.networks, updates=config.actor_updates, batch=config.actor_batch,
-                learning_rate=config.critic_learning_rate, cost=config.cost,
+                learning_rate=rate, cost=cost,
                 horizon=config.actor.horizon or config.planner.horizon,
             ),
         ]  # fmt: skip
@@ -94,8 +99,7 @@ class Training:
             self.stages.append(
                 StridesStage(
                     embedded, self.networks, updates=config.strides_updates,
-                    batch=config.actor_batch, learning_rate=config.critic_learning_rate,
-                    cost=config.cost,
+                    batch=config.actor_batch, learning_rate=rate, cost=cost,
                 )
             )  # fmt: skip
 
@@ -104,6 +108,8 @@ class Training:
         try:
             with Interruption() as interruption:
                 for index in range(self.progress.stage, len(self.stages)):
+                    if index >= ACTOR and self.config.cost == AUTO and not self.ranks:
+                        self._choose_cost()
                     if not self.progress.finished:
                         self.learn(index, self.stages[index], interruption)
                     if index + 1 < len(self.stages):
@@ -153,6 +159,17 @@ class Training:
         self.progress = replace(self.progress, finished=True)
         self._checkpoint(index, stage, optimizer, terms, judge=True)
 
+    def _choose_cost(self) -> None:
+        """Measure what the later stages and the agent are to minimise, the critic being learned."""
+        self.networks.eval()
+        trials = self.experience.trials
+        self.ranks = {cost: round(judge_cost(trials, self.networks, cost), 3) for cost in COSTS}
+        chosen = choose_cost(self.ranks)
+        for stage in self.stages[ACTOR:]:
+            stage.cost = chosen
+        ranks = ", ".join(f"{cost} {rank:.2f}" for cost, rank in self.ranks.items())
+        say(f"cost: {chosen} (rank correlation with the simulator: {ranks})")
+
     def _checkpoint(
         self,
         index: int,
@@ -193,6 +210,7 @@ class Training:
             "command": command(),
             "seed": self.config.seed,
             **({"world_model": self.adopted} if self.adopted else {}),
+            **({"cost_ranks": self.ranks} if self.ranks else {}),
             "data": {
                 "digest": self.experience.dataset.digest,
                 "frames": self.experience.dataset.frames,

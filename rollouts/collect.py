@@ -21,7 +21,6 @@ from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
 from mujepa.errors import UserError
 from mujepa.rollouts.store import (
-    Dataset,
     Recipe,
     episodes_in_shard,
     read_meta,
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from mujepa.envs.variation import Variant, Vary
+    from mujepa.envs.variation import Vary
     from mujepa.envs.world import Variants
 
 EPISODES_PER_SHARD = 100
@@ -185,22 +184,6 @@ def collect_shard(folder: Path, recipe: Recipe, first_episode: int, episodes: in
     }
     write_shard(folder, columns, [recipe.steps + 1] * episodes)
     return len(states)
-
-
-def episode_variants(
-    dataset: Dataset, world: World, episodes: NDArray[np.int64]
-) -> list[Variant | None] | None:
-    """Return the worlds in which episodes of a dataset were collected; None if nothing varies."""
-    variation = read_variation(dataset.recipe.variation)
-    if variation is None:
-        return None
-    shards = dataset.shards[episodes]
-    first = [
-        EPISODES_PER_SHARD * int(dataset.names[shard].removeprefix("shard-")) for shard in shards
-    ]
-    numbers = first + episodes - np.searchsorted(dataset.shards, shards)
-    streams = [np.random.default_rng([dataset.recipe.seed, STREAM, int(n)]) for n in numbers]
-    return [world.variant(variation.draw(stream)) for stream in streams]
 
 
 def behave(

@@ -12,10 +12,12 @@ from mujepa.agent.checkpoint import load_checkpoint
 from mujepa.envs import gym_id
 from mujepa.envs.registry import TASKS, find_task
 from mujepa.envs.world import World
+from mujepa.evaluation.diagnostics import try_candidates
 from mujepa.evaluation.loop import run_episodes
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.policies import AgentPolicy
 from mujepa.files import sha256
+from mujepa.learning.stages import COSTS, choose_cost, judge_cost
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
 UNTRAINED = {"acrobot", "double_pendulum"}
@@ -84,3 +86,38 @@ def test_a_goal_may_be_a_condition_in_metres_in_place_of_an_image():
     ends = run_episodes(world.task, 64, AgentPolicy(agent), manifest).states[:, -1]
     tips = world.achieved(ends)
     assert ((tips[:, 0] > 0.09) & (tips[:, 1] < -0.09)).sum() >= 7
+
+
+def test_the_critic_is_planned_with_where_it_knows_best_and_only_there(untrained):
+    world = World(find_task("reacher"))
+    checkpoint = load_checkpoint(PRETRAINED / "reacher", "cpu")
+    networks = checkpoint.networks
+    episodes = make_manifest(world, 48, seed=9).episodes
+    trials = try_candidates(world, "pixels", episodes, horizon=5)
+
+    def ranks():
+        return {cost: judge_cost(trials, networks, cost) for cost in COSTS}
+
+    learned = ranks()
+    assert learned["critic"] > 0.7 > 0.5 > learned["goal"]
+    assert choose_cost(learned) == "critic"
+    networks.critic = untrained(
+        load_checkpoint(PRETRAINED / "reacher", "cpu").config
+    ).networks.critic
+    guessed = ranks()
+    assert guessed["goal.min"] == learned["goal.min"]
+    assert "goal" in choose_cost(guessed)
+
+
+def test_a_candidate_is_as_near_as_it_comes():
+    world = World(find_task("reacher"))
+    episode = make_manifest(world, 2, seed=9).episodes[1]
+    trials = try_candidates(world, "pixels", [episode, episode], horizon=3)
+    actions = world.from_unit(trials.actions[1, 7].numpy())
+    state, away = episode.start[None], []
+    for action in actions:
+        for _ in range(world.task.frame_skip):
+            state = world.step(state, action[None])
+        away.append(world.separation(state, episode.goal[None]).item())
+    assert trials.nearest[1, 7] == pytest.approx(min(away), abs=1e-9)
+    np.testing.assert_array_equal(trials.goals[0], world.render(episode.goal[None])[0])

@@ -32,6 +32,7 @@ from mujepa.learning.embedded import Embedded
 from mujepa.learning.experience import load_experience
 from mujepa.learning.frozen import CriticStage
 from mujepa.learning.schedule import Clock
+from mujepa.learning.stages import COSTS, choose_cost
 from mujepa.rollouts.store import Dataset
 
 UPDATES, EVERY = 20, 8
@@ -149,7 +150,8 @@ def test_a_run_holds_what_is_needed_to_use_it_and_to_go_on(trained, data):
     assert provenance["data"] == {"digest": Dataset(data).digest, "frames": 12 * 51}
     assert provenance["seed"] == 0
     assert provenance["versions"]["torch"] == torch.__version__
-    assert load_checkpoint(trained).config.cost == "critic"
+    assert set(provenance["cost_ranks"]) == set(COSTS)
+    assert load_checkpoint(trained).config.cost == choose_cost(provenance["cost_ranks"])
 
 
 def test_each_stage_is_recorded_at_every_checkpoint_and_at_its_end(trained):
@@ -381,7 +383,7 @@ def test_minutes_stop_each_stage_early_and_all_are_still_trained(data, tmp_path)
     assert train(run, data, *more, *(word for flag in many for word in (flag, "100000"))) == 0
     assert tuple(record["stage"] for record in records(run)) == STAGES
     assert all(0 < record["update"] < 1000 for record in records(run))
-    assert load_checkpoint(run).config.cost == "critic"
+    assert load_checkpoint(run).config.cost in COSTS
 
 
 @pytest.mark.parametrize("every", ["1", "1000"])

@@ -28,7 +28,7 @@ from mujepa.evaluation.policies import AgentPolicy, OraclePolicy
 from mujepa.evaluation.video import record_episode
 from mujepa.learning.experience import load_experience
 from mujepa.planners import PlannerConfig, make_planner
-from mujepa.rollouts.collect import behave, episode_variants
+from mujepa.rollouts.collect import behave
 from mujepa.rollouts.store import Dataset, read_meta
 from mujepa.train import TrainConfig, _collection
 
@@ -399,19 +399,10 @@ def test_a_dataset_without_variation_is_as_it_was_before_there_were_any(tmp_path
     assert Dataset(tmp_path / "data").recipe.variation == {}
 
 
-def test_the_worlds_of_a_datasets_episodes_are_known_again(folder):
-    dataset, world = Dataset(folder / "data"), World(TASKS["reacher"])
-    variants = episode_variants(dataset, world, np.arange(6))
+def test_problems_that_training_draws_vary_as_its_data_do(folder):
+    experience = load_experience(folder / "data", 0.3, 0, torch.device("cpu"))
+    variants = [experience.world.variant(one.draw) for one in experience.problems[:6]]
     assert len({variant.model.body_mass[-1] for variant in variants}) == 6
-    for episode, variant in enumerate(variants):
-        states = dataset.episode("state", episode)[:9]
-        seen = world.render(states, [variant] * 9)
-        np.testing.assert_array_equal(seen, dataset.episode("pixels", episode)[:9])
-        actions = dataset.episode("action", episode)[:8]
-        reached, _ = world.rollout(states[:1], actions[None], world.task.frame_skip, [variant])
-        np.testing.assert_array_equal(reached[0], states[1:])
-    validation = load_experience(folder / "data", 0.3, 0, torch.device("cpu")).validation
-    assert len(validation.variants) == len(validation.states)
 
 
 def test_a_run_records_its_variation_and_is_not_resumed_without(folder, capfd):
