@@ -153,8 +153,9 @@ class Guide:
     def subgoal(self, now: Tensor, goal: Goal, generators: Sequence[torch.Generator]) -> Goal:
         """Return the end of the first stride of the best plan, or the goal if it is near.
 
-        Near is what a single stride gets to as closely as more of them would: where the best plan
-        is closest to the goal at the end of its first stride.
+        Near is what the critic says is at most a stride away, and what a single stride gets to as
+        closely as more of them would: where the best plan is closest to the goal at the end of its
+        first stride.
 
         Args:
             now: (B, D).
@@ -186,7 +187,9 @@ class Guide:
         )
         best = plan.actions[:, None]
         first = self.strides.rollout(now, best)[:, 0, 0]
-        near = judged(best)[:, 0].argmin(dim=-1) == 0
+        critic = self.configurator.critic
+        steps = critic.distance(critic.features(now, now), goal.features)
+        near = (steps <= self.strides.config.length) | (judged(best)[:, 0].argmin(dim=-1) == 0)
         below = self.configurator.wanted(first)
         return Goal(
             torch.where(near[:, None], goal.embedding, below.embedding),

@@ -43,9 +43,16 @@ class Plane:
     history = 1
 
 
+class Ruler(Critic):
+    """A critic that knows how many model steps places are apart: a stride gets 1 far."""
+
+    def features(self, embeddings, previous):
+        return torch.cat([CONFIG.length * embeddings, torch.zeros_like(embeddings)], dim=-1)
+
+
 @pytest.fixture
 def guide(strides):
-    critic = Critic(CriticConfig(width=8, features=2), dim=2)
+    critic = Ruler(CriticConfig(width=8, features=2), dim=2)
     return Guide(strides, Configurator(Plane(), critic, Cost("goal", critic)))  # pyright: ignore
 
 
@@ -77,10 +84,12 @@ def test_a_far_goal_is_replaced_by_a_place_one_stride_on_the_way(guide):
     torch.testing.assert_close(wanted.features, features)
 
 
-def test_a_near_goal_is_kept(guide):
-    start, goal = torch.tensor([[0.0, 0.0]]), torch.tensor([[0.4, -0.3]])
+@pytest.mark.parametrize("far", [0.1, 0.4, 0.7, 0.99])
+def test_a_goal_within_a_stride_is_kept_however_close_more_strides_would_get(guide, far):
+    start, goal = torch.tensor([[0.0, 0.0]]), far * torch.tensor([[0.8, -0.6]])
     wanted = guide.subgoal(start, guide.configurator.wanted(goal), generators(0))
-    assert torch.equal(wanted.embedding, goal) or (wanted.embedding - goal).norm() < 0.5
+    assert torch.equal(wanted.embedding, goal)
+    assert torch.equal(wanted.features, guide.configurator.wanted(goal).features)
 
 
 def test_a_batch_is_guided_as_its_rows_are(guide):
