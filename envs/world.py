@@ -19,7 +19,7 @@ from mujepa.envs.variation import Draw, Variant, Variation, make_variant
 from mujepa.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -152,6 +152,10 @@ class World:
     ) -> NDArray[np.float64]:
         """Advance each state (B, S) by one environment step under its action (B, A) -> (B, S)."""
         return self.rollout(states, np.asarray(actions)[:, None], variants=variants)[0][:, -1]
+
+    def variants(self, draws: Iterable[Draw | None]) -> list[Variant | None] | None:
+        """Return the worlds of episodes that have drawn these, or None if nothing varies."""
+        return [self.variant(draw) for draw in draws] if self.variation else None
 
     def rollout(
         self,

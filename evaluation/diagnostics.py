@@ -130,25 +130,25 @@ def try_candidates(
         0, 0.3, (batch, candidates, horizon, size)
     )
     actions = np.clip(held, -1, 1).astype(np.float32)
-    variants = None
-    if world.variation is not None:
-        variants = [world.variant(episode.draw) for episode in episodes]
+    variants = world.variants(episode.draw for episode in episodes)
     starts = np.stack([episode.start for episode in episodes])
     goals = np.stack([episode.goal for episode in episodes])
-    reached, _ = world.rollout(
-        starts.repeat(candidates, axis=0),
-        world.from_unit(actions.reshape(-1, horizon, size)),
-        world.task.frame_skip,
-        variants and [variant for variant in variants for _ in range(candidates)],
-    )
-    away = world.separation(
-        reached.reshape(-1, world.state_size), goals.repeat(candidates * horizon, axis=0)
-    )
+    nearest = np.empty((batch, candidates))
+    for row in range(batch):  # at once they would fill the memory, where physics steps are many
+        reached, _ = world.rollout(
+            np.tile(starts[row], (candidates, 1)),
+            world.from_unit(actions[row]),
+            world.task.frame_skip,
+            variants and [variants[row]] * candidates,
+        )
+        there = np.tile(goals[row], (candidates * horizon, 1))
+        away = world.separation(reached.reshape(-1, world.state_size), there)
+        nearest[row] = away.reshape(candidates, horizon).min(axis=1)
     return Trials(
         torch.from_numpy(world.observe(starts, observes, variants)),
         torch.from_numpy(world.observe(goals, observes, variants)),
         torch.from_numpy(actions),
-        away.reshape(batch, candidates, horizon).min(axis=2),
+        nearest,
     )
 
 

@@ -264,10 +264,9 @@ class ActorStage(FrozenStage):
     @functools.cached_property
     def task_goals(self) -> Tensor:
         """Embeddings of goals that the task draws, (G, D); evaluation draws others."""
-        data, variants = self.embedded.experience, None
+        data = self.embedded.experience
         states = np.stack([episode.goal for episode in data.problems])
-        if data.world.variation is not None:
-            variants = [data.world.variant(episode.draw) for episode in data.problems]
+        variants = data.world.variants(episode.draw for episode in data.problems)
         with torch.no_grad():
             seen = torch.from_numpy(data.world.observe(states, data.observes, variants))
             return self.networks.jepa.encode(seen.to(data.device))

@@ -171,7 +171,7 @@ def collect_shard(folder: Path, recipe: Recipe, first_episode: int, episodes: in
         draws.append(world.draw(rng))
         starts.append(world.state(*world.task.sample_anywhere(world.model, rng)))
         noise.append(policy.draw(rng, recipe.steps, width))
-    variants = [world.variant(draw) for draw in draws] if recipe.variation else None
+    variants = world.variants(draws)
     trajectory, actions = behave(world, np.stack(starts), np.stack(noise), variants)
     states = trajectory.reshape(-1, world.state_size)
     rows = None if variants is None else [v for v in variants for _ in range(recipe.steps + 1)]
