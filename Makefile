@@ -49,7 +49,8 @@ seed-%: $(VENV)/.opengl  ## another training seed of a task, as in: make seed-re
 	cp runs/$*-seed$(SEED)/evaluation/result.json benchmarks/results/$*-seed$(SEED).json
 
 ablations: $(VENV)/.opengl  ## docs/ablations.md: the shipped agents with one thing changed at a time
-	$(BIN)/python benchmarks/ablations.py --losses reacher --heads reacher
+	$(BIN)/python benchmarks/ablations.py
+	$(BIN)/python benchmarks/ablations.py --tasks reacher --parts loss critic hierarchy
 
 pages: $(VENV)/.opengl  ## docs/tasks.md and its pictures, from what was measured; the line numbers of docs/derivations.md
 	$(BIN)/python benchmarks/tasks_page.py

@@ -1,12 +1,12 @@
 """What each part is worth: the shipped agents with one thing changed at a time.
 
-    python benchmarks/ablations.py [--tasks reacher point_maze] [--losses reacher] [--heads reacher]
+    python benchmarks/ablations.py [--tasks reacher point_maze] [--parts cost planner]
 
 The shipped agent and its variants act in the same episodes; McNemar's exact test compares each
 variant with the shipped agent, episode by episode. Variants of the world model's loss are trained
-anew, which takes as long as the task's training; variants of what comes after it are trained on the
-shipped world model. `--losses` and `--heads` say for which tasks. Writes the figures as JSON and
-docs/ablations.md, after each variant.
+anew, which takes as long as the task's training; variants of the critic, and a second level, are
+trained on the shipped world model. Writes the figures as JSON and docs/ablations.md, after each
+variant.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from mujepa.evaluation.loop import run_episodes
 from mujepa.evaluation.manifest import Manifest, make_manifest
 from mujepa.evaluation.policies import AgentPolicy
 from mujepa.evaluation.statistics import paired, success_rate
-from mujepa.files import read_json, write_json, write_text
+from mujepa.files import read_json, sha256, write_json, write_text
 from mujepa.learning.experience import TRIALS
 from mujepa.learning.stages import CLEARLY, COSTS, judge_cost
 from mujepa.provenance import machine, versions
@@ -41,6 +41,8 @@ from mujepa.screen import say
 from mujepa.train import TrainConfig, train
 
 ROOT = Path(__file__).parents[1]
+PARTS = "cost", "ensemble", "planner", "horizon", "actor", "loss", "critic", "hierarchy"
+"""What is varied, in the order of the table."""
 LOSSES = {
     ("loss", "variance and covariance in place of SIGReg"): (
         *("--loss.sigreg", "0", "--loss.variance", "1", "--loss.covariance", "0.1"),
@@ -71,22 +73,19 @@ class AblationsConfig:
     """Episodes for each variant."""
     seed: int = 0
     """Of the episodes."""
-    losses: tuple[str, ...] = ()
-    """Tasks for which variants of the world model's loss are trained."""
-    heads: tuple[str, ...] = ()
-    """Tasks for which variants of the critic, and a second level, are trained."""
-    without: tuple[str, ...] = ()
-    """Parts that are left out, such as `horizon`."""
+    parts: tuple[str, ...] = PARTS[:5]
+    """What is varied; loss, critic and hierarchy have to be trained."""
     out: Path = ROOT / "benchmarks" / "results" / "ablations.json"
-    """The figures; tasks that are in the file already and are not asked for are kept."""
+    """The figures; what is in the file already and not asked for is kept, other parts of the same
+    checkpoint included."""
     page: Path = ROOT / "docs" / "ablations.md"
     """The table."""
 
     def __post_init__(self) -> None:
-        asked = (*self.tasks, *self.losses, *self.heads)
-        unknown = [name for name in asked if name not in TASKS]
-        if unknown:
-            raise UserError(f"no task {unknown[0]!r}; tasks: {', '.join(TASKS)}")
+        for what, asked, known in ("task", self.tasks, TASKS), ("part", self.parts, PARTS):
+            unknown = [name for name in asked if name not in known]
+            if unknown:
+                raise UserError(f"no {what} {unknown[0]!r}; {what}s: {', '.join(known)}")
         if self.episodes < 1:
             raise UserError(f"--episodes must be at least 1, got {self.episodes}")
 
@@ -142,10 +141,13 @@ def main(config: AblationsConfig) -> None:
     torch.set_num_threads(1)
     done = read_json(config.out, "delete it")["tasks"] if config.out.is_file() else {}
     for name in config.tasks:
-        rows: list[dict[str, Any]] = []
+        kept, rows = done.get(name, []), []
         for row in judge(name, config):
             rows.append(row)
-            done[name] = rows
+            if kept and any(kept[0][key] != rows[0][key] for key in ("weights", "episodes")):
+                kept = []
+            others = [old for old in kept[1:] if old["of"] not in config.parts]
+            done[name] = sorted(rows + others, key=lambda row: ("shipped", *PARTS).index(row["of"]))
             about = {"seed": config.seed, "machine": machine(), "versions": versions()}
             write_json(config.out, {"tasks": done} | about)
             write_text(config.page, page(done))
@@ -155,16 +157,17 @@ def judge(name: str, config: AblationsConfig) -> Iterator[dict[str, Any]]:
     """Yield a row for the shipped agent and for each variant."""
     world = World(find_task(name))
     manifest = make_manifest(world, config.episodes, config.seed)
-    shipped = load_checkpoint(ROOT / "pretrained" / name, "cpu")
+    folder = ROOT / "pretrained" / name
+    shipped = load_checkpoint(folder, "cpu")
     held = None
     fresh = make_manifest(world, TRIALS, config.seed + 1).episodes
     observes, horizon = shipped.networks.jepa.observes, shipped.config.planner.horizon
     trials = try_candidates(world, observes, fresh, horizon)
     tried = itertools.chain(
         [(Variant("shipped", shipped.config.cost, shipped.config.cost), shipped)],
-        ((variant, shipped) for variant in variants(shipped) if variant.of not in config.without),
-        retrained(name, LOSSES) if name in config.losses else (),
-        retrained(name, HEADS, ROOT / "pretrained" / name) if name in config.heads else (),
+        ((variant, shipped) for variant in variants(shipped) if variant.of in config.parts),
+        retrained(name, pick(LOSSES, config.parts)),
+        retrained(name, pick(HEADS, config.parts), folder),
     )
     for variant, checkpoint in tried:
         outcome = act(checkpoint, variant, manifest)
@@ -172,6 +175,8 @@ def judge(name: str, config: AblationsConfig) -> Iterator[dict[str, Any]]:
         rate = success_rate(int(outcome.held.sum()), len(manifest.episodes))
         test = paired(outcome.held, held)
         row = {"of": variant.of, "variant": variant.text, "episodes": len(manifest.episodes)}
+        if variant.of == "shipped":
+            row["weights"] = sha256(folder / "model.safetensors")
         if variant.cost and variant.of != "ensemble":
             row["rank"] = round(judge_cost(trials, checkpoint.networks, variant.cost), 3)
         yield row | {"success_at_end": asdict(rate)} | asdict(test)
@@ -189,8 +194,16 @@ def act(checkpoint: Checkpoint, variant: Variant, manifest: Manifest) -> Any:  #
     return run_episodes(task, checkpoint.config.image_size, AgentPolicy(agent), manifest)
 
 
+Flags = dict[tuple[str, str], tuple[str, ...]]
+
+
+def pick(flags: Flags, parts: tuple[str, ...]) -> Flags:
+    """Return the flags of the variants of these parts."""
+    return {key: more for key, more in flags.items() if key[0] in parts}
+
+
 def retrained(
-    name: str, flags: dict[tuple[str, str], tuple[str, ...]], world_model: Path | None = None
+    name: str, flags: Flags, world_model: Path | None = None
 ) -> Iterator[tuple[Variant, Checkpoint]]:
     """Train variants on the data of the shipped checkpoint, perhaps on its world model."""
     kept = ("--world-model", str(world_model)) if world_model else ()
