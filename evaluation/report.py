@@ -137,15 +137,17 @@ def _distances(task: Task, outcomes: dict[str, Outcome]) -> str:
 
 
 def _training(metrics: list[dict[str, Any]]) -> str:
-    figure = Figure(figsize=(9.6, 3), layout="constrained")
-    panels = figure.subplots(1, 3)
     open_loop = [key for key in metrics[0] if key.startswith("open_loop_")]
-    ranks = ["distance_correlation", "candidate_ranking"]
-    for axes, stage, names, title in (
-        (panels[0], "world model", ["prediction", "inverse_dynamics"], "losses"),
-        (panels[1], "world model", open_loop, "open-loop error / frozen world"),
-        (panels[2], None, ranks, "rank correlation with simulator"),
-    ):
+    panels = [
+        ("world model", ["prediction", "inverse_dynamics"], "losses"),
+        ("world model", open_loop, "open-loop error / frozen world"),
+        (None, ["distance_correlation", "candidate_ranking"], "rank correlation with simulator"),
+    ]
+    if metrics[0]["stage"] != "world model":  # it was taken from elsewhere
+        panels = panels[2:]
+    figure = Figure(figsize=(3.2 * len(panels), 3), layout="constrained")
+    all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (stage, names, title) in zip(all_axes, panels, strict=True):
         for name in names:
             records = [r for r in metrics if name in r and stage in (None, r["stage"])]
             values: NDArray[np.float64] = np.array([r[name] for r in records])

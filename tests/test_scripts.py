@@ -421,6 +421,10 @@ def test_a_world_model_that_is_kept_leads_to_the_agent_of_the_whole_run(trained,
     origin = json.loads((run / "best" / "provenance.json").read_text())
     made = json.loads((trained / "best" / "provenance.json").read_text())
     assert origin["world_model"] == {"checkpoint": str(trained)} | made
+    evaluate(run, tmp_path / "out", "--no-oracle")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "rank correlation" in page
+    assert "open-loop error" not in page  # no curve without points
 
 
 def test_a_world_model_of_other_settings_is_not_kept(trained, data, tmp_path, capfd):
