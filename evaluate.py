@@ -33,7 +33,7 @@ from mujepa.evaluation.report import write_report
 from mujepa.evaluation.summaries import by_distance, print_table, time_decisions
 from mujepa.evaluation.video import draw_frames, record_episode, write_video
 from mujepa.evaluation.violations import violations
-from mujepa.files import sha256, write_json
+from mujepa.files import make_folder, sha256, write_json
 from mujepa.learning.progress import read_metrics
 from mujepa.planners import PlannerConfig, make_planner
 from mujepa.provenance import command, machine, versions
@@ -103,6 +103,11 @@ class EvaluateConfig:
                 f"--actor {self.actor} is of the agent, --planner oracle judges the simulator; "
                 "leave out one of the two"
             )
+        if self.planner == "oracle" and self.cost is not None:
+            raise UserError(
+                f"--cost {self.cost} has no part in what --planner oracle does, which searches by "
+                "the task's own distance; leave it out"
+            )
         read_variation(self.vary)
 
 
@@ -121,7 +126,9 @@ def evaluate(config: EvaluateConfig) -> None:
         say(f"{task.name} is stepped by its suite's own code: too slow for the oracle, left out")
     planner = _planner(config, checkpoint.config.planner)
     agent = checkpoint.agent(planner, config.cost, config.actor)
-    reflex = checkpoint.agent(planner, config.cost, "reactive")
+    reflex = checkpoint.agent(planner, mode="reactive")
+    out = config.out or config.checkpoint / "evaluation"
+    make_folder(out)  # what cannot be written is said now, not minutes later
     manifest = make_manifest(world, config.episodes, config.seed)
     outcomes: dict[str, Outcome] = {}
     for name, policy in _policies(config, checkpoint, agent, reflex, planner, world).items():
@@ -138,14 +145,16 @@ def evaluate(config: EvaluateConfig) -> None:
         result["reactive_ms"] = (
             result["plan_ms"] if agent.reactive else time_decisions(reflex, world, manifest)
         )
-    out = config.out or config.checkpoint / "evaluation"
-    shown = _record(out, agent, checkpoint, world, manifest, outcomes["agent"])
+    shown = []
+    if config.planner != "oracle":
+        shown = _record(out, agent, checkpoint, world, manifest, outcomes["agent"])
     result["wall_s"] = round(time.monotonic() - began, 1)
     metrics = read_metrics(checkpoint.folder.parent / "metrics.jsonl")
     write_report(out / "report.html", task, result, outcomes, shown, checkpoint.provenance, metrics)
     write_json(out / "result.json", result)
     print_table(result, task, outcomes)
-    say(f"{out / 'report.html'}  {out / 'result.json'}  {out / 'episode.mp4'}")
+    names = ("report.html", "result.json", *(("episode.mp4",) if shown else ()))
+    say("  ".join(str(out / name) for name in names))
 
 
 def _task(name: str, goal_steps: int | None) -> Task:

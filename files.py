@@ -65,6 +65,18 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder that is not there, and those it lies in.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
 def surviving_folder(path: Path) -> Path:
     """Return `path`, or what it was before a crash interrupted its replacement."""
     return _previous(path) if not path.exists() and _previous(path).exists() else path

@@ -12,10 +12,11 @@ from mujepa.cli import run
 from mujepa.collect import CollectConfig, collect
 from mujepa.envs.registry import find_task
 from mujepa.envs.variation import read_variation
+from mujepa.envs.world import World
 from mujepa.learning.config import TrainConfig
 from mujepa.learning.experience import load_experience
 from mujepa.learning.progress import check_settings
-from mujepa.learning.training import Training
+from mujepa.learning.training import Training, make_networks
 from mujepa.rollouts.store import read_meta
 
 
@@ -25,10 +26,11 @@ def train(config: TrainConfig) -> None:
     Raises:
         UserError: bad input, a full disk, or a loss that is not finite.
     """
-    find_task(config.task_name)
+    make_networks(config, World(find_task(config.task_name)))
+    # What cannot be is said before anything is written.
     device = choose_device(config.device)
     if config.world_model:
-        find_checkpoint(config.world_model)  # what is missing is said before anything is written
+        find_checkpoint(config.world_model)
     check_settings(config.out, config.settings(), resume=config.resume)
     collect(_collection(config))
     if config.threads:

@@ -13,7 +13,7 @@ import operator
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import dacite
 import numpy as np
@@ -152,10 +152,17 @@ class Checkpoint:
             UserError: the cost cannot be read, or the settings do not fit together.
         """
         config, networks = self.config, self.networks
-        mode = mode or config.mode
-        configurator = Configurator(
-            networks.jepa, networks.critic, networks.cost(cost or config.cost)
-        )
+        mode = config.mode if mode is None else mode
+        if mode not in get_args(Mode):
+            raise UserError(f"no actor {mode!r}; there are: {', '.join(get_args(Mode))}")
+        if mode == "reactive" and cost is not None:
+            raise UserError(
+                f"cost {cost!r} has no part in what a reactive actor does, which acts without a "
+                "search; leave it out"
+            )
+        cost = config.cost if cost is None else cost
+        configurator = Configurator(networks.jepa, networks.critic, networks.cost(cost))
+        above = None if mode == "reactive" else networks.strides
         try:
             return Agent(
                 configurator,
@@ -166,7 +173,7 @@ class Checkpoint:
                 config.replan_every,
                 None if mode == "planner" else networks.actor,
                 reactive=mode == "reactive",
-                guide=networks.strides and Guide(networks.strides, configurator),
+                guide=above and Guide(above, configurator),
             )
         except ValueError as error:
             raise UserError(str(error)) from error

@@ -104,9 +104,14 @@ def effort(trajectory: Trajectory, goal: Goal) -> Tensor:
 
 
 def smoothness(trajectory: Trajectory, goal: Goal) -> Tensor:
-    """Squared change of the action since the step before; none at the first -> (B, N, H)."""
+    """Squared change of the action since the step before, by step -> (B, N, H).
+
+    What comes before the first is remembered, unless the world model remembers a single frame.
+    """
     actions = trajectory.actions
-    before = torch.cat([actions[:, :, :1], actions[:, :, :-1]], dim=2)
+    held = trajectory.memory.actions[:, None, -1:].expand(-1, actions.shape[1], -1, -1)
+    first = held if held.shape[2] else actions[:, :, :1]
+    before = torch.cat([first, actions[:, :, :-1]], dim=2)
     return (actions - before).square().mean(dim=-1)
 
 

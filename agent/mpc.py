@@ -38,7 +38,7 @@ class AgentState:
 
     Attributes:
         goal: what it wants in the end.
-        wanted: what it wants next: the goal, or a subgoal; None before the first image.
+        wanted: what its plan leads to: the goal, or a subgoal; None where nothing is planned.
         seeds: source of randomness of each of the B environments.
         single: it acts in one environment, without a batch axis.
         step: environment steps taken.
@@ -167,20 +167,24 @@ class Agent:
         """Return what the agent expects after its latest image.
 
         Returns:
-            Embeddings (B, H, D) that its plan, or its actor, leads to, and their cost (B,).
+            Embeddings (B, H, D) that what is left of its plan, or its actor, leads to, and their
+            cost (B,).
 
         Raises:
             ValueError: it has seen no image yet.
         """
         if state.memory is None:
             raise ValueError("the agent has seen nothing yet; call act first")
-        if state.plan is not None:
-            return self.jepa.unroll(state.memory, state.plan.actions), state.plan.cost
-        assert self.actor is not None
         goal = state.wanted or state.goal
-        embeddings, actions = self.actor.imagine(
-            self.jepa, state.memory, goal.embedding, self.planner.horizon
-        )
+        if state.plan is not None:
+            looked = (state.step - 1) // self.frame_skip
+            actions = state.plan.actions[:, looked - state.planned_at :]
+            embeddings = self.jepa.unroll(state.memory, actions)
+        else:
+            assert self.actor is not None
+            embeddings, actions = self.actor.imagine(
+                self.jepa, state.memory, goal.embedding, self.planner.horizon
+            )
         imagined = Trajectory(embeddings[:, None], actions[:, None], state.memory)
         return embeddings, self.configurator.cost(imagined, goal)[:, 0]
 
@@ -194,17 +198,16 @@ class Agent:
             memory = Memory.at_rest(embedding, self.jepa.history, len(self._low))
         else:
             memory = state.memory.push(state.action, embedding)
-        state = replace(state, memory=memory, wanted=self._wanted(state, memory))
-        assert state.wanted is not None
+        state = replace(state, memory=memory)
         if self.reactive:
             assert self.actor is not None
-            return replace(state, action=self.actor(memory, state.wanted.embedding))
+            return replace(state, action=self.actor(memory, state.goal.embedding))
         now = state.step // self.frame_skip
-        plan, planned_at = state.plan, state.planned_at
-        if plan is None or now - planned_at >= self.replan_every:
-            plan, planned_at = self.search(state, memory), now
-        action = plan.actions[:, now - planned_at]
-        return replace(state, plan=plan, planned_at=planned_at, action=action)
+        if state.plan is None or now - state.planned_at >= self.replan_every:
+            state = replace(state, wanted=self._wanted(state, memory))
+            state = replace(state, plan=self.search(state, memory), planned_at=now)
+            assert state.plan is not None
+        return replace(state, action=state.plan.actions[:, now - state.planned_at])
 
     def _wanted(self, state: AgentState, memory: Memory) -> Goal:
         if self.guide is None:

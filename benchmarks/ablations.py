@@ -144,11 +144,13 @@ def main(config: AblationsConfig) -> None:
         kept, rows = done.get(name, []), []
         for row in judge(name, config):
             rows.append(row)
-            if kept and any(kept[0][key] != rows[0][key] for key in ("weights", "episodes")):
+            if kept and any(
+                kept[0][key] != rows[0][key] for key in ("weights", "episodes", "seed")
+            ):
                 kept = []
             others = [old for old in kept[1:] if old["of"] not in config.parts]
             done[name] = sorted(rows + others, key=lambda row: ("shipped", *PARTS).index(row["of"]))
-            about = {"seed": config.seed, "machine": machine(), "versions": versions()}
+            about = {"machine": machine(), "versions": versions()}
             write_json(config.out, {"tasks": done} | about)
             write_text(config.page, page(done))
 
@@ -176,7 +178,7 @@ def judge(name: str, config: AblationsConfig) -> Iterator[dict[str, Any]]:
         test = paired(outcome.held, held)
         row = {"of": variant.of, "variant": variant.text, "episodes": len(manifest.episodes)}
         if variant.of == "shipped":
-            row["weights"] = sha256(folder / "model.safetensors")
+            row |= {"seed": config.seed, "weights": sha256(folder / "model.safetensors")}
         if variant.cost and variant.of != "ensemble":
             row["rank"] = round(judge_cost(trials, checkpoint.networks, variant.cost), 3)
         yield row | {"success_at_end": asdict(rate)} | asdict(test)

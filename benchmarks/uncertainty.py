@@ -3,9 +3,10 @@
     python benchmarks/uncertainty.py [--tasks reacher point_maze] [--episodes 64]
 
 On fresh episodes of the behaviour policy the world model imagines what the actions lead to, open
-loop, and the images say what they did lead to. Steps are sorted by the ensemble's disagreement into
-ten bins of equal size; where the mean squared error of the world model grows with the bins'
-disagreement, the disagreement is worth something.
+loop, and the images say what they did lead to. Imagined steps that are equally far ahead are sorted
+by the ensemble's disagreement into ten bins of equal size; where the mean squared error of the
+world model grows with the bins' disagreement, the disagreement is worth something. That both grow
+with the distance is not counted for it: figures are means over the distances.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def main(config: UncertaintyConfig) -> None:
 
 @torch.no_grad()
 def compare(checkpoint: Checkpoint, config: UncertaintyConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Return the disagreement about every imagined step, and its squared error, flat."""
+    """Return the disagreement about imagined steps, and their squared errors, (N, H) each."""
     task, networks = find_task(checkpoint.config.task), checkpoint.networks
     jepa, world = networks.jepa, World(task, checkpoint.config.image_size)
     rng = np.random.default_rng([config.seed, STREAM])
@@ -115,18 +116,25 @@ def compare(checkpoint: Checkpoint, config: UncertaintyConfig) -> tuple[np.ndarr
         real = embeddings[:, now + 1 : now + 1 + config.horizon]
         errors.append((imagined[:, 0] - real).square().mean(dim=-1))
     # An imagined state inherits the doubts about all steps that lead to it.
-    doubt = torch.cat(disagreements).cumsum(dim=1).flatten().numpy()
-    return doubt, torch.cat(errors).flatten().numpy()
+    doubt = torch.cat(disagreements).cumsum(dim=1).numpy()
+    return doubt, torch.cat(errors).numpy()
 
 
 def calibration(disagreement: np.ndarray, error: np.ndarray) -> dict[str, Any]:
     """Return the mean disagreement and the mean error of bins of equal size, and their ranks."""
-    bins = np.array_split(np.argsort(disagreement, kind="stable"), BINS)
+    order = np.argsort(disagreement, axis=0, kind="stable")
+    pairs = zip(disagreement.T, error.T, strict=True)
+    ranks = [distance_correlation(doubt, miss) for doubt, miss in pairs]
+
+    def by_bin(values: np.ndarray) -> list[float]:
+        parts = np.array_split(np.take_along_axis(values, order, axis=0), BINS)
+        return [float(part.mean()) for part in parts]
+
     return {
-        "steps": len(error),
-        "rank_correlation": distance_correlation(disagreement, error),
-        "disagreement": [float(disagreement[part].mean()) for part in bins],
-        "error": [float(error[part].mean()) for part in bins],
+        "steps": error.size,
+        "rank_correlation": float(np.mean(ranks)),
+        "disagreement": by_bin(disagreement),
+        "error": by_bin(error),
     }
 
 

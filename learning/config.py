@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,6 +23,8 @@ from mujepa.envs.registry import find_task, named_task
 from mujepa.envs.variation import read_variation
 from mujepa.errors import UserError
 from mujepa.planners import PlannerConfig
+
+LARGEST_SEED = 2**32 - 1
 
 
 @dataclass(frozen=True)
@@ -131,19 +134,29 @@ class TrainConfig:
         for name in ("seed", "threads", "workers"):
             if getattr(self, name) < 0:
                 raise UserError(f"--{name} must not be negative, got {getattr(self, name)}")
+        if self.seed > LARGEST_SEED:
+            raise UserError(f"--seed must be at most {LARGEST_SEED}, got {self.seed}")
+        for name, value in numbers(asdict(self)):
+            if not math.isfinite(value):
+                raise UserError(f"--{name} must be finite, got {value}")
         for name in ("learning_rate", "critic_learning_rate"):
-            if not 0 < getattr(self, name) < math.inf:
+            if not getattr(self, name) > 0:
                 raise UserError(
                     f"--{name.replace('_', '-')} must be positive, got {getattr(self, name)}"
                 )
-        if not all(math.isfinite(weight) for weight in self.loss.weights().values()):
-            raise UserError(f"weights of the loss must be finite, got {self.loss.weights()}")
         if self.minutes is not None and not self.minutes > 0:
             raise UserError(f"--minutes must be positive, got {self.minutes}")
         if not 0 <= self.imagined <= 1 or not 0 < self.validation < 1:
             raise UserError(
                 f"--imagined {self.imagined} and --validation {self.validation} must be shares, "
                 "from 0 to 1"
+            )
+        if "bellman" in self.critic.weights() and self.imagined * self.critic_batch >= (
+            self.critic_batch - 1
+        ):
+            raise UserError(
+                "--critic.bellman-weight learns from steps that were seen, of which --imagined "
+                f"{self.imagined} leaves none; lower it"
             )
         read_variation(self.vary)
 
@@ -167,3 +180,13 @@ class TrainConfig:
         """Return the settings as train.json has them; `vary` only where something varies."""
         settings = asdict(self)
         return settings if self.vary else {k: v for k, v in settings.items() if k != "vary"}
+
+
+def numbers(settings: dict[str, Any], above: str = "") -> Iterator[tuple[str, float]]:
+    """Yield the real numbers in settings, each with the name of its flag."""
+    for name, value in settings.items():
+        flag = above + name.replace("_", "-")
+        if isinstance(value, dict):
+            yield from numbers(value, f"{flag}.")
+        elif isinstance(value, float):
+            yield flag, value

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mujepa.agent.checkpoint import AgentConfig, Networks, save_checkpoint
+from mujepa.agent.checkpoint import AgentConfig, Checkpoint, Networks, save_checkpoint
 from mujepa.agent.losses import weighted_sum
 from mujepa.errors import UserError
 from mujepa.files import read_json, surviving_folder
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
     from mujepa.learning.config import TrainConfig
 
 STAGE_SHARE = (0.7, 0.03, 0.15, 0.12, 0.05)
-"""Shares of --minutes that world model, ensemble, critic, actor and second level may use."""
+"""Of --minutes for world model, ensemble, critic, actor and second level, as far as they run."""
 AUTO = "auto"
 """The cost that is chosen by a measurement."""
-ACTOR = 3
-"""Index of the actor's stage."""
+WORLD_MODEL, ACTOR = 0, 3
+"""Indices of stages."""
 
 
 class Training:
@@ -50,13 +50,8 @@ class Training:
         torch.manual_seed(config.seed)
         self.config = config
         self.experience = experience
-        self.agent_config = _agent_config(config, experience.world)
-        try:
-            self.networks = Networks(self.agent_config).to(experience.device)
-        except ValueError as error:
-            raise UserError(str(error)) from error
-        if config.cost != AUTO:
-            self.networks.cost(config.cost)  # an unknown term is said now, not hours later
+        self.agent_config, self.networks = make_networks(config, experience.world)
+        self.networks.to(experience.device)
         self.ranks: dict[str, float] = {}
         embedded = Embedded(experience, self.networks.jepa)
         self.resumed = config.resume and surviving_folder(config.out / "last").exists()
@@ -130,7 +125,9 @@ class Training:
         )
         if self.resumed and self.progress.stage == index and self.progress.update:
             restore_optimizer(self.config.out, modules, optimizer)
-        clock = Clock(self.progress, self.config.minutes, STAGE_SHARE[index])
+        begun = range(WORLD_MODEL + 1 if self.adopted else WORLD_MODEL, len(self.stages))
+        share = STAGE_SHARE[index] / sum(STAGE_SHARE[stage] for stage in begun)
+        clock = Clock(self.progress, self.config.minutes, share)
         terms: dict[str, torch.Tensor] = {}
         with progress_bar(stage.updates, stage.name, self.progress.update) as bar:
             while self.progress.update < stage.updates and clock.fraction() < 1:
@@ -231,6 +228,22 @@ class Training:
                     f"{update}; the last good checkpoint is kept in {self.config.out}; try a "
                     "lower learning rate"
                 )
+
+
+def make_networks(config: TrainConfig, world: World) -> tuple[AgentConfig, Networks]:
+    """Return what is to be trained, and its settings.
+
+    Raises:
+        UserError: the settings do not make an agent; that is said now, not hours later.
+    """
+    agent_config = _agent_config(config, world)
+    try:
+        networks = Networks(agent_config)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    cost = "critic" if config.cost == AUTO else config.cost
+    Checkpoint(agent_config, networks, {}, config.out).agent(cost=cost)
+    return agent_config, networks
 
 
 def _agent_config(config: TrainConfig, world: World) -> AgentConfig:

@@ -69,7 +69,7 @@ class Search:
 
 @dataclass(frozen=True)
 class Trace:
-    """How the search went: the lowest and the median cost of each iteration, (I, B) each."""
+    """How the search went: the lowest and the median cost of each round, (I, B) each."""
 
     lowest: Tensor
     median: Tensor
@@ -167,6 +167,11 @@ class Planner(ABC):
         elites = None if search.elites is None else self._advance(search.elites, steps)
         return Search(self._advance(search.mean, steps), fresh.std, elites)
 
+    @property
+    def rounds(self) -> int:
+        """How many times candidates are looked at."""
+        return self.iterations
+
     def population(self, iteration: int) -> int:
         """Return how many candidates an iteration looks at."""
         return self.samples
@@ -199,7 +204,7 @@ class Planner(ABC):
         slope = partial(self._differentiate, cost)
         best, best_cost = bounds.clip(search.mean), search.mean.new_full((batch,), torch.inf)
         lowest, median = [], []
-        for iteration in range(self.iterations):
+        for iteration in range(self.rounds):
             known = search.mean[:, None]
             if search.elites is not None:
                 known = torch.cat([known, search.elites], dim=1)

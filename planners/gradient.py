@@ -45,8 +45,13 @@ class GradientDescent(Planner):
         super().__init__(**settings)
         self.learning_rate = checked_rate(learning_rate)
 
+    @property
+    def rounds(self) -> int:
+        """How many times candidates are looked at: before each step, and after the last."""
+        return self.iterations + 1
+
     def population(self, iteration: int) -> int:
-        """Return how many candidates an iteration looks at: the starts, and the best so far."""
+        """Return how many candidates a round looks at: the starts, and the best so far."""
         return self.samples + 1
 
     def sample(
@@ -68,13 +73,16 @@ class GradientDescent(Planner):
         value, index = costs.min(dim=1)
         best = actions[torch.arange(len(actions), device=index.device), index]
         mean = torch.where(value.isfinite()[:, None, None], best, search.mean)
+        steps = search.steps if isinstance(search, Descent) else 0
+        if steps == self.iterations:
+            return replace(search, mean=mean)
         starts = actions[:, 1:]
         half = (bounds.high - bounds.low) / 2
         gradient = slope(starts) * half
         zero = torch.zeros_like(gradient)
-        moments, steps = (zero, zero), 1
+        moments, steps = (zero, zero), steps + 1
         if isinstance(search, Descent) and search.first is not None and search.second is not None:
-            moments, steps = (search.first, search.second), search.steps + 1
+            moments = search.first, search.second
         first = BETAS[0] * moments[0] + (1 - BETAS[0]) * gradient
         second = BETAS[1] * moments[1] + (1 - BETAS[1]) * gradient.square()
         scaled = (second / (1 - BETAS[1] ** steps)).sqrt() + EPSILON

@@ -169,6 +169,8 @@ def test_an_unknown_mode_or_a_reactive_agent_without_an_actor_is_refused(untrain
     from mujepa.planners import make_planner
 
     checkpoint = untrained()
+    with pytest.raises(UserError, match="no actor 'reactiv'; there are: planner, proposing, react"):
+        checkpoint.agent(mode="reactiv")
     bounds = np.ones(2)
     with pytest.raises(ValueError, match="needs an actor"):
         Agent(
@@ -181,6 +183,21 @@ def test_an_unknown_mode_or_a_reactive_agent_without_an_actor_is_refused(untrain
         )
 
 
-def test_a_cost_of_an_unknown_term_is_said(untrained):
-    with pytest.raises(UserError, match="cannot read"):
-        untrained().agent(cost="nothing", mode="reactive")
+def test_a_cost_of_an_unknown_term_is_said_and_one_without_a_part(untrained):
+    for cost in ("nothing", ""):
+        with pytest.raises(UserError, match="cannot read"):
+            untrained().agent(cost=cost)
+    with pytest.raises(UserError, match="cost 'goal' has no part in what a reactive actor does"):
+        untrained().agent(cost="goal", mode="reactive")
+
+
+def test_between_plans_what_is_left_of_the_plan_is_foreseen(untrained, tiny):
+    agent = untrained(tiny(replan_every=3)).agent()
+    state = agent.reset(images(1)[0])
+    for step, image in enumerate(images(12, seed=1)):
+        state, _ = agent.act(state, image)
+        embeddings, cost = agent.foresee(state)
+        left = state.plan.actions[:, step // 4 :]
+        torch.testing.assert_close(embeddings, agent.jepa.unroll(state.memory, left))
+        judged = agent.configurator.cost_fn(state.memory, state.goal)(left[:, None])[:, 0]
+        torch.testing.assert_close(cost, judged, rtol=1e-4, atol=1e-5)

@@ -115,10 +115,9 @@ def test_the_other_distances_to_the_goal_and_smoothness_equal_slow_references(
             wanted["goal_l1"].append(torch.stack([(e - g).abs().mean() for e in z]).mean())
             cosines = [e @ g / (e.norm() * g.norm()) for e in z]
             wanted["goal_cosine"].append(1 - torch.stack(cosines).mean())
-            changes = [
-                (b - a).square().mean() for a, b in pairwise(trajectory.actions[row, candidate])
-            ]
-            wanted["smoothness"].append(torch.stack(changes).sum() / 4)
+            taken = [trajectory.memory.actions[row, -1], *trajectory.actions[row, candidate]]
+            changes = [(b - a).square().mean() for a, b in pairwise(taken)]
+            wanted["smoothness"].append(torch.stack(changes).mean())
     for name, values in wanted.items():
         got = Cost(name, critic)(trajectory, goal)
         torch.testing.assert_close(got, torch.stack(values).reshape(2, 5))

@@ -127,12 +127,26 @@ def test_a_second_level_refuses_to_be_asked_how_little_it_knows(untrained, tiny)
         checkpoint.agent(cost="goal + 0.1*uncertainty")
 
 
-def test_an_agent_with_a_second_level_heads_for_what_it_names(untrained, tiny):
-    agent = untrained(tiny(strides=StridesConfig(ahead=2, width=16, samples=16))).agent()
+def test_an_agent_with_a_second_level_heads_for_what_it_names(untrained, tiny, monkeypatch):
+    def halfway(guide, now, goal, generators):
+        asked.append(len(generators))
+        return guide.configurator.wanted((now + goal.embedding) / 2)
+
+    asked = []
+    monkeypatch.setattr(Guide, "subgoal", halfway)
+    config = tiny(strides=StridesConfig(ahead=2, width=16, samples=16), replan_every=2)
+    checkpoint = untrained(config)
+    agent = checkpoint.agent()
     pictures = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
     state, _ = agent.act(agent.reset(pictures[0]), pictures[1])
-    again, _ = agent.act(agent.reset(pictures[0]), pictures[1])
-    assert torch.equal(state.wanted.embedding, again.wanted.embedding)
+    between = (state.memory.embeddings[:, -1] + state.goal.embedding) / 2
+    torch.testing.assert_close(state.wanted.embedding, between)
     judged = agent.configurator.cost_fn(state.memory, state.wanted)(state.plan.actions[:, None])
     torch.testing.assert_close(state.plan.cost, judged[:, 0], rtol=1e-4, atol=1e-5)
+    for _ in range(2 * config.frame_skip):
+        state, _ = agent.act(state, pictures[1])
+    assert asked == [1, 1]  # for each plan, not for each look
+    reactive = checkpoint.agent(mode="reactive")
+    reactive.act(reactive.reset(pictures[0]), pictures[1])
+    assert len(asked) == 2
     assert untrained().networks.strides is None

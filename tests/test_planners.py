@@ -143,7 +143,7 @@ def test_the_reported_cost_is_the_cost_of_the_plan_and_the_lowest_of_the_trace(k
     planner, cost = kind(horizon=4, samples=32, iterations=5), distance_to(targets(3))
     result = plan(planner, cost, 0, 1, 2)
     torch.testing.assert_close(result.cost, cost(result.actions[:, None])[:, 0])
-    assert result.trace.lowest.shape == result.trace.median.shape == (5, 3)
+    assert result.trace.lowest.shape == result.trace.median.shape == (planner.rounds, 3)
     assert torch.equal(result.cost, result.trace.lowest.amin(dim=0))
 
 
@@ -183,7 +183,7 @@ def test_the_chunk_size_limits_the_calls_and_does_not_change_the_plan(kind, chun
     planner = kind(**settings, chunk=chunk)
     assert_same(plan(planner, counted, 0, 1, 2), plan(kind(**settings), cost, 0, 1, 2))
     assert max(seen[False] + seen[True]) <= chunk
-    assert sum(seen[False]) == 3 * sum(planner.population(iteration) for iteration in range(3))
+    assert sum(seen[False]) == 3 * sum(map(planner.population, range(planner.rounds)))
     assert bool(seen[True]) == planner.differentiates
 
 
