@@ -48,6 +48,12 @@ seed-%: $(VENV)/.opengl  ## another training seed of a task, as in: make seed-re
 	$(BIN)/mujepa evaluate runs/$*-seed$(SEED) --episodes $(EPISODES) --no-oracle
 	cp runs/$*-seed$(SEED)/evaluation/result.json benchmarks/results/$*-seed$(SEED).json
 
+STEPS := 50
+CHECKPOINT = $(if $(filter 0,$(SEED)),pretrained/$*,runs/$*-seed$(SEED))
+far-%: $(VENV)/.opengl  ## goals further ahead, as in: make far-push_t STEPS=75 SEED=0
+	$(BIN)/mujepa evaluate $(CHECKPOINT) --goal-steps $(STEPS) --episodes 200 --oracle-episodes 100 --out runs/$*-seed$(SEED)-$(STEPS)steps
+	cp runs/$*-seed$(SEED)-$(STEPS)steps/result.json benchmarks/results/$*-seed$(SEED)-$(STEPS)steps.json
+
 ablations: $(VENV)/.opengl  ## docs/ablations.md: the shipped agents with one thing changed at a time
 	$(BIN)/python benchmarks/ablations.py
 	$(BIN)/python benchmarks/ablations.py --tasks reacher --parts loss critic hierarchy

@@ -46,6 +46,10 @@ SEEDS = """
 Other training seeds, with data of their own, by `make seed-TASK SEED=1` on the same episodes:
 """
 
+FAR = """
+Goals further ahead than in training, with a budget that grows alike, by `make far-TASK STEPS=50 SEED=0`:
+"""
+
 FAILURES = """
 Where failures come from: the first of those among 200 episodes, tried again by the planner without
 the actor, with a true part swapped in (`python benchmarks/attribution.py --failures N`). Shares
@@ -81,7 +85,7 @@ def page(root: Path) -> str:
     ]  # fmt: skip
     lines = [INTRODUCTION, _line(heads), _line(["---"] * len(heads))]
     lines += [_row(root, task, rates["tasks"].get(task.name, {})) for task in TASKS.values()]
-    lines += [*_seeds(root), *_failures(root)]
+    lines += [*_seeds(root), *_far(root), *_failures(root)]
     return "\n".join(lines) + "\n\n" + "\n".join(_section(root, t) for t in TASKS.values())
 
 
@@ -141,6 +145,19 @@ def _seeds(root: Path) -> list[str]:
             rates = [_held(result, actor) if result else "-" for result in results]
             lines.append(_line([f"[{task}](#{task})", actor, *rates]))
     return lines
+
+
+def _far(root: Path) -> list[str]:
+    """Return the table of goals further ahead: what `make far-TASK` measured."""
+    heads = ["task", "steps ahead", "training seed", "held [95 %]", "oracle", "random", "n"]
+    lines = [FAR, _line(heads), _line(["---"] * len(heads))]
+    for path in sorted((root / "benchmarks" / "results").glob("*-seed*-*steps.json")):
+        result, (task, seed, _) = read_json(path, "delete it"), path.stem.rsplit("-", 2)
+        bounds = [_baseline(result, name) for name in ("oracle", "random")]
+        ahead, seed = str(result["goal_steps"]), seed.removeprefix("seed")
+        held, episodes = _held(result, "agent"), str(result["episodes"])
+        lines.append(_line([f"[{task}](#{task})", ahead, seed, held, *bounds, episodes]))
+    return lines if len(lines) > 3 else []
 
 
 def _failures(root: Path) -> list[str]:
