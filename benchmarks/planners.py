@@ -41,7 +41,7 @@ PLANNERS: dict[str, dict[str, Any]] = {
     "cem, a third": {"kind": "cem", "samples": 42, "iterations": 4, "elites": 8},
     "mppi": {"kind": "mppi", "samples": 128, "iterations": 4},
     "hybrid": {"kind": "hybrid", "samples": 56, "iterations": 4, "elites": 8},
-    "gradient": {"kind": "gradient", "samples": 16, "iterations": 12},
+    "gradient": {"kind": "gradient", "samples": 16, "iterations": 11},
     "random": {"kind": "random", "samples": 128, "iterations": 4},
 }
 """What is compared; the first is the yardstick."""
