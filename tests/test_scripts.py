@@ -33,6 +33,7 @@ from mujepa.learning.experience import load_experience
 from mujepa.learning.frozen import CriticStage
 from mujepa.learning.schedule import Clock
 from mujepa.learning.stages import COSTS, choose_cost
+from mujepa.planners import CEM, PlannerConfig
 from mujepa.rollouts.store import Dataset
 
 UPDATES, EVERY = 20, 8
@@ -123,6 +124,15 @@ def test_a_trained_agent_acts_in_its_environment(trained):
         state, action = agent.act(state, observation["pixels"])
         assert action in env.action_space
         observation, *_ = env.step(action)
+
+
+def test_an_agent_can_be_loaded_with_another_cost_actor_and_planner(trained):
+    planner = PlannerConfig("cem", horizon=3)
+    agent = mujepa.load(trained, "cpu", cost="goal.min", actor="planner", planner=planner)
+    assert agent.configurator.cost.weights == {"goal.min": 1}
+    assert agent.actor is None
+    assert isinstance(agent.planner, CEM)
+    assert agent.planner.horizon == 3
 
 
 def test_a_video_shows_goal_and_reality_side_by_side_for_the_whole_episode(trained, tmp_path):
