@@ -14,8 +14,10 @@ from mujepa.errors import UserError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from mujepa.agent.checkpoint import Mode
     from mujepa.agent.device import DeviceName
     from mujepa.agent.mpc import Agent
+    from mujepa.planners import PlannerConfig
 
 __version__ = "0.1.0"
 __all__ = ["UserError", "load"]
@@ -23,16 +25,27 @@ __all__ = ["UserError", "load"]
 register()
 
 
-def load(path: str | Path, device: DeviceName = "auto") -> Agent:
+def load(
+    path: str | Path,
+    device: DeviceName = "auto",
+    *,
+    cost: str | None = None,
+    actor: Mode | None = None,
+    planner: PlannerConfig | None = None,
+) -> Agent:
     """Return the agent of a checkpoint, ready to act.
 
     Args:
         path: a checkpoint folder, or the folder of a training run.
         device: `auto`, `cpu`, `cuda` or `mps`.
+        cost: another than the checkpoint's, such as `critic + 100*avoid(y>0.1)`.
+        actor: who acts, if not as the checkpoint says: `planner`, `proposing` or `reactive`.
+        planner: another search, such as `mujepa.planners.PlannerConfig("cem", horizon=5)`.
 
     Raises:
-        UserError: the checkpoint is missing or damaged, or the device is not there.
+        UserError: the checkpoint is missing or damaged, the device is not there, or the cost cannot
+            be read.
     """
     from mujepa.agent.checkpoint import load_checkpoint
 
-    return load_checkpoint(path, device).agent()
+    return load_checkpoint(path, device).agent(planner, cost, actor)

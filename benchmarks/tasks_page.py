@@ -47,7 +47,8 @@ Other training seeds, with data of their own, by `make seed-TASK SEED=1` on the 
 """
 
 FAR = """
-Goals further ahead than in training, with a budget that grows alike, by `make far-TASK STEPS=50 SEED=0`:
+Goals further ahead than in training, with a budget that grows alike, by
+`make far-TASK STEPS=50 SEED=0`:
 """
 
 FAILURES = """
