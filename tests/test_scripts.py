@@ -552,7 +552,10 @@ def test_the_oracle_can_be_judged_in_the_place_of_the_agent(trained, evaluated, 
     assert "oracle" not in result["baselines"]
     for figure in ("success_at_end", "success_any", "median_final_distance"):
         assert result[figure] == evaluated[0]["baselines"]["oracle"][figure]
-    assert "not measured" in (tmp_path / "report.html").read_text()
+    page = (tmp_path / "report.html").read_text()
+    assert "not measured" in page
+    assert "the worst first" not in page  # the learned agent's episodes are not the oracle's
+    assert not (tmp_path / "episode.mp4").exists()
 
 
 @pytest.mark.parametrize("kind", ["icem", "mppi", "gradient", "hybrid", "random"])
