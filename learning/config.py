@@ -137,7 +137,7 @@ class TrainConfig:
         if self.seed > LARGEST_SEED:
             raise UserError(f"--seed must be at most {LARGEST_SEED}, got {self.seed}")
         for name, value in numbers(asdict(self)):
-            if not math.isfinite(value):
+            if not math.isfinite(value) and name != "tolerance":  # the task itself says more
                 raise UserError(f"--{name} must be finite, got {value}")
         for name in ("learning_rate", "critic_learning_rate"):
             if not getattr(self, name) > 0:
