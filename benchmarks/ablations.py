@@ -163,13 +163,9 @@ def judge(name: str, config: AblationsConfig) -> Iterator[dict[str, Any]]:
     fresh = make_manifest(world, TRIALS, config.seed + 1).episodes
     observes, horizon = shipped.networks.jepa.observes, shipped.config.planner.horizon
     trials = try_candidates(world, observes, fresh, horizon)
+    cost = shipped.config.cost
     tried = itertools.chain(
-        [
-            (
-                Variant("shipped", f"{shipped.config.cost}, planner alone", shipped.config.cost),
-                shipped,
-            )
-        ],
+        [(Variant("shipped", f"{cost}, planner alone", cost), shipped)],
         ((variant, shipped) for variant in variants(shipped) if variant.of in config.parts),
         retrained(name, pick(LOSSES, config.parts)),
         retrained(name, pick(HEADS, config.parts), folder),
