@@ -32,6 +32,11 @@ COMMANDS = {
         "EvaluateConfig",
         "judge a checkpoint: success with intervals and bounds -> report",
     ),
+    "compare": (
+        "compare",
+        "CompareConfig",
+        "compare evaluations: pairs of episodes, training seeds -> report",
+    ),
     "visualize": (
         "visualize",
         "VisualizeConfig",

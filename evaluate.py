@@ -29,7 +29,8 @@ from mujepa.evaluation.policies import (
     RandomPolicy,
     ZeroPolicy,
 )
-from mujepa.evaluation.report import write_report
+from mujepa.evaluation.protocol import lewm_manifest, lewm_task, solved_share
+from mujepa.evaluation.report import Section, write_png, write_report
 from mujepa.evaluation.summaries import by_distance, print_table, time_decisions
 from mujepa.evaluation.video import draw_frames, record_episode, write_video
 from mujepa.evaluation.violations import violations
@@ -64,6 +65,19 @@ class EvaluateConfig:
     goal_steps: int | None = None
     """For tasks whose goals lie so many steps ahead of the start: another number of steps, with a
     budget that grows with it."""
+    protocol: Literal["ours", "lewm"] = "ours"
+    """`lewm` draws episodes as LeWorldModel's evaluation does, whose success is what we call
+    reached: start and goal 25 steps apart on a held-out trajectory, a budget of 50 steps, starts
+    that are already solved kept and counted."""
+    full: bool = False
+    """Also look into the agent: sweeps over goal distance, replanning and factors of variation,
+    what its embeddings hold, how far it imagines rightly, whether it is surprised by the
+    impossible, and which part its failures owe to. All of it with figures in the report."""
+    sweep_episodes: int = 50
+    """With --full: episodes of each condition that is swept over."""
+    failures: int = 5
+    """With --full: failed episodes that are tried again with true parts, which takes long; 0 leaves
+    this out."""
     planner: Literal["cem", "icem", "mppi", "gradient", "hybrid", "random", "oracle"] | None = None
     """Another planner than the checkpoint's; `oracle` judges the true simulator as the model. The
     simulator has no gradient: beside `gradient` and `hybrid` the oracle searches with `icem`."""
@@ -90,12 +104,13 @@ class EvaluateConfig:
     """Where to compute."""
 
     def __post_init__(self) -> None:
-        for name in ("episodes", "oracle_episodes"):
+        for name in ("episodes", "oracle_episodes", "sweep_episodes"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
-        if self.seed < 0:
-            raise UserError(f"--seed must not be negative, got {self.seed}")
+        for name in ("seed", "failures"):
+            if getattr(self, name) < 0:
+                raise UserError(f"--{name} must not be negative, got {getattr(self, name)}")
         if self.goal_steps is not None and self.goal_steps < 1:
             raise UserError(f"--goal-steps must be at least 1, got {self.goal_steps}")
         if self.planner == "oracle" and self.actor is not None:
@@ -107,6 +122,18 @@ class EvaluateConfig:
             raise UserError(
                 f"--cost {self.cost} has no part in what --planner oracle does, which searches by "
                 "the task's own distance; leave it out"
+            )
+        for flag, given in (
+            ("--vary", bool(self.vary)),
+            ("--planner oracle", self.planner == "oracle"),
+            ("--protocol lewm", self.protocol == "lewm"),
+        ):
+            if self.full and given:
+                raise UserError(f"--full does not go with {flag}; run them one after the other")
+        if self.protocol == "lewm" and self.goal_steps is not None:
+            raise UserError(
+                f"--protocol lewm has goals 25 steps ahead, not --goal-steps {self.goal_steps}; "
+                "leave out one of the two"
             )
         read_variation(self.vary)
 
@@ -120,6 +147,9 @@ def evaluate(config: EvaluateConfig) -> None:
     began = time.monotonic()
     checkpoint = load_checkpoint(config.checkpoint, config.device)
     task = _task(checkpoint.config.task, config.goal_steps)
+    draw_manifest = make_manifest
+    if config.protocol == "lewm":
+        task, draw_manifest = lewm_task(task), lewm_manifest
     image_size = checkpoint.config.image_size
     world = World(task, image_size, threads=2, variation=read_variation(config.vary))
     if config.oracle and task.looped:
@@ -129,7 +159,7 @@ def evaluate(config: EvaluateConfig) -> None:
     reflex = checkpoint.agent(planner, mode="reactive")
     out = config.out or config.checkpoint / "evaluation"
     make_folder(out)  # what cannot be written is said now, not minutes later
-    manifest = make_manifest(world, config.episodes, config.seed)
+    manifest = draw_manifest(world, config.episodes, config.seed)
     outcomes: dict[str, Outcome] = {}
     for name, policy in _policies(config, checkpoint, agent, reflex, planner, world).items():
         if name == "reactive" and agent.reactive and config.planner != "oracle":
@@ -148,13 +178,44 @@ def evaluate(config: EvaluateConfig) -> None:
     shown = []
     if config.planner != "oracle":
         shown = _record(out, agent, checkpoint, world, manifest, outcomes["agent"])
-    result["wall_s"] = round(time.monotonic() - began, 1)
     metrics = read_metrics(checkpoint.folder.parent / "metrics.jsonl")
-    write_report(out / "report.html", task, result, outcomes, shown, checkpoint.provenance, metrics)
-    write_json(out / "result.json", result)
+
+    def write(lab: list[Section]) -> None:
+        result["wall_s"] = round(time.monotonic() - began, 1)
+        provenance = checkpoint.provenance
+        path = out / "report.html"
+        write_report(path, task, result, outcomes, shown, provenance, metrics, lab)
+        write_json(out / "result.json", result)
+
+    write([])
+    if config.full:
+        result["lab"], figures = _look_into(config, checkpoint, planner, world, manifest, outcomes)
+        for section in figures:
+            write_png(out / "figures" / f"{section.name}.png", section.figure)
+        write(figures)
     print_table(result, task, outcomes)
     names = ("report.html", "result.json", *(("episode.mp4",) if shown else ()))
     say("  ".join(str(out / name) for name in names))
+
+
+def _look_into(
+    config: EvaluateConfig,
+    checkpoint: Checkpoint,
+    planner: PlannerConfig,
+    world: World,
+    manifest: Manifest,
+    outcomes: dict[str, Outcome],
+) -> tuple[dict[str, Any], list[Section]]:
+    """Return what the lab finds, and its figures."""
+    from mujepa.lab.figures import sections
+    from mujepa.lab.lab import Lab
+
+    lab = Lab(
+        checkpoint, planner, config.cost, config.actor, world, manifest, outcomes,
+        config.seed, min(config.sweep_episodes, config.episodes), config.failures,
+    )  # fmt: skip
+    found = lab.run()
+    return found, sections(found, world.task)
 
 
 def _task(name: str, goal_steps: int | None) -> Task:
@@ -235,6 +296,7 @@ def _result(
         "manifest": manifest.digest,
         **({"variation": world.variation.plain()} if world.variation else {}),
         **({"goal_steps": config.goal_steps} if config.goal_steps else {}),
+        **_protocol(config, world, manifest),
         "budget_steps": task.budget_steps,
         "tolerance": task.tolerance,
         "hold_steps": task.hold_steps,
@@ -256,6 +318,13 @@ def _result(
         "versions": versions(),
         "machine": machine(),
     }
+
+
+def _protocol(config: EvaluateConfig, world: World, manifest: Manifest) -> dict[str, Any]:
+    if config.protocol == "ours":
+        return {}
+    solved = solved_share(world, manifest)
+    return {"protocol": {"name": config.protocol, "already_solved": solved}}
 
 
 def _record(

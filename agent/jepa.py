@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from mujepa.agent.encoder import EncoderConfig, make_encoder
+from mujepa.agent.encoder import EncoderConfig, Observes, make_encoder
 from mujepa.agent.memory import Memory
 from mujepa.agent.predictor import Predictor, PredictorConfig
 
@@ -39,7 +39,7 @@ class JEPA(nn.Module):
         self.dim = config.encoder.dim
         self.action_size = action_size
         self.observation_shape = observation_shape
-        self.observes = config.encoder.observes
+        self.observes: Observes = config.encoder.observes
         self.encoder = make_encoder(config.encoder, observation_shape)
         self.predictor = Predictor(config.predictor, self.dim, action_size)
 

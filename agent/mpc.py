@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mujepa.agent.actor import Actor
     from mujepa.agent.configurator import Configurator
     from mujepa.agent.cost import Goal
+    from mujepa.agent.encoder import Observes
     from mujepa.agent.hierarchy import Guide
 
 
@@ -100,7 +101,7 @@ class Agent:
             )
         self.configurator = configurator
         self.jepa = configurator.jepa
-        self.observes = self.jepa.observes
+        self.observes: Observes = self.jepa.observes
         self.planner = planner
         self.actor = actor
         self.reactive = reactive

@@ -2,46 +2,36 @@
 
     python benchmarks/attribution.py [--tasks push_t cube] [--failures 20]
 
-The episodes that the agent fails are tried again: with other noise for the search (what luck
-alone would rescue), with four times the candidates (search), with what the camera would see in
-place of what the world model imagines (dynamics), with the goal's distance as a probe reads it in
-place of the cost (cost), with both, and with everything true (the oracle). Writes the figures as
-JSON, after each task.
+The episodes that the agent, its planner alone, fails are tried again with each of the swaps of
+`mujepa.lab.attribution`. Writes the figures as JSON, after each task.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("MUJOCO_GL", "egl")  # before mujoco is imported
 
-import numpy as np
 import torch
 
-from mujepa.agent.checkpoint import Checkpoint, load_checkpoint
+from mujepa.agent.checkpoint import load_checkpoint
 from mujepa.cli import run
 from mujepa.envs.registry import TASKS, find_task
 from mujepa.envs.world import World
 from mujepa.errors import UserError
-from mujepa.evaluation.attribution import SimulatedPolicy
 from mujepa.evaluation.loop import run_episodes
 from mujepa.evaluation.manifest import make_manifest
-from mujepa.evaluation.policies import AgentPolicy, OraclePolicy, Policy
-from mujepa.evaluation.statistics import success_rate
+from mujepa.evaluation.policies import AgentPolicy
 from mujepa.files import read_json, write_json
-from mujepa.planners import make_planner
+from mujepa.lab.attribution import attribute, swaps
+from mujepa.lab.held_out import live_through
 from mujepa.provenance import machine, versions
 from mujepa.screen import progress_bar, say
 
 ROOT = Path(__file__).parents[1]
-YARDSTICKS = {
-    "push_t": "20*state(block).min + 2.9*state(block_axis).min",  # 5 cm and 20 degrees count alike
-    "cube": "state(cube).min",
-}
-"""What the tasks judge by, as costs; the others judge by all that their sensors say."""
 
 
 @dataclass(frozen=True)
@@ -80,48 +70,27 @@ def main(config: AttributionConfig) -> None:
 
 
 def judge(name: str, config: AttributionConfig) -> dict[str, Any]:
-    """Return how many of an agent's failures each swap rescues."""
+    """Return how many of an agent's failures each swap rescues, and what they owe to."""
     task = find_task(name)
     checkpoint = load_checkpoint(config.folder / name, "cpu")
-    world = World(task, checkpoint.config.image_size)
+    planner, jepa = checkpoint.config.planner, checkpoint.networks.jepa
+    world = World(task, checkpoint.config.image_size, threads=2)
     manifest = make_manifest(world, config.episodes, config.seed)
-    tried = policies(checkpoint, world)
-    outcome = run_episodes(task, world.image_size, tried["luck"], manifest)
-    failed = np.flatnonzero(~outcome.held)[: config.failures]
-    found: dict[str, Any] = {"agent": outcome.summary(), "failures": len(failed), "rescued": {}}
-    again = replace(
-        manifest,
-        episodes=[manifest.episodes[index] for index in failed],
-        seeds=[manifest.seeds[index] + 1 for index in failed],
-    )
-    for swapped, policy in tried.items() if len(failed) else ():
-        with progress_bar(task.budget_steps, f"{name}: {swapped}", unit="step") as bar:
-            outcome = run_episodes(task, world.image_size, policy, again, bar.update)
-        rate = success_rate(int(outcome.held.sum()), len(failed))
-        found["rescued"][swapped] = asdict(rate)
-        say(
-            f"{name:<12}{swapped:<20}rescues {rate.rate:.2f} [{rate.low:.2f}, {rate.high:.2f}] "
-            f"of {len(failed)} failures"
-        )
-    return found
-
-
-def policies(checkpoint: Checkpoint, world: World) -> dict[str, Policy[Any]]:
-    """Return what the agent, without its actor, becomes by each swap; by `luck` it stays itself."""
-    planner = checkpoint.config.planner
-    wide = replace(planner, samples=4 * planner.samples, elites=4 * planner.elites)
-    everything = f"state({', '.join(checkpoint.networks.probe.names)})"
-    probed = YARDSTICKS.get(checkpoint.config.task, everything)
     agent = checkpoint.agent(mode="planner")
-    direct = checkpoint.agent(cost=probed, mode="planner")
-    return {
-        "luck": AgentPolicy(agent),
-        "search": AgentPolicy(checkpoint.agent(wide, mode="planner")),
-        "cost": AgentPolicy(direct),
-        "everything": OraclePolicy(world, make_planner(planner)),
-        "dynamics": SimulatedPolicy(agent, world),
-        "dynamics and cost": SimulatedPolicy(direct, world),
-    }
+    outcome = run_episodes(task, world.image_size, AgentPolicy(agent), manifest)
+    policies = swaps(checkpoint, world, agent, planner)
+    usual = live_through(world, jepa, 96, task.budget_steps // task.frame_skip, config.seed)
+    with progress_bar(len(policies) * task.budget_steps, name, unit="step") as bar:
+        found = attribute(
+            policies, jepa, world, manifest, outcome, usual, config.failures, bar.update
+        )
+    for swapped, rate in found["rescued"].items():
+        say(
+            f"{name:<12}{swapped:<20}rescues {rate['rate']:.2f} [{rate['low']:.2f}, "
+            f"{rate['high']:.2f}] of {found['failures']} failures"
+        )
+    say(f"{name:<12}cause: {found['cause']}")
+    return {"agent": outcome.summary()} | found
 
 
 if __name__ == "__main__":

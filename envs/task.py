@@ -204,7 +204,13 @@ def farthest(achieved: NDArray[np.float64], desired: NDArray[np.float64]) -> NDA
 
 
 def reached_later(
-    task: Task, world: Physics, rng: np.random.Generator, steps: int, lead_steps: int = 0
+    task: Task,
+    world: Physics,
+    rng: np.random.Generator,
+    steps: int,
+    lead_steps: int = 0,
+    *,
+    at_rest: bool = True,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Let the behaviour policy act, and return two states (S,) that it passes, as start and goal.
 
@@ -214,6 +220,7 @@ def reached_later(
         rng: source of the start and of the policy's noise.
         steps: environment steps between start and goal.
         lead_steps: environment steps before the start.
+        at_rest: take away speeds and activations; otherwise both are as they were passed.
     """
     low, high = world.action_low, world.action_high
     states = world.state(*task.sample_anywhere(world.model, rng))[None]
@@ -227,7 +234,8 @@ def reached_later(
             actions = (high + low) / 2 + unit * (high - low) / 2
         states = world.step(states, actions)
         passed.append(states[0])
-    at_rest = [
-        world.state(state[1 : 1 + world.model.nq]) for state in (passed[lead_steps], passed[-1])
-    ]
-    return at_rest[0], at_rest[1]
+    ends = passed[lead_steps], passed[-1]
+    if not at_rest:
+        return ends
+    start, goal = (world.state(state[1 : 1 + world.model.nq]) for state in ends)
+    return start, goal

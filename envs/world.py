@@ -86,7 +86,7 @@ class World:
         self._centre = (self.action_high + self.action_low) / 2
         self._half = (self.action_high - self.action_low) / 2
         hinge = self.model.jnt_type == mujoco.mjtJoint.mjJNT_HINGE
-        self._free_hinges = self.model.jnt_qposadr[hinge & ~self.model.jnt_limited.astype(bool)]
+        self.free_hinges = self.model.jnt_qposadr[hinge & ~self.model.jnt_limited.astype(bool)]
         self._data = mujoco.MjData(self.model)
         self._rollout = Rollout(nthread=threads)
         self._thread_data = [mujoco.MjData(self.model) for _ in range(max(threads, 1))]
@@ -220,8 +220,8 @@ class World:
         Hinges without limits turn freely.
         """
         difference = one[..., 1 : 1 + self.model.nq] - other[..., 1 : 1 + self.model.nq]
-        turns = difference[..., self._free_hinges]
-        difference[..., self._free_hinges] = (turns + np.pi) % (2 * np.pi) - np.pi
+        turns = difference[..., self.free_hinges]
+        difference[..., self.free_hinges] = (turns + np.pi) % (2 * np.pi) - np.pi
         return np.linalg.norm(difference, axis=-1)
 
     def proprioception(self, states: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -232,8 +232,8 @@ class World:
         positions, velocities = np.split(
             states[..., 1 : 1 + self.model.nq + self.model.nv], [self.model.nq], axis=-1
         )
-        free = positions[..., self._free_hinges]
-        bounded = np.delete(positions, self._free_hinges, axis=-1)
+        free = positions[..., self.free_hinges]
+        bounded = np.delete(positions, self.free_hinges, axis=-1)
         return np.concatenate([np.cos(free), np.sin(free), bounded, velocities], axis=-1)
 
     def observe(

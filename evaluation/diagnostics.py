@@ -58,12 +58,14 @@ class Trials:
         goals: and of what is wanted in them, (B, ...).
         actions: (B, N, H, A), in [-1, 1].
         nearest: how near each sequence comes to the goal, by the task's yardstick, (B, N).
+        solved: whether it is within the task's tolerance after one of its steps, (B, N).
     """
 
     starts: Tensor
     goals: Tensor
     actions: Tensor
     nearest: NDArray[np.float64]
+    solved: NDArray[np.bool_]
 
 
 def effective_rank(embeddings: Tensor) -> float:
@@ -76,8 +78,25 @@ def effective_rank(embeddings: Tensor) -> float:
     return float(torch.exp(torch.special.entr(share).sum()))
 
 
+def every_step(embeddings: Tensor, actions: Tensor, history: int) -> tuple[Memory, Tensor, Tensor]:
+    """Return all steps of episodes that have a past.
+
+    Args:
+        embeddings: (B, T, D).
+        actions: (B, T - 1, A), in [-1, 1].
+        history: K.
+
+    Returns:
+        B * (T - K) memories, the actions taken there, and the embeddings that follow.
+    """
+    now = np.arange(history - 1, embeddings.shape[1] - 1)
+    past = now[:, None] + np.arange(1 - history, 1)
+    memory = Memory(embeddings[:, past].flatten(0, 1), actions[:, past[:, :-1]].flatten(0, 1))
+    return memory, actions[:, now].flatten(0, 1), embeddings[:, now + 1].flatten(0, 1)
+
+
 def open_loop_error(
-    jepa: JEPA, embeddings: Tensor, actions: Tensor, horizon: int
+    jepa: JEPA, embeddings: Tensor, actions: Tensor, horizon: int, taken: Tensor | None = None
 ) -> tuple[list[float], list[float]]:
     """Compare imagined embeddings with real ones, from every possible start of every episode.
 
@@ -86,6 +105,7 @@ def open_loop_error(
         embeddings: (B, T, D).
         actions: (B, T - 1, A), in [-1, 1].
         horizon: H.
+        taken: actions to imagine the future with, if not those that were taken.
 
     Returns:
         Mean squared error of the prediction by step, and that of a frozen world, in which nothing
@@ -96,8 +116,9 @@ def open_loop_error(
     past = torch.cat([embeddings[:, s - history + 1 : s + 1] for s in starts])
     past_actions = torch.cat([actions[:, s - history + 1 : s] for s in starts])
     future = torch.cat([embeddings[:, s + 1 : s + 1 + horizon] for s in starts])
+    taken = actions if taken is None else taken
     imagined = jepa.unroll(
-        Memory(past, past_actions), torch.cat([actions[:, s : s + horizon] for s in starts])
+        Memory(past, past_actions), torch.cat([taken[:, s : s + horizon] for s in starts])
     )
     frozen = past[:, -1:].expand_as(future)
     return _by_step(imagined, future), _by_step(frozen, future)
@@ -111,9 +132,14 @@ def distance_correlation(estimated: NDArray[np.float64], true: NDArray[np.float6
 
 
 def try_candidates(
-    world: World, observes: Observes, episodes: Sequence[Episode], horizon: int, seed: int = 0
+    world: World,
+    observes: Observes,
+    episodes: Sequence[Episode],
+    horizon: int,
+    seed: int = 0,
+    candidates: int = 64,
 ) -> Trials:
-    """Try 64 random action sequences in each of B planning problems that the task draws.
+    """Try random action sequences in each of B planning problems that the task draws.
 
     Args:
         world: the simulator.
@@ -121,8 +147,9 @@ def try_candidates(
         episodes: B starts, at rest, and goals.
         horizon: H, model steps.
         seed: of the candidates.
+        candidates: N.
     """
-    rng, candidates = np.random.default_rng(seed), 64
+    rng = np.random.default_rng(seed)
     if world.task.looped:  # seconds instead of minutes
         episodes, candidates = episodes[:LOOPED_PROBLEMS], LOOPED_CANDIDATES
     batch, size = len(episodes), len(world.action_low)
@@ -133,9 +160,10 @@ def try_candidates(
     variants = world.variants(episode.draw for episode in episodes)
     starts = np.stack([episode.start for episode in episodes])
     goals = np.stack([episode.goal for episode in episodes])
-    nearest = np.empty((batch, candidates))
+    wanted = world.achieved(goals)
+    nearest, solved = np.empty((batch, candidates)), np.empty((batch, candidates), bool)
     for row in range(batch):  # at once they would fill the memory, where physics steps are many
-        reached, _ = world.rollout(
+        reached, achieved = world.rollout(
             np.tile(starts[row], (candidates, 1)),
             world.from_unit(actions[row]),
             world.task.frame_skip,
@@ -144,29 +172,36 @@ def try_candidates(
         there = np.tile(goals[row], (candidates * horizon, 1))
         away = world.separation(reached.reshape(-1, world.state_size), there)
         nearest[row] = away.reshape(candidates, horizon).min(axis=1)
+        distance = world.task.distance(achieved, wanted[row])
+        solved[row] = (distance <= world.task.tolerance).any(axis=1)
     return Trials(
         torch.from_numpy(world.observe(starts, observes, variants)),
         torch.from_numpy(world.observe(goals, observes, variants)),
         torch.from_numpy(actions),
         nearest,
+        solved,
     )
 
 
-@torch.no_grad()
 def candidate_ranking(configurator: Configurator, trials: Trials) -> float:
     """Rank action sequences by the planner's cost and by what came of them, and correlate.
 
     Returns:
         The mean over the problems of Spearman's correlation.
     """
+    pairs = zip(candidate_costs(configurator, trials), trials.nearest, strict=True)
+    return float(np.mean([distance_correlation(one, near) for one, near in pairs]))
+
+
+@torch.no_grad()
+def candidate_costs(configurator: Configurator, trials: Trials) -> NDArray[np.float32]:
+    """Return the planner's cost of the action sequences, (B, N)."""
     jepa = configurator.jepa
     device = next(jepa.parameters()).device
     seen = jepa.encode(trials.starts.to(device))
     memory = Memory.at_rest(seen, jepa.history, jepa.action_size)
     goal = configurator.goal(trials.goals.to(device))
-    cost = configurator.cost_fn(memory, goal)(trials.actions.to(device)).cpu().numpy()
-    pairs = zip(cost, trials.nearest, strict=True)
-    return float(np.mean([distance_correlation(one, near) for one, near in pairs]))
+    return configurator.cost_fn(memory, goal)(trials.actions.to(device)).cpu().numpy()
 
 
 def _by_step(predicted: Tensor, real: Tensor) -> list[float]:

@@ -28,12 +28,14 @@ class Outcome:
     Attributes:
         distance: to the goal after each step, (E, T).
         states: simulator states, from the start on, (E, T + 1, S).
+        actions: taken at each step, (E, T, A).
         tolerance: distance at which the goal counts as reached.
         hold_steps: last steps through which it must be held.
     """
 
     distance: NDArray[np.float64]
     states: NDArray[np.float64]
+    actions: NDArray[np.float32]
     tolerance: float
     hold_steps: int
 
@@ -76,7 +78,7 @@ def run_episodes(
         manifest: starts, goals and seeds; all randomness of an episode comes from its own seed.
         on_step: called after each environment step of each batch of up to 256 episodes.
     """
-    distances, trajectories = [], []
+    distances, trajectories, everything = [], [], []
     for first in range(0, len(manifest.episodes), EPISODES_AT_ONCE):
         part = slice(first, first + EPISODES_AT_ONCE)
         episodes, seeds = manifest.episodes[part], manifest.seeds[part]
@@ -85,14 +87,21 @@ def run_episodes(
         )
         observation, info = env.reset(options={"episodes": episodes})
         state = policy.reset(observation, info, seeds)
-        states, distances_now = [env.get_state()], []
+        states, actions, distances_now = [env.get_state()], [], []
         for _ in range(task.budget_steps):
             state, action = policy.act(state, observation | {"state": states[-1]})
             observation, _, _, _, info = env.step(action)
             states.append(env.get_state())
+            actions.append(action)
             distances_now.append(info["distance"])
             on_step()
         distances.append(np.stack(distances_now, axis=1))
         trajectories.append(np.stack(states, axis=1))
-    distance, states = np.concatenate(distances), np.concatenate(trajectories)
-    return Outcome(distance, states, task.tolerance, task.hold_steps)
+        everything.append(np.stack(actions, axis=1))
+    return Outcome(
+        np.concatenate(distances),
+        np.concatenate(trajectories),
+        np.concatenate(everything),
+        task.tolerance,
+        task.hold_steps,
+    )

@@ -42,8 +42,12 @@ def make_manifest(world: World, episodes: int, seed: int) -> Manifest:
     collection, so that no episode is one of the training data.
     """
     streams = (np.random.default_rng([seed, STREAM, index]) for index in range(episodes))
-    drawn = [world.sample_episode(stream) for stream in streams]
-    content = np.stack([np.concatenate([episode.start, episode.goal]) for episode in drawn])
+    return manifest_of([world.sample_episode(stream) for stream in streams], seed)
+
+
+def manifest_of(episodes: list[Episode], seed: int) -> Manifest:
+    """Return the manifest of episodes: with their digest, and a seed for each."""
+    content = np.stack([np.concatenate([episode.start, episode.goal]) for episode in episodes])
     digest = hashlib.sha256(np.round(content, 6).tobytes()).hexdigest()
-    words = np.random.SeedSequence([seed, STREAM]).generate_state(episodes)
-    return Manifest(drawn, [int(word) for word in words], digest)
+    words = np.random.SeedSequence([seed, STREAM]).generate_state(len(episodes))
+    return Manifest(episodes, [int(word) for word in words], digest)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from matplotlib.figure import Figure
 from mujepa.files import replacing_file, write_text
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from mujepa.envs.task import Task
@@ -27,10 +30,28 @@ COLOURS = {
 }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Section:
+    """A part of a report: `name` of its picture's file, title, text and figure."""
+
+    name: str
+    title: str
+    text: str
+    figure: Figure
+
+
 def write_png(path: Path, figure: Figure) -> None:
     """Write a figure as a picture, whole or not at all; the same figure gives the same bytes."""
     with replacing_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
+
+
+def svg(figure: Figure) -> str:
+    """Return a figure as an element of a page; the same figure gives the same text."""
+    buffer = io.StringIO()
+    with mpl.rc_context({"svg.hashsalt": "mujepa"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue().partition("<svg")[1] + buffer.getvalue().partition("<svg")[2]
 
 
 def write_report(
@@ -41,6 +62,7 @@ def write_report(
     episodes: list[dict[str, Any]],
     provenance: dict[str, Any],
     metrics: list[dict[str, Any]],
+    lab: Sequence[Section] = (),
 ) -> None:
     """Write the page.
 
@@ -52,6 +74,7 @@ def write_report(
         episodes: to show: `index`, `distance`, `held`, and the path of a `gif` of each.
         provenance: of the checkpoint.
         metrics: records of its training; none if they are not at hand.
+        lab: what the lab found.
     """
     shown = [
         episode
@@ -70,6 +93,10 @@ def write_report(
         bars=_bars(outcomes),
         distances=_distances(task, outcomes),
         training=_training(metrics) if metrics else "",
+        lab=[
+            {"title": section.title, "text": section.text, "figure": svg(section.figure)}
+            for section in lab
+        ],
         episodes=shown,
         command=result["command"],
         provenance={"command": "unknown"} | provenance,
@@ -115,7 +142,7 @@ def _bars(outcomes: dict[str, Outcome]) -> str:
     axes.set_yticklabels([name.replace("_", " ") for name in outcomes])
     axes.invert_yaxis()
     axes.spines[["top", "right"]].set_visible(False)
-    return _svg(figure)
+    return svg(figure)
 
 
 def _distances(task: Task, outcomes: dict[str, Outcome]) -> str:
@@ -133,7 +160,7 @@ def _distances(task: Task, outcomes: dict[str, Outcome]) -> str:
     axes.set(ylim=(0, None))
     axes.legend(frameon=False, ncols=3, loc="upper right")
     axes.spines[["top", "right"]].set_visible(False)
-    return _svg(figure)
+    return svg(figure)
 
 
 def _training(metrics: list[dict[str, Any]]) -> str:
@@ -158,18 +185,11 @@ def _training(metrics: list[dict[str, Any]]) -> str:
         axes.spines[["top", "right"]].set_visible(False)
         if stage is not None:
             axes.set_yscale("log")
-    return _svg(figure)
+    return svg(figure)
 
 
 def _colour(name: str) -> str:
     return COLOURS.get(name, "#c4c9d4")
-
-
-def _svg(figure: Figure) -> str:
-    buffer = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": "mujepa"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return buffer.getvalue().partition("<svg")[1] + buffer.getvalue().partition("<svg")[2]
 
 
 def _pairs(values: dict[str, Any]) -> str:

@@ -13,6 +13,8 @@ from mujepa.evaluation.statistics import success_rate
 from mujepa.screen import say
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from mujepa.agent.mpc import Agent
     from mujepa.envs.task import Task
     from mujepa.envs.world import World
@@ -24,17 +26,22 @@ TIMED_DECISIONS = 50
 
 def by_distance(world: World, manifest: Manifest, outcome: Outcome) -> dict[str, Any]:
     """Return the success of the nearer and of the farther half of the episodes."""
-    starts, goals = (
-        world.achieved(np.stack([getattr(episode, end) for episode in manifest.episodes]))
-        for end in ("start", "goal")
-    )
-    order = np.argsort(world.task.remaining(starts, goals), kind="stable")
+    order = np.argsort(remaining_at_start(world, manifest), kind="stable")
     halves = {"near": order[: len(order) // 2], "far": order[len(order) // 2 :]}
     return {
         name: asdict(success_rate(int(outcome.held[half].sum()), len(half)))
         for name, half in halves.items()
         if len(half)
     }
+
+
+def remaining_at_start(world: World, manifest: Manifest) -> NDArray[np.float64]:
+    """Return what remains from start to goal by the task's own measure, (E,)."""
+    starts, goals = (
+        world.achieved(np.stack([getattr(episode, end) for episode in manifest.episodes]))
+        for end in ("start", "goal")
+    )
+    return world.task.remaining(starts, goals)
 
 
 def time_decisions(agent: Agent, world: World, manifest: Manifest) -> dict[str, float]:

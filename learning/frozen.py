@@ -18,7 +18,7 @@ from mujepa.agent.configurator import Configurator
 from mujepa.agent.critic import critic_terms
 from mujepa.agent.ensemble import ensemble_terms
 from mujepa.agent.memory import Memory
-from mujepa.evaluation.diagnostics import distance_correlation
+from mujepa.evaluation.diagnostics import distance_correlation, every_step
 from mujepa.learning.embedded import Embedded
 from mujepa.learning.stages import ranking
 
@@ -99,12 +99,7 @@ class EnsembleStage(FrozenStage):
         held = self.embedded.experience.validation
         jepa, ensemble = self.networks.jepa, self.networks.ensemble
         embeddings = jepa.encode_windows(held.observations)
-        now = np.arange(jepa.history - 1, embeddings.shape[1] - 1)
-        past = now[:, None] + np.arange(1 - jepa.history, 1)
-        memory = Memory(
-            embeddings[:, past].flatten(0, 1), held.actions[:, past[:, :-1]].flatten(0, 1)
-        )
-        action, target = held.actions[:, now].flatten(0, 1), embeddings[:, now + 1].flatten(0, 1)
+        memory, action, target = every_step(embeddings, held.actions, jepa.history)
         expected = memory.embeddings[:, -1] + ensemble(memory.inputs(action)).mean(dim=0)
         model = (jepa.predictor(memory, action) - target).square().mean(dim=-1)
         members = float((expected - target).square().mean())

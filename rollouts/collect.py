@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
@@ -164,15 +164,9 @@ def collect_shard(folder: Path, recipe: Recipe, first_episode: int, episodes: in
         find_task(recipe.task), recipe.image_size, variation=read_variation(recipe.variation)
     )
     policy = RedNoise(**{key: tuple(value) for key, value in recipe.behaviour.items()})
-    width = len(world.action_low) + world.task.whims
-    starts, noise, draws = [], [], []
-    for episode in range(first_episode, first_episode + episodes):
-        rng = np.random.default_rng([recipe.seed, STREAM, episode])
-        draws.append(world.draw(rng))
-        starts.append(world.state(*world.task.sample_anywhere(world.model, rng)))
-        noise.append(policy.draw(rng, recipe.steps, width))
-    variants = world.variants(draws)
-    trajectory, actions = behave(world, np.stack(starts), np.stack(noise), variants)
+    indices = range(first_episode, first_episode + episodes)
+    streams = [np.random.default_rng([recipe.seed, STREAM, index]) for index in indices]
+    trajectory, actions, variants = roam(world, streams, recipe.steps, policy)
     states = trajectory.reshape(-1, world.state_size)
     rows = None if variants is None else [v for v in variants for _ in range(recipe.steps + 1)]
     padded = np.concatenate([actions, np.zeros_like(actions[:, :1])], axis=1)
@@ -184,6 +178,35 @@ def collect_shard(folder: Path, recipe: Recipe, first_episode: int, episodes: in
     }
     write_shard(folder, columns, [recipe.steps + 1] * episodes)
     return len(states)
+
+
+def roam(
+    world: World,
+    streams: Sequence[np.random.Generator],
+    steps: int,
+    policy: RedNoise | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.float32], Variants]:
+    """Let a task's behaviour policy act from anywhere, in one episode for each random stream.
+
+    Args:
+        world: the world.
+        streams: of B episodes; each draws its start, its noise and what varies from its own.
+        steps: T, model steps.
+        policy: the noise, if not the task's.
+
+    Returns:
+        The states (B, T + 1, S), the actions held in between (B, T, A), and the worlds of the
+        episodes, if they vary.
+    """
+    policy = policy or world.task.behaviour
+    width = len(world.action_low) + world.task.whims
+    starts, noise, draws = [], [], []
+    for rng in streams:
+        draws.append(world.draw(rng))
+        starts.append(world.state(*world.task.sample_anywhere(world.model, rng)))
+        noise.append(policy.draw(rng, steps, width))
+    variants = world.variants(draws)
+    return *behave(world, np.stack(starts), np.stack(noise), variants), variants
 
 
 def behave(

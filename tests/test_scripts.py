@@ -580,7 +580,8 @@ def test_success_at_the_end_has_to_be_held():
     distance[0] = 0.1  # always there
     distance[1, -1] = 0.1  # there at the last moment only
     distance[2, :3] = 0.1  # there, and gone again
-    outcome = Outcome(distance, np.zeros((4, 7, 1)), tolerance=0.1, hold_steps=2)
+    nothing = np.zeros((4, 6, 1), np.float32)
+    outcome = Outcome(distance, np.zeros((4, 7, 1)), nothing, tolerance=0.1, hold_steps=2)
     assert outcome.held.tolist() == [True, False, False, False]
     assert outcome.reached.tolist() == [True, True, True, False]
 

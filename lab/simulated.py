@@ -1,4 +1,4 @@
-"""Where failures come from: the agent with a true part swapped in, one at a time."""
+"""The agent with true dynamics: candidates are run by the simulator, filmed and encoded."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""What an agent knows, and where it fails: everything that `mujepa evaluate --full` measures."""

@@ -1,0 +1,150 @@
+"""The lab: what an agent knows and where it fails, one part after the other."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from mujepa.envs.world import World
+from mujepa.evaluation.loop import EPISODES_AT_ONCE, Outcome, run_episodes
+from mujepa.evaluation.policies import AgentPolicy, RandomPolicy
+from mujepa.evaluation.protocol import lewm_manifest, lewm_task, solved_share
+from mujepa.evaluation.statistics import paired
+from mujepa.lab.attribution import attribute, swaps
+from mujepa.lab.expectation import film_events, judge_surprise
+from mujepa.lab.held_out import live_through
+from mujepa.lab.ranking import rank_bank
+from mujepa.lab.sweeps import FARTHER, PERIODS, Sweeps, conditions, quarters
+from mujepa.lab.world_model import open_loop, representation
+from mujepa.screen import progress_bar
+
+if TYPE_CHECKING:
+    from mujepa.agent.checkpoint import Checkpoint, Mode
+    from mujepa.evaluation.manifest import Manifest
+    from mujepa.planners import PlannerConfig
+
+HELD_OUT_EPISODES, HELD_OUT_STEPS = 240, 40
+VIDEOS = 100
+
+
+@dataclass(frozen=True)
+class Lab:
+    """Looks into an agent whose episodes were run.
+
+    Attributes:
+        checkpoint: of the agent.
+        planner: its search.
+        cost: its cost, if not the checkpoint's.
+        mode: who acts, if not as the checkpoint says.
+        world: where the episodes were run; it does not vary.
+        manifest: the episodes.
+        outcomes: what came of them, by who acted; `agent` among them.
+        seed: of all that is drawn.
+        sweep_episodes: episodes of each condition that is swept over.
+        failures: failed episodes that are tried again with true parts.
+    """
+
+    checkpoint: Checkpoint
+    planner: PlannerConfig
+    cost: str | None
+    mode: Mode | None
+    world: World
+    manifest: Manifest
+    outcomes: dict[str, Outcome]
+    seed: int
+    sweep_episodes: int
+    failures: int
+
+    def run(self) -> dict[str, Any]:
+        """Return what each part found, by its name, as JSON holds it."""
+        return {
+            "paired": self._paired(),
+            **self._knowledge(),
+            **self._sweeps(),
+            "lewm": self._published(),
+            "attribution": self._attribution(),
+        }
+
+    def _paired(self) -> dict[str, Any]:
+        """Compare the agent with all others, on the episodes that both ran."""
+        held = {name: outcome.held for name, outcome in self.outcomes.items()}
+        agent = held.pop("agent")
+        return {
+            name: {"episodes": len(other)} | asdict(paired(agent[: len(other)], other))
+            for name, other in held.items()
+        }
+
+    def _knowledge(self) -> dict[str, Any]:
+        """Judge world model, cost and surprise on experience that training never saw."""
+        networks, world = self.checkpoint.networks, self.world
+        agent = self.checkpoint.agent(self.planner, self.cost, self.mode)
+        found: dict[str, Any] = {}
+        with progress_bar(4, "world model", unit="part") as bar:
+            lived = live_through(world, networks.jepa, HELD_OUT_EPISODES, HELD_OUT_STEPS, self.seed)
+            found["open_loop"] = open_loop(networks, lived)
+            bar.update()
+            found["representation"] = representation(networks, world, lived)
+            bar.update()
+            found["ranking"] = rank_bank(agent, world, self.manifest.episodes)
+            bar.update()
+            events = film_events(world, networks.jepa, VIDEOS, self.seed)
+            found["expectation"] = judge_surprise(events)
+            bar.update()
+        return found
+
+    def _sweeps(self) -> dict[str, Any]:
+        """Change the episodes or the agent, one thing at a time."""
+        task, horizon = self.world.task, self.planner.horizon
+        usual = getattr(task, "goal_steps", None)
+        periods = [period for period in PERIODS if period <= horizon]
+        ahead = [usual * times for times in FARTHER] if usual else []
+        budgets = sum(task.budget_steps * steps // ahead[0] for steps in ahead)
+        runs = len(conditions(self.world)) + (0 if self._reactive else len(periods))
+        with progress_bar(budgets + runs * task.budget_steps, "sweeps", unit="step") as bar:
+            sweeps = Sweeps(
+                self.checkpoint, self.planner, self.cost, self.mode,
+                self.sweep_episodes, self.seed, bar.update,
+            )  # fmt: skip
+            return {
+                "distance": sweeps.farther(task, ahead)
+                if ahead
+                else quarters(self.world, self.manifest, self.outcomes["agent"]),
+                "replan": [] if self._reactive else sweeps.periods(task, self.manifest, periods),
+                "factors": sweeps.factors(self.world, self.outcomes["agent"]),
+            }
+
+    def _published(self) -> dict[str, Any]:
+        """Judge the agent by the protocol of published tables, beside random actions."""
+        task = lewm_task(self.world.task)
+        world = World(task, self.world.image_size, threads=2)
+        manifest = lewm_manifest(world, len(self.manifest.episodes), self.seed)
+        agent = self.checkpoint.agent(self.planner, self.cost, self.mode)
+        policies = {"agent": AgentPolicy(agent), "random": RandomPolicy(world)}
+        found: dict[str, Any] = {"already_solved": solved_share(world, manifest)}
+        batches = -(-len(manifest.episodes) // EPISODES_AT_ONCE)
+        steps = len(policies) * task.budget_steps * batches
+        with progress_bar(steps, "published protocol", unit="step") as bar:
+            for name, policy in policies.items():
+                outcome = run_episodes(task, world.image_size, policy, manifest, bar.update)
+                found[name] = outcome.summary()
+        return found
+
+    def _attribution(self) -> dict[str, Any] | None:
+        """Try failures again with true parts; None where the world is too slow for it."""
+        task, jepa = self.world.task, self.checkpoint.networks.jepa
+        if task.looped or not self.failures:
+            return None
+        agent = self.checkpoint.agent(self.planner, self.cost, self.mode)
+        policies = swaps(self.checkpoint, self.world, agent, self.planner)
+        usual = live_through(
+            self.world, jepa, 96, max(2, task.budget_steps // task.frame_skip), self.seed
+        )
+        with progress_bar(len(policies) * task.budget_steps, "attribution", unit="step") as bar:
+            return attribute(
+                policies, jepa, self.world, self.manifest, self.outcomes["agent"],
+                usual, self.failures, bar.update,
+            )  # fmt: skip
+
+    @property
+    def _reactive(self) -> bool:
+        return (self.mode or self.checkpoint.config.mode) == "reactive"
