@@ -48,7 +48,7 @@ class Cube(Task):
     recipe: tuple[str, ...] = (
         *("--jepa.encoder.dim", "64", "--jepa.predictor.width", "512"),
         *("--jepa.predictor.depth", "3", "--updates", "12000", "--critic-updates", "1500"),
-        *("--cost", "goal.min + 5*state(cube).min", "--actor-updates", "3000"),
+        *("--cost", "goal.min + 5*state(cube).min", "--actor-updates", "9000"),
         *("--planner.horizon", "8", "--planner.initial-std", "0.4"),
     )
     goal_steps: int = 80

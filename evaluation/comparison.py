@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from mujepa.errors import UserError
 from mujepa.evaluation.report import svg
-from mujepa.evaluation.statistics import interquartile_mean, paired
+from mujepa.evaluation.statistics import interquartile_mean, paired, success_rate
 from mujepa.files import read_json, write_text
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def read_judged(path: Path) -> Judged:
         judged = Judged(str(path), result)
         complete = len(judged.held) == result["episodes"] and judged.episodes
         complete = complete and result["success_at_end"]["rate"] == judged.held.mean()
+        complete = complete and 0 <= result["success_any"]["rate"] <= 1
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{file} is no result of mujepa evaluate ({error}); {REMEDY}") from error
     if not complete:
@@ -85,7 +86,8 @@ def compare_all(judged: list[Judged]) -> dict[str, Any]:
         test = None if reference is one else asdict(paired(one.held, reference.held))
         kept = ("env", "checkpoint", "weights", "seed", "manifest", "episodes", "actor", "cost")
         row = {"name": one.name, **{key: one.result[key] for key in kept}}
-        row |= {key: one.result[key] for key in ("success_at_end", "success_any")}
+        row["success_at_end"] = asdict(success_rate(int(one.held.sum()), len(one.held)))
+        row["success_any"] = one.result["success_any"]
         row["against"] = None if reference is one else reference.name
         rows.append(row | {"paired": test, "planner": one.result["planner"]["kind"]})
         runs.setdefault(one.result["env"], []).append(one.held)

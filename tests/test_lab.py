@@ -1,0 +1,333 @@
+"""The lab: it finds what is there, and names what is broken."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mujepa.agent.checkpoint import load_checkpoint
+from mujepa.cli import main
+from mujepa.envs.registry import find_task
+from mujepa.envs.world import World
+from mujepa.evaluation.loop import run_episodes
+from mujepa.evaluation.manifest import make_manifest
+from mujepa.evaluation.policies import AgentPolicy
+from mujepa.evaluation.protocol import lewm_manifest, lewm_task, solved_share
+from mujepa.evaluation.statistics import interquartile_mean, paired
+from mujepa.lab.attribution import attribute, name_cause, swaps
+from mujepa.lab.expectation import film_events, judge_surprise, without_contacts
+from mujepa.lab.held_out import HeldOut, live_through
+from mujepa.lab.ranking import rank_bank
+from mujepa.lab.sweeps import conditions, quarters
+from mujepa.lab.world_model import open_loop, probe_states, state_names
+
+PRETRAINED = Path(__file__).parents[1] / "pretrained"
+
+
+@pytest.fixture
+def reacher():
+    return load_checkpoint(PRETRAINED / "reacher", "cpu")
+
+
+# ----------------------------------------------------------------------------- attribution
+
+
+def shuffle_actions(networks):
+    predict = networks.jepa.predictor.forward
+    networks.jepa.predictor.forward = lambda memory, action: predict(memory, -action.flip(-1))
+
+
+def collapse_encoder(networks):
+    networks.jepa.encoder.project.weight.zero_()
+
+
+def flip_cost(networks):
+    distance = networks.critic.distance
+    networks.critic.distance = lambda reached, goal: -distance(reached, goal)
+
+
+@pytest.mark.parametrize(
+    ("broken", "cause"),
+    [(shuffle_actions, "dynamics"), (collapse_encoder, "representation"), (flip_cost, "cost")],
+)
+def test_failures_are_put_down_to_the_part_that_was_broken(broken, cause, reacher, world):
+    broken(reacher.networks)
+    planner = replace(reacher.config.planner, horizon=4, samples=24, iterations=2, elites=5)
+    agent, jepa = reacher.agent(planner, mode="planner"), reacher.networks.jepa
+    manifest = make_manifest(world, 4, seed=1)
+    outcome = run_episodes(world.task, 64, AgentPolicy(agent), manifest)
+    usual = live_through(world, jepa, 8, 20, seed=0)
+    policies = swaps(reacher, world, agent, planner)
+    found = attribute(policies, jepa, world, manifest, outcome, usual, failures=3)
+    assert found["failures"] == 3
+    assert found["cause"] == cause, found
+
+
+@pytest.mark.parametrize(
+    ("cause", "search", "cost", "dynamics", "both", "unfamiliar"),
+    [
+        ("search", 0.9, 0.1, 0.1, 0.1, 1),
+        ("cost", 0.1, 0.8, 0.2, 0.9, 1),
+        ("dynamics", 0.1, 0.2, 0.8, 0.9, 1),
+        ("data", 0.1, 0.2, 0.8, 0.9, 10),
+        ("dynamics", 0.1, 0.2, 0.4, 0.9, 1),  # neither alone, both together: the better one
+        ("representation", 0.1, 0.2, 0.2, 0.3, 1),
+    ],
+)
+def test_the_cause_is_the_swap_that_closes_half_of_the_gap(
+    cause, search, cost, dynamics, both, unfamiliar
+):
+    rescued = {
+        "luck": 0.1, "search": search, "cost": cost, "dynamics": dynamics,
+        "dynamics and cost": both, "everything": 1.0,
+    }  # fmt: skip
+    assert name_cause(rescued, unfamiliar) == cause
+
+
+def test_where_everything_true_does_not_help_the_search_is_left():
+    assert name_cause(dict.fromkeys(["luck", "search", "everything"], 0.0), 1) == "search"
+
+
+def test_without_failures_there_is_no_cause(reacher, world):
+    manifest = make_manifest(world, 2, seed=0)
+    agent = reacher.agent()
+    outcome = run_episodes(world.task, 64, AgentPolicy(agent), manifest)
+    usual = live_through(world, reacher.networks.jepa, 2, 5, seed=0)
+    found = attribute({}, reacher.networks.jepa, world, manifest, outcome, usual, failures=3)
+    assert found == {"failures": 0, "rescued": {}, "cause": None}
+
+
+# ------------------------------------------------------------- what the world model knows
+
+
+def test_imagination_is_nearer_to_what_happens_than_a_frozen_world_or_wrong_actions(reacher, world):
+    errors = open_loop(reacher.networks, live_through(world, reacher.networks.jepa, 16, 20, seed=0))
+    model, frozen, wrong = (np.array(errors[name]) for name in errors)
+    assert list(errors) == ["model", "frozen_world", "wrong_actions"]
+    assert len(model) == len(frozen) == len(wrong) == 16
+    assert (model[2:] < np.minimum(frozen, wrong)[2:] / 3).all()
+
+
+def test_probes_read_what_is_there_and_speeds_only_from_more_than_one_frame(world):
+    states = live_through(world, _Numbers(), 60, 20, seed=0).states
+    numbers = torch.from_numpy(world.proprioception(states)).float()
+    positions = numbers[..., :3]  # cosine, sine, elbow; no speeds
+    found = probe_states(2, world, HeldOut(positions, torch.zeros(60, 20, 2), states))
+    kinds = {name: probe["kind"] for name, probe in found.items()}
+    assert kinds == dict(zip(*state_names(world), strict=True))
+    for probe in found.values():
+        if probe["kind"] == "angle":
+            assert probe["linear"] > 0.999
+        else:
+            assert probe["linear"] < 0.5
+            assert probe["mlp_memory"] > 0.7
+
+
+class _Numbers(torch.nn.Module):
+    """Reads no images: what is asked of it is the states alone."""
+
+    observes = "observation"
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def encode(self, observations):
+        return observations
+
+
+def test_every_number_of_a_state_has_a_name():
+    for name in ("reacher", "two_room", "cartpole", "push_t", "cube"):
+        world = World(find_task(name))
+        names, kinds = state_names(world)
+        width = world.proprioception(np.zeros(world.state_size)).shape[-1]
+        assert len(names) == len(kinds) == len(set(names)) == width
+
+
+def test_a_cost_that_knows_ranks_the_bank_and_one_that_does_not_does_not(reacher, world):
+    episodes = make_manifest(world, 6, seed=0).episodes
+    knows = rank_bank(reacher.agent(), world, episodes)
+    blind = rank_bank(reacher.agent(cost="effort"), world, episodes)
+    assert knows["bank"] == 300
+    assert knows["rank"][1] > 0.7 > 0.3 > abs(blind["rank"][1])
+    assert knows["regret"] < 0.5 * knows["regret_random"]
+    assert knows["regret"] < blind["regret"]
+
+
+# ------------------------------------------------------------------------------- surprise
+
+
+def test_without_contacts_a_body_passes_through_a_wall():
+    world = World(find_task("two_room"))
+    episode = make_manifest(world, 8, seed=0).episodes
+    starts = np.stack([one.start for one in episode])
+    right = np.tile(world.action_high * np.array([1, 0]), (8, 60, 1))
+    solid, _ = world.rollout(starts, right)
+    ghost, _ = world.rollout(starts, right, variants=[without_contacts(world)] * 8)
+    assert (ghost[:, -1, 1] > solid[:, -1, 1] + 0.1).any()
+    again, _ = world.rollout(starts, right)
+    np.testing.assert_array_equal(again, solid)
+
+
+@pytest.mark.parametrize("name", ["reacher", "two_room"])
+def test_the_impossible_surprises_and_the_possible_does_not(name):
+    networks = load_checkpoint(PRETRAINED / name, "cpu").networks
+    found = judge_surprise(film_events(World(find_task(name)), networks.jepa, 24, seed=0))
+    impossible = {"teleport", "freeze"} | ({"ghost"} if name == "two_room" else set())
+    assert found.keys() == impossible | {"colour", "possible"}
+    for event in impossible:
+        assert found[event]["auroc"] > 0.9
+        assert found[event]["paired"]["p_value"] < 0.01
+        half = len(found[event]["by_step"]) // 2
+        before, usual = (found[key]["by_step"][:half] for key in (event, "possible"))
+        assert max(before) < 3 * max(usual)  # nothing has happened yet
+
+
+# ------------------------------------------------------- protocols, sweeps and comparisons
+
+
+def test_the_published_protocol_takes_both_ends_from_one_trajectory():
+    world = World(lewm_task(find_task("two_room")))
+    manifest = lewm_manifest(world, 20, seed=0)
+    assert world.task.budget_steps == 50
+    assert manifest.digest == lewm_manifest(world, 20, seed=0).digest
+    assert [e.goal[0] - e.start[0] for e in manifest.episodes] == pytest.approx(
+        [25 * world.task.substeps * world.model.opt.timestep] * 20
+    )  # a state's first number is its time
+    ends = (np.stack([getattr(e, end) for e in manifest.episodes]) for end in ("start", "goal"))
+    near = world.task.distance(*map(world.achieved, ends)) <= world.task.tolerance
+    assert solved_share(world, manifest)["rate"] == near.mean()
+
+
+def test_quarters_go_from_the_nearest_goals_to_the_farthest(reacher, world):
+    manifest = make_manifest(world, 9, seed=0)
+    agent = reacher.agent(mode="reactive")
+    outcome = run_episodes(world.task, 64, AgentPolicy(agent), manifest)
+    found = quarters(world, manifest, outcome)
+    assert [row["episodes"] for row in found] == [3, 2, 2, 2]
+    assert sorted(row["remaining"] for row in found) == [row["remaining"] for row in found]
+
+
+def test_only_factors_that_change_something_are_swept_over(world):
+    factors = {name for name, _ in conditions(world)}
+    assert {"mass", "light", "gain"} <= factors
+    assert "gravity" not in factors  # the reacher lies flat
+
+
+def test_an_agent_compared_with_itself_differs_by_exactly_nothing():
+    held = np.random.default_rng(0).random(100) < 0.8
+    found = paired(held, held)
+    assert (found.difference, found.low, found.high, found.p_value) == (0, 0, 0, 1)
+
+
+def test_a_paired_difference_has_an_interval_of_its_own():
+    one, other = np.array([1] * 60 + [0] * 40, bool), np.array([0] * 20 + [1] * 40 + [0] * 40, bool)
+    found = paired(one, other)
+    assert found.difference == pytest.approx(0.2)
+    assert found.low == pytest.approx(0.2 - 1.96 * 0.04, abs=0.01)  # sqrt(.2 * .8 / 100) = .04
+
+
+def test_the_interquartile_mean_leaves_out_the_extremes():
+    runs = [np.arange(100) < share for share in (0, 50, 60, 100)]
+    found = interquartile_mean([runs])
+    assert found.rate == pytest.approx(0.55)
+    assert found.low < 0.5 < 0.6 < found.high
+    alone = interquartile_mean([[np.arange(100) < 50]])
+    assert alone.low == pytest.approx(0.5 - 1.96 * 0.05, abs=0.015)  # episodes count, too
+
+
+# ------------------------------------------------------------------------ from the shell
+
+
+TOY = "--episodes 4 --oracle-episodes 1 --samples 16 --iterations 1 --horizon 2 --device cpu"
+
+
+@pytest.fixture(scope="module")
+def looked_into(tmp_path_factory):
+    out = tmp_path_factory.mktemp("lab")
+    more = f"--full --sweep-episodes 1 --failures 1 --out {out}"
+    assert main(f"evaluate {PRETRAINED / 'reacher'} {TOY} {more}".split()) == 0
+    return json.loads((out / "result.json").read_text()), out
+
+
+def test_the_lab_leaves_every_part_with_a_figure(looked_into):
+    result, out = looked_into
+    parts = {
+        "paired", "open_loop", "representation", "ranking", "expectation", "distance", "replan",
+        "factors", "lewm", "attribution",
+    }  # fmt: skip
+    assert result["lab"].keys() == parts
+    assert result["lab"]["lewm"]["agent"]["episodes"] == 4
+    figures = {path.stem for path in (out / "figures").glob("*.png")}
+    assert figures - {"attribution"} == parts - {"representation", "attribution"} | {
+        "probes", "distances"
+    }  # fmt: skip
+    page = (out / "report.html").read_text()
+    for title in ("Looking less often", "Other worlds", "Surprised by the impossible"):
+        assert page.count(f"<h2>{title}</h2>") == 1
+
+
+def test_the_lab_says_the_same_twice(looked_into, tmp_path):
+    more = f"--full --sweep-episodes 1 --failures 1 --out {tmp_path}"
+    assert main(f"evaluate {PRETRAINED / 'reacher'} {TOY} {more}".split()) == 0
+    again = json.loads((tmp_path / "result.json").read_text())
+    assert again["lab"] == looked_into[0]["lab"]
+
+
+@pytest.mark.parametrize(
+    "flags",
+    ["--vary mass=2", "--planner oracle", "--protocol lewm", "--failures -1", "--sweep-episodes 0"],
+)
+def test_what_does_not_go_with_the_lab_is_refused(flags, tmp_path, capsys):
+    command = f"evaluate {PRETRAINED / 'reacher'} --full {flags} --out {tmp_path / 'out'}"
+    assert main(command.split()) == 2
+    assert flags.split()[0] in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_published_protocol_is_named_in_the_result(tmp_path):
+    command = f"evaluate {PRETRAINED / 'reacher'} {TOY} --protocol lewm --no-oracle"
+    assert main([*command.split(), "--out", str(tmp_path)]) == 0
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["protocol"]["name"] == "lewm"
+    assert result["protocol"]["already_solved"].keys() == {"rate", "low", "high"}
+    assert result["budget_steps"] == 50
+
+
+def test_evaluations_are_compared_from_their_files(looked_into, tmp_path, capsys):
+    result, out = looked_into
+    worse = result | {"success_at_end": result["success_at_end"] | {"rate": 0.0}}
+    worse["by_episode"] = result["by_episode"] | {"held": [False] * 4}
+    other = result | {"manifest": "0" * 64}
+    for name, content in (("worse", worse), ("other", other)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    places = f"{out} {out / 'result.json'} {tmp_path / 'worse.json'} {tmp_path / 'other.json'}"
+    assert main(f"compare {places} --out {tmp_path / 'comparison'}".split()) == 0
+    found = json.loads((tmp_path / "comparison" / "comparison.json").read_text())
+    first, same, worse, other = found["results"]
+    assert first["paired"] is other["paired"] is None  # the latter has other episodes
+    assert same["paired"]["difference"] == same["paired"]["low"] == same["paired"]["high"] == 0
+    assert worse["paired"]["lost"] == sum(result["by_episode"]["held"])
+    page = (tmp_path / "comparison" / "comparison.html").read_text()
+    assert page.count(str(tmp_path / "worse.json")) >= 2
+    assert "interquartile mean" in capsys.readouterr().out
+
+
+def test_what_cannot_be_compared_is_refused(looked_into, tmp_path, capsys):
+    result, out = looked_into
+    (tmp_path / "a.json").write_text(json.dumps(result | {"episodes": 5}))
+    (tmp_path / "b.json").write_text("{}")
+    for places, said in (
+        (f"{out}", "at least two"),
+        (f"{out} {tmp_path / 'none'}", "no result.json"),
+        (f"{out} {tmp_path / 'a.json'}", "damaged"),
+        (f"{out} {tmp_path / 'b.json'}", "no result of mujepa evaluate"),
+    ):
+        assert main(f"compare {places} --out {tmp_path / 'comparison'}".split()) == 2
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "comparison").exists()
