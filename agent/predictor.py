@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
 from mujepa.agent.memory import Memory
@@ -18,11 +19,15 @@ class PredictorConfig:
         history: K, embeddings that the prediction sees; velocity needs two.
         width: hidden units.
         depth: hidden layers.
+        past_actions: whether the prediction sees the actions before the next one, too. Where the
+            data were made by a policy that saw the true state, they tell of it and mislead whoever
+            acts otherwise (causal confusion, de Haan et al. 2019, arXiv 1905.11979).
     """
 
     history: int = 2
     width: int = 192
     depth: int = 2
+    past_actions: bool = True
 
     def __post_init__(self) -> None:
         if self.history < 1 or self.width < 1 or self.depth < 1:
@@ -30,15 +35,20 @@ class PredictorConfig:
 
 
 class Predictor(nn.Module):
-    """A residual perceptron: z_{t+1} = z_t + f(z_{t-K+1..t}, a_{t-K+1..t})."""
+    """A residual perceptron: z_{t+1} = z_t + f(z_{t-K+1..t}, a_{t-K+1..t}), or f(..., a_t)."""
 
     def __init__(self, config: PredictorConfig, dim: int, action_size: int) -> None:
         super().__init__()
-        self.history = config.history
-        sizes = [config.history * (dim + action_size)] + [config.width] * config.depth
+        self.past_actions = config.past_actions
+        actions = config.history if config.past_actions else 1
+        sizes = [config.history * dim + actions * action_size] + [config.width] * config.depth
         hidden = [nn.Sequential(nn.Linear(i, o), nn.SiLU()) for i, o in pairwise(sizes)]
         self.change = nn.Sequential(*hidden, nn.Linear(config.width, dim))
 
     def forward(self, memory: Memory, action: Tensor) -> Tensor:
         """Return the next embedding (B, D) after `action` (B, A)."""
-        return memory.embeddings[:, -1] + self.change(memory.inputs(action))
+        if self.past_actions:
+            inputs = memory.inputs(action)
+        else:
+            inputs = torch.cat([memory.embeddings.flatten(1), action], dim=1)
+        return memory.embeddings[:, -1] + self.change(inputs)

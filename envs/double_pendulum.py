@@ -35,6 +35,7 @@ class DoublePendulum(Task):
             units of their bounds: the linear-quadratic regulator of the model step.
         shake: share of the noise that moves links that are balanced.
         wobble: how far from balance the links start that are to be balanced [rad].
+        balanced: of so many and three more episodes, how many start about balanced.
     """
 
     name: str = "double_pendulum"
@@ -53,6 +54,7 @@ class DoublePendulum(Task):
     gains: Gains = ((-5.8, -1.4, -1.46, -0.43), (-4.25, -3.6, -1.23, -0.62))
     shake: float = 0.5
     wobble: float = 0.25
+    balanced: int = 1
 
     def sample_start(self, model: mujoco.MjModel, rng: np.random.Generator) -> Pose:
         """Draw angles within 6 degrees of hanging, at rest."""
@@ -80,8 +82,8 @@ class DoublePendulum(Task):
 
         As with `Cartpole`, random torques bring the links to few of these by themselves.
         """
-        kind = rng.integers(4)
-        if kind == 0:  # about balanced: what the elbow bends, the shoulder leans against
+        kind = rng.integers(3 + self.balanced)
+        if kind == 0 or kind > 3:  # balanced: what the elbow bends, the shoulder leans against
             bend, speed = rng.uniform(-0.6, 0.6), rng.uniform(-3, 3)
             wobble = rng.uniform(-self.wobble, self.wobble, (2, 2))
             return bend * LEANING + wobble[0], rng.random() * (speed * LEANING + 5 * wobble[1])

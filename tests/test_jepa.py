@@ -50,6 +50,21 @@ def test_a_prediction_reads_the_last_embeddings_and_actions_oldest_first(jepa):
     torch.testing.assert_close(jepa.unroll(memory, actions), predicted)
 
 
+def test_a_prediction_without_past_actions_depends_on_the_next_alone():
+    config = JEPAConfig(
+        EncoderConfig(kind="mlp", dim=5, width=16), PredictorConfig(3, 16, 2, False)
+    )
+    torch.manual_seed(0)
+    jepa = JEPA(config, (7,), 2).eval().requires_grad_(False)
+    memory, action = memory_of(jepa, 3), randn(3, 2, seed=3)
+    other = Memory(memory.embeddings, memory.actions + 1)
+    predicted = jepa.predictor(memory, action)
+    torch.testing.assert_close(jepa.predictor(other, action), predicted)
+    assert (jepa.predictor(memory, action + 1) != predicted).any()
+    earlier = Memory(memory.embeddings + torch.eye(3)[0][None, :, None], memory.actions)
+    assert (jepa.predictor(earlier, action) != predicted).any()
+
+
 def test_candidates_do_not_see_each_other(jepa):
     memory, actions = memory_of(jepa, 2), randn(2, 4, 3, 2, seed=3)
     together = jepa.rollout(memory, actions)
