@@ -1,4 +1,4 @@
-"""Watch an agent: goal, reality and imagination, as a video."""
+"""Watch an agent: goal, reality and imagination, as a video; or ask it what if, on a page."""
 
 from __future__ import annotations
 
@@ -25,18 +25,24 @@ ENVIRONMENT_FPS = 25
 
 @dataclass(frozen=True)
 class VisualizeConfig:
-    """Record an episode of a trained agent: its goal image beside what happens.
+    """Open a page on which to ask a trained agent what if, or record an episode of it with --out.
 
-    The white path is where the agent imagines its present plan to lead, read from imagined
-    embeddings by a linear probe.
+    The page shows beside one another what the world and the model say of actions that you drag. The
+    recording shows the goal image beside what happens; its white path is where the agent imagines
+    its present plan to lead, read from imagined embeddings by a linear probe.
     """
 
     checkpoint: Annotated[Path, tyro.conf.Positional]
     """Folder of a checkpoint or of a training run."""
-    out: Path = Path("episode.mp4")
-    """The video, .mp4 or .gif."""
-    episode: int = 0
-    """Which of the episodes that `mujepa evaluate` would use with the same seed."""
+    out: Path | None = None
+    """The video, .mp4 or .gif. Without it a web page opens: docs/what-if.md."""
+    host: str = "127.0.0.1"
+    """Where the page listens; by default this machine alone can reach it."""
+    port: int = 8421
+    """Port of the page; 0 takes one that is free."""
+    episode: int | None = None
+    """Which of the episodes that `mujepa evaluate` would use with the same seed; by default the
+    first, and on the page what was left there."""
     seed: int = 0
     """Seed of the episodes."""
     vary: tuple[str, ...] = ()
@@ -51,33 +57,64 @@ class VisualizeConfig:
     """Where to compute."""
 
     def __post_init__(self) -> None:
-        if self.episode < 0 or self.seed < 0 or self.every < 1:
+        if (self.episode or 0) < 0 or self.seed < 0 or self.every < 1:
             raise UserError(
                 f"--episode {self.episode} and --seed {self.seed} must not be negative, "
                 f"--every {self.every} at least 1"
             )
+        if not 0 <= self.port <= 65535:
+            raise UserError(f"--port {self.port} must be from 0 to 65535")
+        if self.out is None and self.vary:
+            raise UserError("the page shows the task's own world; give --vary with --out VIDEO")
         read_variation(self.vary)
 
 
 def visualize(config: VisualizeConfig) -> None:
-    """Write the video that a configuration describes; see `mujepa visualize --help`.
+    """Open the page or write the video of a configuration; see `mujepa visualize --help`.
 
     Raises:
-        UserError: bad input, no OpenGL library, or the video cannot be written.
+        UserError: bad input, no OpenGL library, a port that is taken, or the video cannot be
+            written.
     """
+    if config.out is None:
+        return open_page(config)
     video_suffix(config.out)
     checkpoint = load_checkpoint(config.checkpoint, config.device)
     world = World(
         find_task(checkpoint.config.task), checkpoint.config.image_size,
         variation=read_variation(config.vary),
     )  # fmt: skip
-    manifest = make_manifest(world, config.episode + 1, config.seed)
+    number = config.episode or 0
+    manifest = make_manifest(world, number + 1, config.seed)
     agent = checkpoint.agent(cost=config.cost, mode=config.actor)
-    episode, seed = manifest.episodes[config.episode], manifest.seeds[config.episode]
+    episode, seed = manifest.episodes[number], manifest.seeds[number]
     recording = record_episode(agent, checkpoint.networks.probe, world, episode, seed)
     frames = draw_frames(recording, world.task, config.every)
     write_video(config.out, frames, ENVIRONMENT_FPS / config.every)
     say(f"{config.out}: final distance {world.task.text(recording.distance[-1])}")
+
+
+def open_page(config: VisualizeConfig) -> None:
+    """Serve the what-if page until interrupted.
+
+    Raises:
+        UserError: bad input, no OpenGL library, or a port that is taken.
+    """
+    from mujepa.whatif.page import FILE, Store, listen, serve  # a web server, which nothing else needs
+    from mujepa.whatif.session import Session
+
+    with listen(config.host, config.port) as listener:
+        checkpoint = load_checkpoint(config.checkpoint, config.device)
+        world = World(find_task(checkpoint.config.task), checkpoint.config.image_size)
+        session = Session(
+            checkpoint, world, mode=config.actor, cost=config.cost, seed=config.seed
+        )
+        store = Store(config.checkpoint / FILE, session)
+        if config.episode is not None:
+            store.latest = session.episode(config.episode)
+        elif config.cost is not None:
+            store.latest = session.weigh(store.latest, config.cost)
+        serve(session, store, listener)
 
 
 if __name__ == "__main__":

@@ -260,6 +260,11 @@ class Cost:
             for name, (term, aggregate) in self._terms.items()
         }
 
+    def by_step(self, trajectory: Trajectory, goal: Goal) -> Tensor:
+        """Return the weighted sum of the terms at each step, before any aggregate, (B, N, H)."""
+        terms = (self.weights[name] * term(trajectory, goal) for name, (term, _) in self._terms.items())
+        return torch.stack(list(terms)).sum(dim=0)
+
     def __call__(self, trajectory: Trajectory, goal: Goal) -> Tensor:
         """Return the weighted sum, (B, N)."""
         parts = self.parts(trajectory, goal)

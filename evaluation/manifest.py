@@ -41,9 +41,13 @@ def make_manifest(world: World, episodes: int, seed: int) -> Manifest:
     Starts that are already solved are excluded, and the random streams are apart from those of
     collection, so that no episode is one of the training data.
     """
-    streams = (np.random.default_rng([seed, STREAM, index]) for index in range(episodes))
-    drawn = [world.sample_episode(stream) for stream in streams]
+    drawn = [draw_episode(world, index, seed) for index in range(episodes)]
     content = np.stack([np.concatenate([episode.start, episode.goal]) for episode in drawn])
     digest = hashlib.sha256(np.round(content, 6).tobytes()).hexdigest()
     words = np.random.SeedSequence([seed, STREAM]).generate_state(episodes)
     return Manifest(drawn, [int(word) for word in words], digest)
+
+
+def draw_episode(world: World, index: int, seed: int) -> Episode:
+    """Return one episode of the manifest of a seed, by its number."""
+    return world.sample_episode(np.random.default_rng([seed, STREAM, index]))
