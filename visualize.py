@@ -100,15 +100,13 @@ def open_page(config: VisualizeConfig) -> None:
     Raises:
         UserError: bad input, no OpenGL library, or a port that is taken.
     """
-    from mujepa.whatif.page import FILE, Store, listen, serve  # a web server, which nothing else needs
+    from mujepa.whatif.server import FILE, Store, listen, serve  # here: only the page needs it
     from mujepa.whatif.session import Session
 
     with listen(config.host, config.port) as listener:
         checkpoint = load_checkpoint(config.checkpoint, config.device)
         world = World(find_task(checkpoint.config.task), checkpoint.config.image_size)
-        session = Session(
-            checkpoint, world, mode=config.actor, cost=config.cost, seed=config.seed
-        )
+        session = Session(checkpoint, world, mode=config.actor, cost=config.cost, seed=config.seed)
         store = Store(config.checkpoint / FILE, session)
         if config.episode is not None:
             store.latest = session.episode(config.episode)

@@ -262,7 +262,9 @@ class Cost:
 
     def by_step(self, trajectory: Trajectory, goal: Goal) -> Tensor:
         """Return the weighted sum of the terms at each step, before any aggregate, (B, N, H)."""
-        terms = (self.weights[name] * term(trajectory, goal) for name, (term, _) in self._terms.items())
+        terms = (
+            self.weights[name] * term(trajectory, goal) for name, (term, _) in self._terms.items()
+        )
         return torch.stack(list(terms)).sum(dim=0)
 
     def __call__(self, trajectory: Trajectory, goal: Goal) -> Tensor:

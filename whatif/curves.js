@@ -24,6 +24,12 @@ export default {
                 @keydown.down.prevent="put(at, action, row[action] - 0.05)" />
         </svg>
       </div>
+      <div class="curve">
+        <div class="curve-name">step</div>
+        <svg :viewBox="'0 0 ' + width + ' 14'" height="14" width="100%" preserveAspectRatio="none">
+          <text v-for="at in steps" :x="middle(at - 1)" y="11" text-anchor="middle" class="curve-step">{{ at }}</text>
+        </svg>
+      </div>
     </div>`,
   props: { names: Array, sequence: Array, before: Array, shown: Number, height: Number },
   data() {

@@ -44,14 +44,18 @@ def path_svg(path: NDArray[np.float64], colour: str, size: float, step: int | No
     points = np.clip(np.nan_to_num(path, nan=-1), -1, 2) * size
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     unit = size / PICTURE
-    dots = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{2.4 * unit:.2f}"/>' for x, y in points[1:])
+    dots = "".join(
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{2.4 * unit:.2f}"/>' for x, y in points[1:]
+    )
     ring = "" if step is None else _ring(points[step], colour, 6 * unit, 2.2 * unit)
+    opacity = 0.7 if step is None else 1
     return (
+        f'<g opacity="{opacity}">'
         f'<polyline points="{line}" fill="none" stroke="white" stroke-opacity=".75" '
         f'stroke-width="{4.5 * unit:.2f}" stroke-linejoin="round"/>'
         f'<polyline points="{line}" fill="none" stroke="{colour}" '
         f'stroke-width="{2.2 * unit:.2f}" stroke-linejoin="round"/>'
-        f'<g fill="{colour}" stroke="white" stroke-width="{0.8 * unit:.2f}">{dots}</g>{ring}'
+        f'<g fill="{colour}" stroke="white" stroke-width="{0.8 * unit:.2f}">{dots}</g></g>{ring}'
     )
 
 
@@ -75,7 +79,9 @@ def chart_svg(
     width, height, left, right, top, bottom = 330, 118, 44, 10, 12, 18
     values = np.concatenate([line.values for line in lines])
     values = values[np.isfinite(values)]
-    low, high = (min(0.0, values.min()), max(values.max(), bound or 0)) if len(values) else (0.0, 1.0)
+    low, high = (
+        (min(0.0, values.min()), max(values.max(), bound or 0)) if len(values) else (0.0, 1.0)
+    )
     high = high if high > low else low + 1
 
     def x(step: float) -> float:

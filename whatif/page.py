@@ -1,72 +1,31 @@
-"""The what-if page: a local web server on which a person changes actions and sees what follows.
-
-The main thread computes and draws, one thing after the other, because MuJoCo's world and OpenGL's
-context belong to the thread that made them; a second thread talks to the browsers. Each open page
-has a situation of its own.
-"""
+"""The what-if page: controls on which a person changes actions, and what shows what follows."""
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json
-import socket
-import threading
-from concurrent.futures import Future as Promise
-from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import uvicorn
-from fastapi import FastAPI, Request, Response
 from nicegui import background_tasks, ui
 
 from mujepa.errors import UserError
-from mujepa.files import read_json, write_json
-from mujepa.screen import say
-from mujepa.whatif import drawing
-from mujepa.whatif.drawing import Line
+from mujepa.whatif.situation import read_situation, write_situation
+from mujepa.whatif.view import View, view
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from nicegui.events import GenericEventArguments, UploadEventArguments
 
-    from mujepa.whatif.session import Future, Session, Situation
+    from mujepa.whatif.server import Store, Workshop
+    from mujepa.whatif.session import Session
+    from mujepa.whatif.situation import Situation
 
-Result = TypeVar("Result")
-FILE = "what-if.json"
-"""Beside the checkpoint: what a person made last."""
 LARGEST = 1_000_000
-"""Most bytes of a request's content."""
-STYLE = """
-body { background: #f1f5f9; color: #0f172a; }
-.nicegui-content { padding: 10px 14px; gap: 10px; }
-.panel { background: white; border: 1px solid #e2e8f0; border-radius: 8px; padding: 8px 12px; gap: 4px; }
-.heading { font-size: 13px; font-weight: 600; color: #334155; }
-.hint { font-size: 12px; color: #64748b; line-height: 1.35; }
-.page { display: grid; grid-template-columns: 250px minmax(0, 1fr) 300px; gap: 10px; width: 100%; }
-.column { display: flex; flex-direction: column; gap: 10px; min-width: 0; }
-.pictures { display: grid; grid-template-columns: 1fr 1fr; gap: 12px; width: 100%; }
-.picture { width: 100%; border-radius: 4px; overflow: hidden; background: #e2e8f0; }
-.figure { font-size: 13px; font-variant-numeric: tabular-nums; }
-.real { color: #2563eb; } .imagined { color: #c2410c; } .goal { color: #15803d; } .former { color: #6b7280; }
-.error { color: #b91c1c; font-size: 12px; line-height: 1.3; overflow-wrap: anywhere; }
-.chart { width: 100%; } .chart text { font-size: 11px; fill: #64748b; }
-.joint { display: grid; grid-template-columns: 84px 1fr 44px; gap: 8px; align-items: center; width: 100%;
-  font-size: 12px; height: 24px; }
-.curves { width: 100%; } .curve { display: grid; grid-template-columns: 90px 1fr; align-items: center; }
-.curve-name { font-size: 12px; color: #334155; } .curve-name b { display: block; font-weight: 500;
-  font-variant-numeric: tabular-nums; color: #64748b; }
-.curve svg { touch-action: none; user-select: none; display: block; }
-.curve-shown { fill: #f1f5f9; } .curve-zero { stroke: #cbd5e1; } .curve-bound { stroke: #e2e8f0; }
-.curve-line { fill: none; stroke: #0f172a; stroke-width: 1.5; }
-.curve-before { fill: none; stroke: #9ca3af; stroke-width: 1.5; stroke-dasharray: 4 3; }
-.curve-point { fill: #0f172a; cursor: ns-resize; } .curve-point:hover, .curve-point:focus, .curve-point.held {
-  fill: #2563eb; outline: none; }
-"""
+"""Most bytes of a situation as JSON."""
+STYLE = Path(__file__).with_name("page.css")
 
 
 class Curves(ui.element, component="curves.js"):
@@ -88,126 +47,6 @@ class Curves(ui.element, component="curves.js"):
             shown=shown,
         )
         self.update()
-
-
-class Workshop:
-    """Does what another thread's tasks ask for, in the thread that calls `work`."""
-
-    def __init__(self) -> None:
-        self._jobs: SimpleQueue[tuple[Promise, Callable[..., Any], tuple[Any, ...]] | None]
-        self._jobs = SimpleQueue()
-
-    async def __call__(self, function: Callable[..., Result], *arguments: Any) -> Result:  # noqa: ANN401
-        """Return what the function returns, called when its turn has come."""
-        promise: Promise[Result] = Promise()
-        self._jobs.put((promise, function, arguments))
-        return await asyncio.wrap_future(promise)
-
-    def work(self) -> None:
-        """Do what is asked for until `close`."""
-        while (job := self._jobs.get()) is not None:
-            promise, function, arguments = job
-            if not promise.set_running_or_notify_cancel():
-                continue
-            try:
-                promise.set_result(function(*arguments))
-            except Exception as error:  # it is raised where the result is awaited
-                promise.set_exception(error)
-
-    def close(self) -> None:
-        """Let `work` return."""
-        self._jobs.put(None)
-
-
-@dataclass(frozen=True)
-class View:
-    """What the page shows of a situation at one of the steps ahead.
-
-    Pictures are data URLs, overlays and charts are SVG.
-    """
-
-    goal: str
-    real: str
-    imagined: str | None
-    over_goal: str
-    over_real: str
-    over_imagined: str
-    costs: str
-    distances: str
-    real_text: str
-    imagined_text: str
-    reached: bool
-
-
-def view(session: Session, situation: Situation, shown: int) -> View:
-    """Compute and draw what the page shows."""
-    futures, world = session.futures(situation), session.world
-    real, imagined, before = futures.real, futures.imagined, futures.before
-    decoded = session.decode(imagined.embeddings[shown : shown + 1])
-    goal = session.goal_point(situation)
-    task, unit = world.task, world.task.per_unit
-
-    def overlay(size: float, *futures: tuple[Future | None, str, int | None]) -> str:
-        parts = [] if goal is None else [drawing.goal_svg(goal, size)]
-        for future, colour, at in futures:
-            if future is not None and future.path is not None:
-                parts.append(drawing.path_svg(future.path, colour, size, at))
-        return "".join(parts)
-
-    old, dream = (before, drawing.BEFORE, None), (imagined, drawing.IMAGINED, shown)
-    small = drawing.PICTURE if decoded is None else decoded.shape[1]
-
-    def lines(pick: Callable[[Future], np.ndarray], first: int) -> list[Line]:
-        former = [] if before is None else [Line(pick(before), drawing.BEFORE, first, "4 3")]
-        both = (real, drawing.REAL), (imagined, drawing.IMAGINED)
-        return former + [Line(pick(future), colour, first) for future, colour in both]
-
-    def text(future: Future) -> str:
-        return f"{task.text(future.distance[shown])} from the goal · cost {future.cost:.3g}"
-
-    return View(
-        goal=drawing.data_url(world.enlarge(situation.goal)),
-        real=drawing.data_url(world.enlarge(futures.states[shown])),
-        imagined=None if decoded is None else drawing.data_url(decoded[0]),
-        over_goal=overlay(drawing.PICTURE),
-        over_real=overlay(drawing.PICTURE, old, dream, (real, drawing.REAL, shown)),
-        over_imagined=overlay(small, old, (real, drawing.REAL, None), dream),
-        costs=drawing.chart_svg(lines(lambda future: future.costs, 1), session.horizon, shown),
-        distances=drawing.chart_svg(
-            lines(lambda future: future.distance * unit, 0), session.horizon, shown,
-            bound=task.tolerance * unit, unit=task.unit,
-        ),
-        real_text=text(real),
-        imagined_text=text(imagined),
-        reached=bool(real.distance[shown] <= task.tolerance),
-    )  # fmt: skip
-
-
-class Store:
-    """Keeps what a person made last, in a file; at first it is the first episode.
-
-    Raises:
-        UserError: the file is damaged, or of another task or model.
-    """
-
-    def __init__(self, path: Path, session: Session) -> None:
-        self.path = path
-        self._session = session
-        remedy = "remove it to begin anew"
-        raw = read_json(path, remedy) if path.exists() else None
-        try:
-            self.latest = session.episode(0) if raw is None else session.read(raw)
-        except UserError as error:
-            raise UserError(f"{path}: {error}; {remedy}") from error
-
-    def save(self, situation: Situation) -> None:
-        """Replace the file at once.
-
-        Raises:
-            UserError: it cannot be written.
-        """
-        self.latest = situation
-        write_json(self.path, self._session.write(situation))
 
 
 class Page:
@@ -308,8 +147,8 @@ class Page:
         self.real_text.set_text(view.real_text + (" · reached" if view.reached else ""))
         self.imagined_text.set_text(view.imagined_text)
         step = self.situation.step
-        self.clock.set_text(f"{step} steps, {step * self.session.seconds:.2f} s since the start")
-        ahead = f"{self.shown} steps ahead ({self.shown * self.session.seconds:.2f} s)"
+        self.clock.set_text(f"step {step}, {step * self.session.seconds:.2f} s after the start")
+        ahead = f"step +{self.shown}, in {self.shown * self.session.seconds:.2f} s"
         self.ahead.set_text(ahead if self.shown else "now")
 
     def _complain(self, error: UserError) -> None:
@@ -346,7 +185,7 @@ class Page:
     async def _open(self, event: UploadEventArguments) -> None:
         self.upload.reset()
         try:
-            self.situation = self.session.read(json.loads(await event.file.read()))
+            self.situation = read_situation(json.loads(await event.file.read()), self.session)
         except UserError as error:
             self._complain(error)
         except (ValueError, RecursionError):
@@ -355,8 +194,9 @@ class Page:
         self._settle()
 
     def _save(self) -> None:
-        content = json.dumps(self.session.write(self.situation), indent=2)
-        ui.download.content(content, FILE, "application/json")
+        task = self.session.checkpoint.config.task
+        content = json.dumps(write_situation(self.situation, task), indent=2)
+        ui.download.content(content, f"what-if-{task}.json", "application/json")
 
     async def _episode(self) -> None:
         number = int(self.number.value or 0)
@@ -364,9 +204,6 @@ class Page:
 
     async def _draw_episode(self) -> None:
         await self.ask(lambda one: self.session.draw(np.random.default_rng(), one.cost))
-
-    async def _pushed(self) -> None:
-        await self.ask(self.session.kick, self.pushed.value, float(self.push.value))
 
     def _name_run(self) -> None:
         self.run_button.set_text("Stop" if self.running else "Run")
@@ -413,7 +250,7 @@ class Page:
                 with ui.element("div").classes("joint"):
                     ui.label(pose.name)
                     slider = ui.slider(min=pose.low, max=pose.high, step=0.01, value=pose.low)
-                    slider.props("dense").mark(f"pose {pose.name}")
+                    slider.props(f"dense aria-label='start of {pose.name}'")
                     label = ui.label().classes("figure text-right")
                 slider.on(
                     "update:model-value",
@@ -437,19 +274,30 @@ class Page:
             ui.label(f"Such as 0.5*critic + 100*avoid(x>0.1). It can read {names}.").classes("hint")
 
     def _build_push(self) -> None:
+        pushes = self.session.pushes()
+
+        def strength() -> float:
+            return (self.push.value or 0.0) * pushes[self.pushed.value or 0].strongest
+
+        def describe() -> None:
+            text.set_text(f"{strength():+.2f} {pushes[self.pushed.value or 0].unit}")
+
+        async def push() -> None:
+            await self.ask(self.session.kick, self.pushed.value, strength())
+
         with ui.column().classes("panel"):
             ui.label("Disturbance").classes("heading")
-            names = dict(enumerate(self.session.velocities))
             with ui.row().classes("items-center gap-2 no-wrap w-full"):
-                self.pushed = ui.select(names, value=0).props("dense options-dense").classes("grow")
-                _button("Push", "sports_martial_arts", self._pushed)
+                names = {index: push.name for index, push in enumerate(pushes)}
+                self.pushed = ui.select(names, value=0, on_change=describe)
+                self.pushed.props("dense options-dense").classes("grow")
+                _button("Push", "air", push)
             with ui.element("div").classes("joint"):
-                ui.label("velocity +")
-                most = self.session.strongest_push
-                self.push = ui.slider(min=-most, max=most, step=most / 20, value=most / 2)
-                self.push.props("dense")
-                ui.label().bind_text_from(self.push, "value", "{:+.2f}".format).classes("figure")
-            ui.label("The camera sees it with the next image: step, and plan again.").classes("hint")
+                text = ui.label().classes("figure whitespace-nowrap")
+                self.push = ui.slider(min=-1, max=1, step=0.05, value=0.5, on_change=describe)
+                self.push.props("dense aria-label='strength of the push'")
+            ui.label("The camera sees it with the next image: step, then plan.").classes("hint")
+        describe()
 
     def _build_pictures(self) -> None:
         with ui.column().classes("panel"):
@@ -457,18 +305,19 @@ class Page:
                 with ui.column().classes("gap-1"):
                     ui.label("The world").classes("heading real")
                     self.real = ui.interactive_image(sanitize=False, size=(360, 360))
-                    self.real.classes("picture").mark("real")
+                    self.real.classes("picture world-picture")
                     self.real_text = ui.label().classes("figure real")
                 with ui.column().classes("gap-1"):
                     ui.label("What the model imagines").classes("heading imagined")
                     self.imagined = ui.interactive_image(sanitize=False, size=(360, 360))
-                    self.imagined.classes("picture").mark("imagined")
+                    self.imagined.classes("picture model-picture")
                     self.imagined_text = ui.label().classes("figure imagined")
             with ui.row().classes("items-center no-wrap w-full gap-4"):
                 horizon = self.session.horizon
-                time = ui.slider(min=0, max=horizon, step=1, value=horizon).props("dense markers")
-                time.on("update:model-value", self._timed, throttle=0.03).mark("time")
-                self.ahead = ui.label().classes("figure whitespace-nowrap w-44")
+                time = ui.slider(min=0, max=horizon, step=1, value=horizon)
+                time.props("dense markers aria-label='steps ahead'")
+                time.on("update:model-value", self._timed, throttle=0.03)
+                self.ahead = ui.label().classes("figure whitespace-nowrap w-32")
 
     def _build_actions(self) -> None:
         with ui.column().classes("panel"):
@@ -500,107 +349,3 @@ class Page:
 
 def _button(text: str, icon: str, act: Callable[..., Any]) -> ui.button:
     return ui.button(text, icon=icon, on_click=act).props("dense flat no-caps size=12px")
-
-
-def make_app(session: Session, workshop: Workshop, store: Store) -> FastAPI:
-    """Return the page and its JSON endpoints, which take a situation and keep none."""
-    app = FastAPI(openapi_url=None)
-
-    def answer(value: object, status: int = 200) -> Response:
-        content = json.dumps(value, allow_nan=False)
-        return Response(content, status, media_type="application/json")
-
-    async def respond(request: Request, function: Callable[[Situation], object]) -> Response:
-        if int(request.headers.get("content-length") or LARGEST + 1) > LARGEST:
-            return answer({"error": f"send at most {LARGEST} bytes, and say how many"}, 413)
-        try:
-            raw = json.loads(await request.body())
-            return answer(await workshop(lambda: function(session.read(raw))))
-        except UserError as error:
-            return answer({"error": str(error)}, 422)
-        except (ValueError, RecursionError) as error:
-            return answer({"error": f"this is no JSON, or its future no number: {error}"}, 400)
-
-    def figures(future: Future | None) -> dict[str, Any] | None:
-        if future is None:
-            return None
-        path = None if future.path is None else future.path.tolist()
-        distance, costs = future.distance.tolist(), future.costs.tolist()
-        return {"distance": distance, "cost": future.cost, "costs": costs, "path": path}
-
-    def futures(situation: Situation) -> dict[str, Any]:
-        found = session.futures(situation)
-        names = ("real", "imagined", "before")
-        return {name: figures(getattr(found, name)) for name in names}
-
-    @app.post("/futures")
-    async def post_futures(request: Request) -> Response:
-        return await respond(request, futures)
-
-    @app.post("/plan")
-    async def post_plan(request: Request) -> Response:
-        return await respond(request, lambda one: session.write(session.plan(one)))
-
-    @app.post("/step")
-    async def post_step(request: Request) -> Response:
-        return await respond(request, lambda one: session.write(session.step(one)))
-
-    @app.get("/situation")
-    async def get_situation() -> Response:
-        return answer(session.write(store.latest))
-
-    @ui.page("/")
-    def page() -> None:
-        Page(session, workshop, store)
-
-    ui.run_with(app, title="mujepa: what if", favicon="🦾", message_history_length=50)
-    return app
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens.
-
-    Raises:
-        UserError: the port is taken, or the host is not this machine's.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(
-            f"cannot listen on port {port} of {host} ({reason}); choose another with --port or --host"
-        ) from error
-
-
-def serve(session: Session, store: Store, listener: socket.socket) -> None:
-    """Serve the page until interrupted.
-
-    Args:
-        session: the checkpoint and its world.
-        store: keeps the latest situation.
-        listener: where browsers knock.
-    """
-    host, port = listener.getsockname()[:2]
-    workshop = Workshop()
-    app = make_app(session, workshop, store)
-    settings = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
-    server = uvicorn.Server(settings)
-
-    def talk() -> None:
-        try:
-            server.run(sockets=[listener])
-        finally:
-            workshop.close()
-
-    thread = threading.Thread(target=talk, name="page", daemon=True)
-    if not ipaddress.ip_address(host).is_loopback:
-        say(f"warning: everyone who reaches {host} can use this page; --host 127.0.0.1 keeps it here")
-    shown = f"[{host}]" if ":" in host else host
-    say(f"http://{shown}:{port}/ is open; what you make is kept in {store.path}; Ctrl-C ends it")
-    thread.start()
-    try:
-        workshop.work()
-    finally:
-        server.should_exit = True
-        thread.join(timeout=5)

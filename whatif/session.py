@@ -20,10 +20,9 @@ from mujepa.agent.mpc import decision_generator
 from mujepa.errors import UserError
 from mujepa.evaluation.manifest import draw_episode
 from mujepa.planners import Bounds
+from mujepa.whatif.situation import Situation
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -32,13 +31,10 @@ if TYPE_CHECKING:
     from mujepa.agent.mpc import Agent
     from mujepa.envs.world import World
 
-FORMAT = 1
-"""Of a situation as JSON."""
 SLIDE, HINGE = mujoco.mjtJoint.mjJNT_SLIDE.value, mujoco.mjtJoint.mjJNT_HINGE.value  # pyright: ignore[reportAttributeAccessIssue]
-VELOCITIES = {0: ("x", "y", "z", "turn_x", "turn_y", "turn_z"), 1: ("x", "y", "z")}
-"""Names of the velocities of free joints and of balls; other joints have one."""
-PUSH_HINGE, PUSH_SLIDE = 8.0, 2.0
-"""Strongest disturbances [rad/s, m/s]."""
+TURNS = ("turn_x", "turn_y", "turn_z")
+VELOCITIES = {0: ("x", "y", "z", *TURNS), 1: TURNS, SLIDE: ("x",), HINGE: ("turn",)}
+"""Of free joints, balls, slides and hinges."""
 STARTS = 32
 """Starts that are drawn to find how far a slide without limits reaches."""
 
@@ -49,36 +45,6 @@ class Decodes(Protocol):
     def decode(self, embeddings: Tensor) -> NDArray[np.uint8]:
         """Return images (B, P, P, 3) of embeddings (B, D)."""
         ...
-
-
-@dataclass(frozen=True)
-class Situation:
-    """What a person chose, and where the world stands.
-
-    Attributes:
-        start: the state (S,) in which it began.
-        goal: the state (S,) to bring about.
-        states: those that the agent remembers, (1 to K, S), the present last.
-        taken: the actions between them, (one less, A), in units of the bounds.
-        sequence: what is to be done next, (H, A), in units of the bounds.
-        before: the sequence that the latest plan replaced, if any.
-        cost: what the planner minimises.
-        step: model steps since the start.
-    """
-
-    start: NDArray[np.float64]
-    goal: NDArray[np.float64]
-    states: NDArray[np.float64]
-    taken: NDArray[np.float32]
-    sequence: NDArray[np.float32]
-    cost: str
-    step: int = 0
-    before: NDArray[np.float32] | None = None
-
-    @property
-    def present(self) -> NDArray[np.float64]:
-        """The state (S,) in which the world is."""
-        return self.states[-1]
 
 
 @dataclass(frozen=True)
@@ -124,6 +90,15 @@ class Slider:
     high: float
 
 
+@dataclass(frozen=True)
+class Push:
+    """A velocity that can be changed: its name, the strongest change on offer, and its unit."""
+
+    name: str
+    strongest: float
+    unit: str
+
+
 class Session:
     """One checkpoint and its world, asked what would happen.
 
@@ -151,7 +126,9 @@ class Session:
     ) -> None:
         mode = checkpoint.config.mode if mode is None else mode
         if mode == "reactive":
-            raise UserError("a reactive actor plans nothing to be changed; choose --actor proposing")
+            raise UserError(
+                "a reactive actor plans nothing to be changed; choose --actor proposing"
+            )
         self.checkpoint, self.world, self.decoder = checkpoint, world, decoder
         self.mode: Mode = mode
         self.cost = checkpoint.config.cost if cost is None else cost
@@ -220,20 +197,15 @@ class Session:
             sliders.append(Slider(self._joint(int(joint)), index, float(ends[0]), float(ends[1])))
         return sliders
 
-    @property
-    def velocities(self) -> tuple[str, ...]:
-        """Names of the velocities, (nv,), in the order of qvel."""
-        names = []
+    def pushes(self) -> list[Push]:
+        """Return the velocities that can be pushed, in the order of qvel."""
+        pushes = []
         for joint, kind in enumerate(self.world.model.jnt_type):
-            parts = VELOCITIES.get(int(kind))
-            name = self._joint(joint)
-            names += [f"{name}.{part}" for part in parts] if parts else [name]
-        return tuple(names)
-
-    @property
-    def strongest_push(self) -> float:
-        """How much a disturbance may change a velocity [rad/s or m/s]."""
-        return PUSH_HINGE if (self.world.model.jnt_type == HINGE).any() else PUSH_SLIDE
+            for part in VELOCITIES[int(kind)]:
+                turns = part.startswith("turn")
+                name = self._joint(joint) + (f".{part}" if len(VELOCITIES[int(kind)]) > 1 else "")
+                pushes.append(Push(name, 8.0, "rad/s") if turns else Push(name, 2.0, "m/s"))
+        return pushes
 
     @property
     def action_names(self) -> tuple[str, ...]:
@@ -298,11 +270,16 @@ class Session:
         memory, goal = self._memory(situation), self._goal(agent, situation)
         unit = torch.ones(self.actions, device=agent.device)
         bounds = Bounds(-unit, unit)
-        search = replace(agent.planner.start(1, bounds), mean=self._tensor(situation.sequence)[None])
+        search = replace(
+            agent.planner.start(1, bounds), mean=self._tensor(situation.sequence)[None]
+        )
         if agent.actor is not None:
             _, proposed = agent.actor.imagine(agent.jepa, memory, goal.embedding, self.horizon)
             search = search.propose(proposed[:, None])
-        cost, source = agent.configurator.cost_fn(memory, goal), decision_generator(0, situation.step)
+        cost, source = (
+            agent.configurator.cost_fn(memory, goal),
+            decision_generator(0, situation.step),
+        )
         plan = agent.planner.plan(cost, search, bounds, [source])
         sequence = plan.actions[0].cpu().numpy()
         return replace(situation, sequence=sequence, before=situation.sequence)
@@ -339,6 +316,7 @@ class Session:
             whole = torch.cat([now, embeddings])
             if achieved is None:
                 achieved = self.checkpoint.networks.probe(whole).cpu().double().numpy()
+            assert achieved is not None
             return Future(
                 whole,
                 self.world.task.distance(achieved, wanted),
@@ -374,55 +352,6 @@ class Session:
         """Return pictures (B, P, P, 3) of embeddings (B, D), or None without a decoder."""
         return None if self.decoder is None else self.decoder.decode(embeddings)
 
-    # ---------------------------------------------------------------- as JSON
-
-    def write(self, situation: Situation) -> dict[str, Any]:
-        """Return a situation as JSON can hold it."""
-        before = situation.before
-        return {
-            "format": FORMAT,
-            "task": self.checkpoint.config.task,
-            "step": situation.step,
-            "cost": situation.cost,
-            "start": situation.start.tolist(),
-            "goal": situation.goal.tolist(),
-            "states": situation.states.tolist(),
-            "taken": situation.taken.tolist(),
-            "sequence": situation.sequence.tolist(),
-            "before": None if before is None else before.tolist(),
-        }
-
-    def read(self, raw: object) -> Situation:
-        """Return the situation that `write` described.
-
-        Raises:
-            UserError: it is damaged, or of another task or another model.
-        """
-        task = self.checkpoint.config.task
-        if not isinstance(raw, dict) or raw.get("format") != FORMAT or raw.get("task") != task:
-            raise UserError(f"this is no what-if situation of task {task!r}; save one on the page")
-        size, horizon, history = (
-            self.world.state_size, self.horizon, self.checkpoint.networks.jepa.history,
-        )  # fmt: skip
-        states = _numbers(raw, "states", (None, size))
-        if not 1 <= len(states) <= history:
-            raise UserError(f"states: {len(states)}, the model remembers {history}")
-        shape = (horizon, self.actions)
-        step, cost, before = raw.get("step"), raw.get("cost"), raw.get("before")
-        if type(step) is not int or step < 0 or not isinstance(cost, str):
-            raise UserError(f"step {step!r} is no number of steps, or cost {cost!r} no text")
-        self._agent(cost)
-        return Situation(
-            _numbers(raw, "start", (size,)),
-            _numbers(raw, "goal", (size,)),
-            states,
-            _actions(raw, "taken", (len(states) - 1, self.actions)),
-            _actions(raw, "sequence", shape),
-            cost,
-            step,
-            None if before is None else _actions(raw, "before", shape),
-        )
-
     # ----------------------------------------------------------------
 
     def _agent(self, cost: str) -> Agent:
@@ -440,9 +369,7 @@ class Session:
             memory = memory.push(action[None], embedding[None])
         return memory
 
-    def _real(
-        self, situation: Situation, sequence: NDArray[np.float32]
-    ) -> NDArray[np.float64]:
+    def _real(self, situation: Situation, sequence: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return the states (T, S) at the ends of the actions (T, A) from the present."""
         controls, hold = self.world.from_unit(sequence), self.checkpoint.config.frame_skip
         return self.world.rollout(situation.present[None], controls[None], hold)[0][0]
@@ -456,34 +383,3 @@ class Session:
 
     def _joint(self, joint: int) -> str:
         return self.world.model.joint(joint).name or f"joint {joint}"
-
-
-def _numbers(raw: dict[str, Any], name: str, shape: Sequence[int | None]) -> NDArray[np.float64]:
-    """Return an array of JSON numbers; a None in the shape leaves that size open.
-
-    Raises:
-        UserError: it is of another shape, or holds something else.
-    """
-    try:
-        array = np.array(raw.get(name), np.float64)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{name} are not numbers of shape {tuple(shape)}") from error
-    array = array.reshape(0, *shape[1:]) if array.size == 0 and shape[0] == 0 else array
-    fits = array.ndim == len(shape) and all(
-        wanted in (None, size) for wanted, size in zip(shape, array.shape, strict=True)
-    )
-    if not fits or not np.isfinite(array).all():
-        raise UserError(f"{name} are not finite numbers of shape {tuple(shape)}")
-    return array
-
-
-def _actions(raw: dict[str, Any], name: str, shape: Sequence[int | None]) -> NDArray[np.float32]:
-    """Return actions in units of the bounds.
-
-    Raises:
-        UserError: they are none.
-    """
-    actions = _numbers(raw, name, shape)
-    if (np.abs(actions) > 1).any():
-        raise UserError(f"{name} lie outside of the bounds, which are -1 and 1")
-    return actions.astype(np.float32)
