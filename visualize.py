@@ -16,9 +16,10 @@ from mujepa.envs.registry import find_task
 from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
 from mujepa.errors import UserError
+from mujepa.evaluation.decoder import DecoderConfig, load_decoder
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.video import draw_frames, record_episode, video_suffix, write_video
-from mujepa.screen import say
+from mujepa.screen import progress_bar, say
 
 ENVIRONMENT_FPS = 25
 
@@ -100,19 +101,24 @@ def open_page(config: VisualizeConfig) -> None:
     Raises:
         UserError: bad input, no OpenGL library, or a port that is taken.
     """
+    checkpoint = load_checkpoint(config.checkpoint, config.device)
+    world = World(find_task(checkpoint.config.task), checkpoint.config.image_size)
     from mujepa.whatif.server import FILE, Store, listen, serve  # here: only the page needs it
     from mujepa.whatif.session import Session
 
-    with listen(config.host, config.port) as listener:
-        checkpoint = load_checkpoint(config.checkpoint, config.device)
-        world = World(find_task(checkpoint.config.task), checkpoint.config.image_size)
-        session = Session(checkpoint, world, mode=config.actor, cost=config.cost, seed=config.seed)
-        store = Store(config.checkpoint / FILE, session)
-        if config.episode is not None:
-            store.latest = session.episode(config.episode)
-        elif config.cost is not None:
-            store.latest = session.weigh(store.latest, config.cost)
-        serve(session, store, listener)
+    session = Session(checkpoint, world, mode=config.actor, cost=config.cost, seed=config.seed)
+    store = Store(config.checkpoint / FILE, session)
+    if config.episode is not None:
+        store.latest = session.episode(config.episode)
+    elif config.cost is not None:
+        store.latest = session.weigh(store.latest, config.cost)
+    with (
+        listen(config.host, config.port) as listener,
+        progress_bar(DecoderConfig().updates, "decoder for pictures") as bar,
+    ):
+        decoder = load_decoder(checkpoint, world, bar.update)
+        bar.close()
+        serve(session, decoder, store, listener)
 
 
 if __name__ == "__main__":

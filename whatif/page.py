@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from nicegui.events import GenericEventArguments, UploadEventArguments
 
+    from mujepa.evaluation.decoder import Decoder
     from mujepa.whatif.server import Store, Workshop
     from mujepa.whatif.session import Session
     from mujepa.whatif.situation import Situation
@@ -52,12 +53,15 @@ class Curves(ui.element, component="curves.js"):
 class Page:
     """One open page: its situation, and what shows it."""
 
-    def __init__(self, session: Session, workshop: Workshop, store: Store) -> None:
-        self.session, self.workshop, self.store = session, workshop, store
+    def __init__(
+        self, session: Session, decoder: Decoder, workshop: Workshop, store: Store
+    ) -> None:
+        self.session, self.decoder = session, decoder
+        self.workshop, self.store = workshop, store
         self.situation = store.latest
         self.client = ui.context.client
         self.shown = session.horizon
-        self.running = False
+        self.running, self._looping = False, False
         self._stale, self._refreshing = False, False
         self._build()
         self._settle()
@@ -83,7 +87,7 @@ class Page:
         except UserError as error:
             self._complain(error)
             return
-        if self.situation is before:
+        if self.situation is before and not self.client.is_deleted:
             self.situation = after
             self._settle()
 
@@ -91,6 +95,9 @@ class Page:
         """Plan and step, no faster than the world, until stopped or the page is gone."""
         self.running = not self.running
         self._name_run()
+        if self._looping:
+            return
+        self._looping = True
         while self.running and self.client.has_socket_connection:
             done = asyncio.create_task(asyncio.sleep(max(self.session.seconds, 0.15)))
             await self.ask(self.session.plan)
@@ -98,7 +105,7 @@ class Page:
             await done
             if self.running:
                 await self.ask(self.session.step)
-        self.running = False
+        self._looping = self.running = False
         if self.client.has_socket_connection:
             self._name_run()
 
@@ -125,10 +132,12 @@ class Page:
         try:
             while self._stale:
                 self._stale = False
-                shown = await self.workshop(view, self.session, self.situation, self.shown)
+                drawn = await self.workshop(
+                    view, self.session, self.decoder, self.situation, self.shown
+                )
                 if self.client.is_deleted:
                     return
-                self._show(shown)
+                self._show(drawn)
         finally:
             self._refreshing = False
         try:
@@ -139,9 +148,7 @@ class Page:
     def _show(self, view: View) -> None:
         self.goal.set_source(view.goal).set_content(view.over_goal)
         self.real.set_source(view.real).set_content(view.over_real)
-        if view.imagined is not None:
-            self.imagined.set_source(view.imagined)
-        self.imagined.set_content(view.over_imagined)
+        self.imagined.set_source(view.imagined).set_content(view.over_imagined)
         self.costs.set_content(view.costs)
         self.distances.set_content(view.distances)
         self.real_text.set_text(view.real_text + (" · reached" if view.reached else ""))

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from mujepa.evaluation.decoder import Decoder
     from mujepa.whatif.session import Future, Session
 
 Result = TypeVar("Result")
@@ -94,7 +95,7 @@ class Store:
         write_json(self.path, write_situation(situation, self._task))
 
 
-def make_app(session: Session, workshop: Workshop, store: Store) -> FastAPI:
+def make_app(session: Session, decoder: Decoder, workshop: Workshop, store: Store) -> FastAPI:
     """Return the page and its JSON endpoints, which take a situation and keep none."""
     app = FastAPI(openapi_url=None)
     written = partial(write_situation, task=session.checkpoint.config.task)
@@ -144,7 +145,7 @@ def make_app(session: Session, workshop: Workshop, store: Store) -> FastAPI:
 
     @ui.page("/")
     def page() -> None:
-        Page(session, workshop, store)
+        Page(session, decoder, workshop, store)
 
     ui.run_with(app, title="mujepa: what if", favicon="🦾", message_history_length=50)
     return app
@@ -167,17 +168,18 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def serve(session: Session, store: Store, listener: socket.socket) -> None:
+def serve(session: Session, decoder: Decoder, store: Store, listener: socket.socket) -> None:
     """Serve the page until interrupted.
 
     Args:
         session: the checkpoint and its world.
+        decoder: draws what the model imagines.
         store: keeps the latest situation.
         listener: where browsers knock.
     """
     host, port = listener.getsockname()[:2]
     workshop = Workshop()
-    app = make_app(session, workshop, store)
+    app = make_app(session, decoder, workshop, store)
     settings = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
     server = uvicorn.Server(settings)
 

@@ -8,7 +8,7 @@ Letters: H horizon in model steps, K history, S state, A action, D embedding, P 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import mujoco
 import numpy as np
@@ -37,14 +37,6 @@ VELOCITIES = {0: ("x", "y", "z", *TURNS), 1: TURNS, SLIDE: ("x",), HINGE: ("turn
 """Of free joints, balls, slides and hinges."""
 STARTS = 32
 """Starts that are drawn to find how far a slide without limits reaches."""
-
-
-class Decodes(Protocol):
-    """What draws what embeddings show."""
-
-    def decode(self, embeddings: Tensor) -> NDArray[np.uint8]:
-        """Return images (B, P, P, 3) of embeddings (B, D)."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -108,7 +100,6 @@ class Session:
         mode: who plans, if not as the checkpoint says.
         cost: what the planner minimises at first, if not as the checkpoint says.
         seed: of the evaluation's episodes.
-        decoder: draws what is imagined, if there is one.
 
     Raises:
         UserError: the cost cannot be read, or nothing is planned.
@@ -122,14 +113,13 @@ class Session:
         mode: Mode | None = None,
         cost: str | None = None,
         seed: int = 0,
-        decoder: Decodes | None = None,
     ) -> None:
         mode = checkpoint.config.mode if mode is None else mode
         if mode == "reactive":
             raise UserError(
                 "a reactive actor plans nothing to be changed; choose --actor proposing"
             )
-        self.checkpoint, self.world, self.decoder = checkpoint, world, decoder
+        self.checkpoint, self.world = checkpoint, world
         self.mode: Mode = mode
         self.cost = checkpoint.config.cost if cost is None else cost
         self.seed = seed
@@ -346,11 +336,6 @@ class Session:
         if self.world.goal_size < 3:
             return None
         return self.world.project(self.world.achieved(situation.goal[None])[0, :3])
-
-    @torch.no_grad()
-    def decode(self, embeddings: Tensor) -> NDArray[np.uint8] | None:
-        """Return pictures (B, P, P, 3) of embeddings (B, D), or None without a decoder."""
-        return None if self.decoder is None else self.decoder.decode(embeddings)
 
     # ----------------------------------------------------------------
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from mujepa.evaluation.decoder import Decoder
     from mujepa.whatif.session import Future, Session
     from mujepa.whatif.situation import Situation
 
@@ -26,7 +27,7 @@ class View:
 
     goal: str
     real: str
-    imagined: str | None
+    imagined: str
     over_goal: str
     over_real: str
     over_imagined: str
@@ -37,11 +38,11 @@ class View:
     reached: bool
 
 
-def view(session: Session, situation: Situation, shown: int) -> View:
+def view(session: Session, decoder: Decoder, situation: Situation, shown: int) -> View:
     """Compute and draw what the page shows."""
     futures, world = session.futures(situation), session.world
     real, imagined, before = futures.real, futures.imagined, futures.before
-    decoded = session.decode(imagined.embeddings[shown : shown + 1])
+    decoded = decoder.decode(imagined.embeddings[shown])
     goal = session.goal_point(situation)
     task, unit = world.task, world.task.per_unit
 
@@ -53,7 +54,7 @@ def view(session: Session, situation: Situation, shown: int) -> View:
         return "".join(parts)
 
     old, dream = (before, drawing.BEFORE, None), (imagined, drawing.IMAGINED, shown)
-    small = drawing.PICTURE if decoded is None else decoded.shape[1]
+    small = len(decoded)
 
     def lines(pick: Callable[[Future], np.ndarray], first: int) -> list[Line]:
         former = [] if before is None else [Line(pick(before), drawing.BEFORE, first, "4 3")]
@@ -66,7 +67,7 @@ def view(session: Session, situation: Situation, shown: int) -> View:
     return View(
         goal=drawing.data_url(world.enlarge(situation.goal)),
         real=drawing.data_url(world.enlarge(futures.states[shown])),
-        imagined=None if decoded is None else drawing.data_url(decoded[0]),
+        imagined=drawing.data_url(decoded),
         over_goal=overlay(drawing.PICTURE),
         over_real=overlay(drawing.PICTURE, old, dream, (real, drawing.REAL, shown)),
         over_imagined=overlay(small, old, (real, drawing.REAL, None), dream),
