@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
@@ -164,15 +164,8 @@ def collect_shard(folder: Path, recipe: Recipe, first_episode: int, episodes: in
         find_task(recipe.task), recipe.image_size, variation=read_variation(recipe.variation)
     )
     policy = RedNoise(**{key: tuple(value) for key, value in recipe.behaviour.items()})
-    width = len(world.action_low) + world.task.whims
-    starts, noise, draws = [], [], []
-    for episode in range(first_episode, first_episode + episodes):
-        rng = np.random.default_rng([recipe.seed, STREAM, episode])
-        draws.append(world.draw(rng))
-        starts.append(world.state(*world.task.sample_anywhere(world.model, rng)))
-        noise.append(policy.draw(rng, recipe.steps, width))
-    variants = world.variants(draws)
-    trajectory, actions = behave(world, np.stack(starts), np.stack(noise), variants)
+    words = [[recipe.seed, STREAM, first_episode + index] for index in range(episodes)]
+    trajectory, actions, variants = draw_episodes(world, policy, recipe.steps, words)
     states = trajectory.reshape(-1, world.state_size)
     rows = None if variants is None else [v for v in variants for _ in range(recipe.steps + 1)]
     padded = np.concatenate([actions, np.zeros_like(actions[:, :1])], axis=1)
@@ -184,6 +177,32 @@ def collect_shard(folder: Path, recipe: Recipe, first_episode: int, episodes: in
     }
     write_shard(folder, columns, [recipe.steps + 1] * episodes)
     return len(states)
+
+
+def draw_episodes(
+    world: World, behaviour: RedNoise, steps: int, words: Sequence[Sequence[int]]
+) -> tuple[NDArray[np.float64], NDArray[np.float32], Variants]:
+    """Draw episodes of a behaviour policy.
+
+    Args:
+        world: the world, with what varies in it.
+        behaviour: the noise that moves the agent.
+        steps: T, model steps of each.
+        words: the seed of each of B random streams, which decides the episode alone.
+
+    Returns:
+        The states from the start on, (B, T + 1, S), the actions held in between, (B, T, A), and
+        the worlds of the episodes.
+    """
+    width = len(world.action_low) + world.task.whims
+    starts, noise, draws = [], [], []
+    for seed in words:
+        rng = np.random.default_rng(seed)
+        draws.append(world.draw(rng))
+        starts.append(world.state(*world.task.sample_anywhere(world.model, rng)))
+        noise.append(behaviour.draw(rng, steps, width))
+    variants = world.variants(draws)
+    return *behave(world, np.stack(starts), np.stack(noise), variants), variants
 
 
 def behave(
