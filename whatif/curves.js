@@ -63,7 +63,8 @@ export default {
     middle(at) { return this.x(at) + this.step / 2; },
     y(value) { return EDGE + ((1 - value) / 2) * (this.height - 2 * EDGE); },
     stairs(rows, action) {
-      return rows.map((row, at) => [at, at + 1].map((end) => `${this.x(end)},${this.y(row[action])}`).join(" ")).join(" ");
+      const point = (at, value) => `${this.x(at).toFixed(1)},${this.y(value).toFixed(1)}`;
+      return rows.map((row, at) => `${point(at, row[action])} ${point(at + 1, row[action])}`).join(" ");
     },
     label(action) {
       const at = this.held && this.held.action === action ? this.held.step : Math.max(this.shown - 1, 0);
