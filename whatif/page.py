@@ -210,6 +210,7 @@ class Page:
         await self.ask(lambda one: self.session.episode(number, one.cost))
 
     async def _draw_episode(self) -> None:
+        self.number.set_value(None)
         await self.ask(lambda one: self.session.draw(np.random.default_rng(), one.cost))
 
     def _name_run(self) -> None:
@@ -248,7 +249,7 @@ class Page:
         with ui.column().classes("panel"):
             ui.label("Start and goal").classes("heading")
             with ui.row().classes("items-center gap-2 no-wrap w-full"):
-                self.number = ui.number("Episode", value=0, min=0, precision=0).props("dense")
+                self.number = ui.number("Episode", min=0, precision=0).props("dense")
                 self.number.classes("w-20").on("keydown.enter", self._episode)
                 _button("Go", "login", self._episode)
                 _button("Random", "casino", self._draw_episode)
