@@ -40,7 +40,10 @@ MOVE = """async (share) => {
   const curve = point.ownerSVGElement, box = curve.getBoundingClientRect();
   const image = document.querySelector(".world-picture img");
   const begun = performance.now();
-  const loaded = new Promise((done) => image.addEventListener("load", done, { once: true }));
+  const loaded = new Promise((done, fail) => {
+    image.addEventListener("load", done, { once: true });
+    setTimeout(() => fail(new Error("no new picture")), 20000);
+  });
   curve.dispatchEvent(new PointerEvent("pointermove", {
     bubbles: true, pointerId: 1, clientX: box.x + 50, clientY: box.y + share * box.height }));
   await loaded;
@@ -68,7 +71,7 @@ def measure(config: WhatIfConfig) -> None:
             folder = Path(temporary) / task
             shutil.copytree(ROOT / "pretrained" / task, folder)
             (folder / "what-if.json").unlink(missing_ok=True)
-            world, few = World(find_task(task)), DecoderConfig(frames=200, updates=60)
+            world, few = World(find_task(task)), DecoderConfig(frames=200, updates=20)
             load_decoder(load_checkpoint(folder, "cpu"), world, config=few)
             results["tasks"][task] = found = drag(folder, config.drags)
         say(f"{task}: {found['median_ms']:.0f} ms, 95 % below {found['p95_ms']:.0f} ms")
@@ -91,7 +94,7 @@ def drag(folder: Path, drags: int) -> dict[str, float]:
             page.locator(".curve-point[data-step='0'][data-action='0']").hover()
             page.mouse.down()
             page.wait_for_timeout(1000)
-            shares = 0.5 + 0.4 * np.sin(np.arange(drags + 10) / 2.5)
+            shares = 0.5 + 0.4 * np.sin(np.arange(1, drags + 11) / 2.5)
             before, times = 0.0, []
             for index, share in enumerate(shares):
                 if index == 10:  # the first ones warm caches up

@@ -243,7 +243,7 @@ def folder(tmp_path_factory):
     shutil.copytree(ROOT / "pretrained" / "reacher", out)
     (out / "what-if.json").unlink(missing_ok=True)
     checkpoint = load_checkpoint(out, "cpu")
-    few = DecoderConfig(frames=200, updates=60)
+    few = DecoderConfig(frames=200, updates=20)
     load_decoder(checkpoint, World(find_task("reacher")), config=few)
     return out
 
