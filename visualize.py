@@ -1,52 +1,80 @@
-"""Watch an agent: goal, reality and imagination, as a video."""
+"""Watch an agent: goal, reality and imagination, as a video or as a picture."""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from mujepa.agent.checkpoint import Mode, load_checkpoint
+from mujepa.agent.checkpoint import Checkpoint, Mode, load_checkpoint
 from mujepa.agent.device import DeviceName
 from mujepa.cli import run
 from mujepa.envs.registry import find_task
 from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
 from mujepa.errors import UserError
+from mujepa.evaluation.decoder import Decoder, DecoderConfig, load_decoder
 from mujepa.evaluation.manifest import make_manifest
+from mujepa.evaluation.pictures import (
+    draw_map,
+    draw_plan,
+    draw_surprise,
+    measure_surprise,
+    typical_error,
+)
+from mujepa.evaluation.report import write_png
 from mujepa.evaluation.video import draw_frames, record_episode, video_suffix, write_video
-from mujepa.screen import say
+from mujepa.evaluation.walk import walk
+from mujepa.screen import progress_bar, say
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from mujepa.agent.mpc import Agent
+    from mujepa.envs.world import Episode
 
 ENVIRONMENT_FPS = 25
+PICTURES = ("plan", "map", "surprise")
 
 
 @dataclass(frozen=True)
 class VisualizeConfig:
-    """Record an episode of a trained agent: its goal image beside what happens.
+    """Look into a trained agent.
 
-    The white path is where the agent imagines its present plan to lead, read from imagined
-    embeddings by a linear probe.
+    `--show episode` films an episode: its goal image, what happens, what the agent imagined.
+    `--show plan` draws one decision as a filmstrip, `--show map` the embeddings of the task's world
+    with an episode among them, `--show surprise` where in an episode the world model was wrong.
+
+    The imagined images are made by a decoder, for people only, that is trained for about a minute
+    the first time and kept in the checkpoint's folder.
     """
 
     checkpoint: Annotated[Path, tyro.conf.Positional]
     """Folder of a checkpoint or of a training run."""
     out: Path = Path("episode.mp4")
-    """The video, .mp4 or .gif."""
+    """The video of an episode, .mp4 or .gif; the other pictures are .png."""
+    show: Literal["episode", "plan", "map", "surprise"] = "episode"
+    """What to show."""
     episode: int = 0
     """Which of the episodes that `mujepa evaluate` would use with the same seed."""
     seed: int = 0
     """Seed of the episodes."""
     vary: tuple[str, ...] = ()
-    """What differs from episode to episode, as `mujepa evaluate` takes it."""
+    """What differs from episode to episode, as `mujepa evaluate` takes it; `--show surprise` has
+    the episode without it beside it."""
+    step: int = 0
+    """Of `--show plan`: the environment step whose plan is shown."""
     every: int = 1
-    """Keep every so many environment steps; a .gif is small with 2."""
+    """Of `--show episode`: keep every so many environment steps; a .gif is small with 2."""
     cost: str | None = None
     """Another cost than the checkpoint's, for example `goal`."""
     actor: Mode | None = None
     """Who acts, if not as the checkpoint says, as `mujepa evaluate` takes it."""
+    decoder_updates: int = DecoderConfig.updates
+    """Updates of the decoder, if it is not there yet; 0 films an episode without it."""
     device: DeviceName = "auto"
     """Where to compute."""
 
@@ -56,28 +84,106 @@ class VisualizeConfig:
                 f"--episode {self.episode} and --seed {self.seed} must not be negative, "
                 f"--every {self.every} at least 1"
             )
+        if self.step < 0 or self.decoder_updates < 0:
+            raise UserError(
+                f"--step {self.step} and --decoder-updates {self.decoder_updates} must not be "
+                "negative"
+            )
+        if self.show == "plan" and self.decoder_updates == 0:
+            raise UserError("--show plan needs a decoder, --decoder-updates 0 leaves it out")
         read_variation(self.vary)
+
+    def check_ending(self) -> None:
+        """Refuse a name whose ending does not fit what is shown.
+
+        Raises:
+            UserError: it does not.
+        """
+        if self.show == "episode" and self.out.suffix.lower() == ".png":
+            raise UserError(
+                f"{self.out} is no video: name it .mp4 or .gif, or choose a picture with --show "
+                + ", ".join(PICTURES)
+            )
+        if self.show == "episode":
+            video_suffix(self.out)
+        elif self.out.suffix.lower() != ".png":
+            raise UserError(
+                f"--show {self.show} is a picture, {self.out} is not; "
+                f"choose a name with --out {self.show}.png"
+            )
 
 
 def visualize(config: VisualizeConfig) -> None:
-    """Write the video that a configuration describes; see `mujepa visualize --help`.
+    """Write the video or picture that a configuration describes; see `mujepa visualize --help`.
 
     Raises:
-        UserError: bad input, no OpenGL library, or the video cannot be written.
+        UserError: bad input, no OpenGL library, or the file cannot be written.
     """
-    video_suffix(config.out)
+    config.check_ending()
     checkpoint = load_checkpoint(config.checkpoint, config.device)
     world = World(
         find_task(checkpoint.config.task), checkpoint.config.image_size,
         variation=read_variation(config.vary),
     )  # fmt: skip
+    if config.step >= world.task.budget_steps:
+        raise UserError(
+            f"--step {config.step}: an episode has steps 0 to {world.task.budget_steps - 1}"
+        )
     manifest = make_manifest(world, config.episode + 1, config.seed)
     agent = checkpoint.agent(cost=config.cost, mode=config.actor)
     episode, seed = manifest.episodes[config.episode], manifest.seeds[config.episode]
-    recording = record_episode(agent, checkpoint.networks.probe, world, episode, seed)
+    if config.show == "episode":
+        _film(config, checkpoint, agent, world, episode, seed)
+        return
+    if config.show == "plan":
+        decoder = _decoder(config, checkpoint, world)
+        assert decoder is not None
+        figure = draw_plan(agent, decoder, world, episode, seed, config.step)
+    elif config.show == "map":
+        figure = draw_map(agent, world, episode, seed)
+    else:
+        figure = _surprise(config, agent, world, episode, seed)
+    write_png(config.out, figure)
+    say(str(config.out))
+
+
+def _film(
+    config: VisualizeConfig,
+    checkpoint: Checkpoint,
+    agent: Agent,
+    world: World,
+    episode: Episode,
+    seed: int,
+) -> None:
+    decoder, probe = _decoder(config, checkpoint, world), checkpoint.networks.probe
+    recording = record_episode(agent, probe, world, episode, seed, decoder, fan=True)
     frames = draw_frames(recording, world.task, config.every)
     write_video(config.out, frames, ENVIRONMENT_FPS / config.every)
     say(f"{config.out}: final distance {world.task.text(recording.distance[-1])}")
+
+
+def _surprise(
+    config: VisualizeConfig, agent: Agent, world: World, episode: Episode, seed: int
+) -> Figure:
+    plain = World(world.task, world.image_size)
+    typical = typical_error(agent, plain, config.seed)
+    episodes = {"as the task is" if config.vary else "the episode": replace(episode, draw=None)}
+    if config.vary:
+        episodes[" ".join(config.vary)] = episode
+    return draw_surprise(
+        {
+            name: measure_surprise(walk(agent, world, one, seed), typical)
+            for name, one in episodes.items()
+        }
+    )
+
+
+def _decoder(config: VisualizeConfig, checkpoint: Checkpoint, world: World) -> Decoder | None:
+    if config.decoder_updates == 0:
+        return None
+    settings = DecoderConfig(updates=config.decoder_updates)
+    with progress_bar(settings.updates, "decoder") as bar:
+        return load_decoder(checkpoint, world, bar.update, settings)
 
 
 if __name__ == "__main__":
