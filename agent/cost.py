@@ -261,11 +261,9 @@ class Cost:
         }
 
     def by_step(self, trajectory: Trajectory, goal: Goal) -> Tensor:
-        """Return the weighted sum of the terms at each step, before any aggregate, (B, N, H)."""
-        terms = (
-            self.weights[name] * term(trajectory, goal) for name, (term, _) in self._terms.items()
-        )
-        return torch.stack(list(terms)).sum(dim=0)
+        """Return the weighted sum of the terms at each step, before it is aggregated, (B, N, H)."""
+        terms = {name: term(trajectory, goal) for name, (term, _) in self._terms.items()}
+        return torch.stack([self.weights[name] * value for name, value in terms.items()]).sum(dim=0)
 
     def __call__(self, trajectory: Trajectory, goal: Goal) -> Tensor:
         """Return the weighted sum, (B, N)."""

@@ -6,7 +6,7 @@ model: it shows what the world model keeps, and has no part in what the agent do
     decoder.safetensors   its weights
     decoder.json          whose embeddings it reads, its sizes, how well it reads held-out frames
 
-Letters: B batch, N frames, D embedding, P image size.
+Letters: B batch, D embedding, P image size.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from mujepa.agent.checkpoint import save_tensors
 from mujepa.envs.world import World
 from mujepa.errors import UserError
+from mujepa.evaluation.fresh import fresh_episodes
 from mujepa.files import replacing_file, sha256, write_json
-from mujepa.rollouts.collect import draw_episodes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,14 +36,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mujepa.agent.checkpoint import Checkpoint
-    from mujepa.agent.jepa import JEPA
 
 WIDTH = 64
 """Channels of the coarsest feature map."""
-STREAM = 6
-"""Second word of the decoder's random streams, apart from those of collection, evaluation, ..."""
-ENCODE_FRAMES = 1024
-"""Frames that are encoded or decoded at once."""
+DECODE = 1024
+"""Images that are decoded at once."""
 MOVING = 25
 """A pixel shows what moves where a colour is further than this from the background's, of 255."""
 
@@ -98,6 +95,15 @@ class Decoder(nn.Module):
             layers += [nn.SiLU(), nn.ConvTranspose2d(before, after, 4, stride=2, padding=1)]
         self.net = nn.Sequential(*layers)
 
+    @torch.no_grad()
+    def begin_with(self, colour: Tensor) -> None:
+        """Let it draw about this colour (3) everywhere, before it has learned anything."""
+        last = self.net[-1]
+        assert isinstance(last, nn.ConvTranspose2d)
+        assert last.bias is not None
+        last.bias.copy_(colour - 0.5)
+        last.weight.mul_(0.1)
+
     def forward(self, embeddings: Tensor) -> Tensor:
         """Return images as they are learned, (B, D) -> (B, P, P, 3), about from 0 to 1."""
         images = self.net(embeddings)[..., : self.image_size, : self.image_size]
@@ -107,24 +113,9 @@ class Decoder(nn.Module):
     def decode(self, embeddings: Tensor) -> NDArray[np.uint8]:
         """Return images for people, (..., D) -> (..., P, P, 3) uint8."""
         flat = embeddings.reshape(-1, embeddings.shape[-1])
-        images = torch.cat([self(part) for part in flat.split(ENCODE_FRAMES)])
+        images = torch.cat([self(part) for part in flat.split(DECODE)])
         images = (255 * images.clamp(0, 1)).round().byte().cpu().numpy()
         return images.reshape(*embeddings.shape[:-1], *images.shape[1:])
-
-
-@dataclass(frozen=True)
-class Frames:
-    """Fresh frames of the behaviour policy.
-
-    Attributes:
-        embeddings: (N, D).
-        images: (N, P, P, 3) uint8.
-        held_out: how many of the first are whole episodes to judge on.
-    """
-
-    embeddings: Tensor
-    images: Tensor
-    held_out: int
 
 
 def train_decoder(
@@ -149,14 +140,18 @@ def train_decoder(
         `psnr_moving` where pixels show what moves, and `psnr_mean_image`, `psnr_moving_mean_image`
         of the mean image in its place.
     """
-    frames = _collect(checkpoint.networks.jepa, world, config)
-    held, device = frames.held_out, frames.embeddings.device
-    embeddings, images = frames.embeddings[held:], frames.images[held:]
+    jepa, plain = checkpoint.networks.jepa, World(world.task, world.image_size)
+    fresh = fresh_episodes(jepa, plain, config.frames, config.seed, kind=0)
+    held = max(1, len(fresh.states) // 10)
+    embeddings, images = fresh.embeddings[held:].flatten(0, 1), fresh.images[held:].flatten(0, 1)
+    device = embeddings.device
     sample = images[:: max(1, len(images) // 256)]
     background = sample.median(dim=0).values.float()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        decoder = Decoder(checkpoint.networks.jepa.dim, world.image_size).to(device)
+        decoder = Decoder(jepa.dim, world.image_size)
+    decoder.begin_with(background.mean(dim=(0, 1)) / 255)
+    decoder.to(device)
     generator = torch.Generator().manual_seed(config.seed)
     optimizer = torch.optim.AdamW(decoder.parameters(), config.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.updates)
@@ -171,14 +166,17 @@ def train_decoder(
         schedule.step()
         on_update()
     decoder.eval().requires_grad_(requires_grad=False)
-    return decoder, _judge(decoder, frames, background)
+    real = fresh.images[:held].flatten(0, 1)
+    decoded = torch.from_numpy(decoder.decode(fresh.embeddings[:held].flatten(0, 1)))
+    return decoder, _judge(decoded, real, images.float().mean(dim=0), background)
 
 
 def find_decoder(checkpoint: Checkpoint) -> Decoder | None:
     """Return the decoder in a checkpoint's folder if it is whole and reads these weights."""
     weights = checkpoint.folder / "decoder.safetensors"
     jepa = checkpoint.networks.jepa
-    decoder = Decoder(jepa.dim, checkpoint.config.image_size)
+    with torch.random.fork_rng(devices=[]):
+        decoder = Decoder(jepa.dim, checkpoint.config.image_size)
     try:
         there = json.loads((checkpoint.folder / "decoder.json").read_text(encoding="utf-8"))
         wanted = _identity(checkpoint) | {"decoder_sha256": sha256(weights)}
@@ -237,43 +235,20 @@ def _write(checkpoint: Checkpoint, decoder: Decoder, figures: dict[str, Any]) ->
     write_json(checkpoint.folder / "decoder.json", identity | figures)
 
 
-@torch.no_grad()
-def _collect(jepa: JEPA, world: World, config: DecoderConfig) -> Frames:
-    plain = World(world.task, world.image_size)
-    task = plain.task
-    steps = task.episode_steps or 2 * task.budget_steps // task.frame_skip
-    episodes = max(2, config.frames // (steps + 1))
-    words = [[config.seed, STREAM, index] for index in range(episodes)]
-    trajectory, _, _ = draw_episodes(plain, task.behaviour, steps, words)
-    states = trajectory.reshape(-1, plain.state_size)
-    images = torch.from_numpy(plain.render(states))
-    observed = images
-    if jepa.observes != "pixels":
-        observed = torch.from_numpy(plain.observe(states, jepa.observes))
-    device = next(jepa.parameters()).device
-    parts = observed.split(ENCODE_FRAMES)
-    embeddings = torch.cat([jepa.encode(part.to(device)) for part in parts])
-    return Frames(embeddings, images, (steps + 1) * max(1, episodes // 10))
-
-
 def _moving(images: Tensor, background: Tensor) -> Tensor:
     """Return 1 where a pixel shows what moves and 0 elsewhere, (N, P, P, 3) -> (N, P, P)."""
     return ((images - background).abs().amax(dim=-1) > MOVING).float()
 
 
-def _judge(decoder: Decoder, frames: Frames, background: Tensor) -> dict[str, float]:
-    held = frames.held_out
-    real = frames.images[:held].float()
-    mean = frames.images[held:].float().mean(dim=0)
+def _judge(decoded: Tensor, real: Tensor, mean: Tensor, background: Tensor) -> dict[str, float]:
     moving = _moving(real, background)
-    decoded = torch.from_numpy(decoder.decode(frames.embeddings[:held])).float()
+    everywhere = torch.ones_like(moving)
 
     def psnr(images: Tensor, weight: Tensor) -> float:
-        error = ((images - real) / 255).square().mean(dim=-1)
+        error = ((images.float() - real) / 255).square().mean(dim=-1)
         average = float((weight * error).sum() / weight.sum().clamp(min=1))
         return round(-10 * math.log10(max(average, 1e-10)), 2)
 
-    everywhere = torch.ones_like(moving)
     return {
         "psnr": psnr(decoded, everywhere),
         "psnr_moving": psnr(decoded, moving),
