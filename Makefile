@@ -13,7 +13,7 @@ demo: $(VENV)/.opengl  ## collect, train, evaluate, report; run again to continu
 	$(BIN)/mujepa evaluate runs/reacher --episodes 200 --oracle-episodes 100
 	@echo "open runs/reacher/evaluation/report.html"
 
-test: lint  ## lint, types, tests
+test: lint $(VENV)/.chromium  ## lint, types, tests
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.dev $(VENV)/.opengl
@@ -80,4 +80,10 @@ $(VENV)/.opengl: $(VENV)/.run
 	$(BIN)/python -c "from mujepa.envs.opengl import gl_context; gl_context()" 2> /dev/null || { \
 	  $(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q --no-install-recommends libegl1 libopengl0 libgl1-mesa-dri && \
 	  $(BIN)/python -c "from mujepa.envs.opengl import gl_context; gl_context()"; }
+	touch $@
+
+# The tests open the what-if page in a browser: install one if there is none.
+$(VENV)/.chromium: $(VENV)/.dev
+	test -x /usr/bin/chromium || { \
+	  $(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q --no-install-recommends chromium && test -x /usr/bin/chromium; }
 	touch $@

@@ -40,7 +40,7 @@ COMMANDS = {
     "visualize": (
         "visualize",
         "VisualizeConfig",
-        "watch an agent: goal, reality and imagination -> video",
+        "watch an agent, or ask it what if: reality and imagination -> video, page",
     ),
 }
 USAGE = "\n".join(

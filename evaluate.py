@@ -20,6 +20,7 @@ from mujepa.envs.task import Task
 from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
 from mujepa.errors import UserError
+from mujepa.evaluation.decoder import find_decoder
 from mujepa.evaluation.loop import EPISODES_AT_ONCE, Outcome, run_episodes
 from mujepa.evaluation.manifest import Manifest, make_manifest
 from mujepa.evaluation.policies import (
@@ -337,10 +338,10 @@ def _record(
 ) -> list[dict[str, Any]]:
     """Film the worst episodes and the first one; return what the report says of them."""
     worst = np.argsort(-outcome.distance[:, -1], kind="stable")[: SHOWN_EPISODES - 1]
-    shown = []
+    decoder, shown = find_decoder(checkpoint), []
     for index in dict.fromkeys([*worst.tolist(), 0]):
         episode, seed = manifest.episodes[index], manifest.seeds[index]
-        recording = record_episode(agent, checkpoint.networks.probe, world, episode, seed)
+        recording = record_episode(agent, checkpoint.networks.probe, world, episode, seed, decoder)
         gif = out / "episodes" / f"episode-{index}.gif"
         write_video(gif, draw_frames(recording, world.task, every=4), fps=12)
         distance = float(recording.distance[-1])

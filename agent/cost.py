@@ -260,6 +260,11 @@ class Cost:
             for name, (term, aggregate) in self._terms.items()
         }
 
+    def by_step(self, trajectory: Trajectory, goal: Goal) -> Tensor:
+        """Return the weighted sum of the terms at each step, before it is aggregated, (B, N, H)."""
+        terms = {name: term(trajectory, goal) for name, (term, _) in self._terms.items()}
+        return torch.stack([self.weights[name] * value for name, value in terms.items()]).sum(dim=0)
+
     def __call__(self, trajectory: Trajectory, goal: Goal) -> Tensor:
         """Return the weighted sum, (B, N)."""
         parts = self.parts(trajectory, goal)

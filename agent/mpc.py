@@ -174,20 +174,33 @@ class Agent:
         Raises:
             ValueError: it has seen no image yet.
         """
+        imagined = self.intend(state)
+        cost = self.configurator.cost(imagined, state.wanted or state.goal)
+        return imagined.embeddings[:, 0], cost[:, 0]
+
+    @torch.no_grad()
+    def intend(self, state: AgentState) -> Trajectory:
+        """Return what is left of its plan, or what its actor would do, and where that leads.
+
+        Returns:
+            One trajectory (N = 1) for each environment.
+
+        Raises:
+            ValueError: it has seen no image yet.
+        """
         if state.memory is None:
             raise ValueError("the agent has seen nothing yet; call act first")
-        goal = state.wanted or state.goal
         if state.plan is not None:
             looked = (state.step - 1) // self.frame_skip
             actions = state.plan.actions[:, looked - state.planned_at :]
             embeddings = self.jepa.unroll(state.memory, actions)
         else:
             assert self.actor is not None
+            goal = state.wanted or state.goal
             embeddings, actions = self.actor.imagine(
                 self.jepa, state.memory, goal.embedding, self.planner.horizon
             )
-        imagined = Trajectory(embeddings[:, None], actions[:, None], state.memory)
-        return embeddings, self.configurator.cost(imagined, goal)[:, 0]
+        return Trajectory(embeddings[:, None], actions[:, None], state.memory)
 
     def _decide(self, state: AgentState, images: Tensor) -> AgentState:
         embedding = self.jepa.encode(images)

@@ -255,6 +255,10 @@ class World:
             ]
         )
 
+    def enlarge(self, state: NDArray[np.float64]) -> NDArray[np.uint8]:
+        """Return what the observation camera sees, large and smooth for people, (360, 360, 3)."""
+        return self._magnifier.render(self._at(state))
+
     def project(
         self, points: NDArray[np.float64], variant: Variant | None = None
     ) -> NDArray[np.float64]:
@@ -297,6 +301,10 @@ class World:
         return Renderer(
             self.model, task.observation_camera, self.image_size, antialias=task.antialias
         )
+
+    @functools.cached_property
+    def _magnifier(self) -> Renderer:
+        return Renderer(self.model, self.task.observation_camera, 360, antialias=True)
 
     @functools.cached_property
     def _beauty(self) -> Renderer:

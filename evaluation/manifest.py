@@ -41,8 +41,12 @@ def make_manifest(world: World, episodes: int, seed: int) -> Manifest:
     Starts that are already solved are excluded, and the random streams are apart from those of
     collection, so that no episode is one of the training data.
     """
-    streams = (np.random.default_rng([seed, STREAM, index]) for index in range(episodes))
-    return manifest_of([world.sample_episode(stream) for stream in streams], seed)
+    return manifest_of([draw_episode(world, index, seed) for index in range(episodes)], seed)
+
+
+def draw_episode(world: World, index: int, seed: int) -> Episode:
+    """Return one episode of the manifest of a seed, by its number."""
+    return world.sample_episode(np.random.default_rng([seed, STREAM, index]))
 
 
 def manifest_of(episodes: list[Episode], seed: int) -> Manifest:

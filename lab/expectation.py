@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from mujepa.agent.jepa import JEPA
     from mujepa.envs.world import Variants, World
 
-STREAM = 6
+STREAM = 7
 """Second word of the random streams; those of collection and evaluation are others."""
 STEPS = 16
 """Model steps of a video; the event is halfway."""

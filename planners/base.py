@@ -69,10 +69,19 @@ class Search:
 
 @dataclass(frozen=True)
 class Trace:
-    """How the search went: the lowest and the median cost of each round, (I, B) each."""
+    """How the search went.
+
+    Attributes:
+        lowest: the lowest cost of each round, (I, B).
+        median: the median cost of each round, (I, B).
+        candidates: what the last round looked at, (B, N, H, A).
+        costs: of these, (B, N).
+    """
 
     lowest: Tensor
     median: Tensor
+    candidates: Tensor
+    costs: Tensor
 
 
 @dataclass(frozen=True)
@@ -83,7 +92,7 @@ class Plan:
         actions: the best sequence of all that were tried, (B, H, A).
         cost: its cost, (B,); infinite if no candidate had a finite one.
         search: the final distribution; `Planner.shift` turns it into the next warm start.
-        trace: costs by iteration.
+        trace: costs by iteration, and the last candidates.
     """
 
     actions: Tensor
@@ -204,6 +213,7 @@ class Planner(ABC):
         slope = partial(self._differentiate, cost)
         best, best_cost = bounds.clip(search.mean), search.mean.new_full((batch,), torch.inf)
         lowest, median = [], []
+        candidates, costs = best[:, None], best_cost[:, None]
         for iteration in range(self.rounds):
             known = search.mean[:, None]
             if search.elites is not None:
@@ -219,7 +229,8 @@ class Planner(ABC):
             lowest.append(value)
             median.append(costs.median(dim=1).values)
             search = self.update(search, bounds, candidates, costs, slope)
-        return Plan(best, best_cost, search, Trace(torch.stack(lowest), torch.stack(median)))
+        trace = Trace(torch.stack(lowest), torch.stack(median), candidates, costs)
+        return Plan(best, best_cost, search, trace)
 
     def _advance(self, actions: Tensor, steps: int) -> Tensor:
         """Return sequences (..., H, A) `steps` steps on, their last action held."""

@@ -191,6 +191,8 @@ def test_a_command_line_that_cannot_be_read_exits_with_2_and_no_traceback(
         ("envs reacher --seed -1", "--seed must not be negative, got -1"),
         ("visualize run --every 0", "--every 0 at least 1"),
         ("visualize run --episode -1", "--episode -1 "),
+        ("visualize run --step -1", "--step -1 "),
+        ("visualize run --show plan --decoder-updates 0", "--show plan needs a decoder"),
     ],
 )
 def test_a_bad_value_is_refused_by_name_and_leaves_nothing_behind(
@@ -488,7 +490,7 @@ def test_a_full_disk_is_one_line_wherever_it_is_noticed(
     arguments = {
         "collect": f"reacher --out {tmp_path}/d --episodes 2 --workers 1",
         "train": f"reacher --out {tmp_path}/r --data {original_data} {TOY}",
-        "visualize": f"{checkpoint} --out {tmp_path}/a.gif --every 50",
+        "visualize": f"{checkpoint} --out {tmp_path}/a.gif --every 50 --decoder-updates 0",
     }
     assert main([command, *arguments[command].split()]) == 2
     line = capfd.readouterr().err.splitlines()[-1]

@@ -64,6 +64,11 @@ def test_an_expression_means_what_it_says(expression, reduce, critic, trajectory
     torch.testing.assert_close(cost, reduce(slow_distances(trajectory, goal)))
 
 
+def test_the_cost_of_each_step_is_the_weighted_sum_of_the_terms_there(critic, trajectory, goal):
+    by_step = Cost("2*goal.min + 0.5*goal.last", critic).by_step(trajectory, goal)
+    torch.testing.assert_close(by_step, 2.5 * slow_distances(trajectory, goal))
+
+
 def test_the_critic_term_is_the_critic_on_every_step(critic, trajectory, goal):
     with torch.no_grad():
         now = trajectory.memory.embeddings[:, -1:].expand(-1, 5, -1)

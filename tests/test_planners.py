@@ -145,6 +145,7 @@ def test_the_reported_cost_is_the_cost_of_the_plan_and_the_lowest_of_the_trace(k
     torch.testing.assert_close(result.cost, cost(result.actions[:, None])[:, 0])
     assert result.trace.lowest.shape == result.trace.median.shape == (planner.rounds, 3)
     assert torch.equal(result.cost, result.trace.lowest.amin(dim=0))
+    assert torch.equal(result.trace.costs.amin(dim=1), result.trace.lowest[-1])
 
 
 # -------------------------------------------------------------------------------- reproducibility

@@ -127,7 +127,8 @@ def test_a_robot_is_trained_judged_and_shown_from_its_checkpoint_alone(robot, co
     result = json.loads(Path("run/evaluation/result.json").read_text())
     assert (result["env"], result["tolerance"]) == (name, 0.1)
     assert "oracle" in result["baselines"]
-    assert main(["visualize", "run", "--every", "50", "--out", "episode.gif"]) == 0
+    film = "visualize run --every 50 --out episode.gif --decoder-updates 2"
+    assert main(film.split()) == 0
 
     edit(robot, 'kp="20"', 'kp="30"')
     for command in ("evaluate run --episodes 2", "visualize run"):
@@ -159,7 +160,8 @@ def test_a_task_in_python_is_collected_and_watched_for_edits(robot, complaint, t
     collect = "collect mine.py:Reach --out data --episodes 2 --steps 3 --workers 1"
     assert main(collect.split()) == 0
     assert main(f"train mine.py:Reach --out run {TOY}".split()) == 0
-    assert main(["visualize", "run", "--every", "50", "--out", "episode.gif"]) == 0
+    film = "visualize run --every 50 --out episode.gif --decoder-updates 2"
+    assert main(film.split()) == 0
     said = complaint("collect mine.py:Raech --out d")
     assert said.endswith("holds no task 'Raech'; it holds Reach")
     assert "is not there" in complaint("collect yours.py:Reach --out d")

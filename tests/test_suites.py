@@ -160,7 +160,8 @@ def test_a_looped_world_is_trained_in_and_judged_without_the_oracle(tmp_path, mo
     result = json.loads((tmp_path / "run" / "evaluation" / "result.json").read_text())
     assert result["env"] == name
     assert "oracle" not in result["baselines"]
-    assert main(["visualize", "run", "--every", "50", "--out", "episode.gif"]) == 0
+    film = "visualize run --every 50 --out episode.gif --decoder-updates 2"
+    assert main(film.split()) == 0
 
 
 # -------------------------------------------------------------------------------- refused
