@@ -181,7 +181,7 @@ class Session:
             index = int(model.jnt_qposadr[joint])
             ends = (low[index], high[index]) if low[index] < high[index] else (-1, 1)
             if model.jnt_type[joint] == HINGE:
-                ends = -np.pi, np.pi
+                ends = min(-np.pi, low[index]), max(np.pi, high[index])
             if model.jnt_limited[joint]:
                 ends = model.jnt_range[joint]
             sliders.append(Slider(self._joint(int(joint)), index, float(ends[0]), float(ends[1])))
