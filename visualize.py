@@ -195,8 +195,9 @@ def open_page(config: VisualizeConfig) -> None:
     """
     checkpoint = load_checkpoint(config.checkpoint, config.device)
     world = World(find_task(checkpoint.config.task), checkpoint.config.image_size)
-    from mujepa.whatif.server import FILE, Store, listen, serve  # here: only the page needs it
+    from mujepa.whatif.server import listen, serve  # here: only the page needs it
     from mujepa.whatif.session import Session
+    from mujepa.whatif.workshop import FILE, Store
 
     session = Session(checkpoint, world, mode=config.actor, cost=config.cost, seed=config.seed)
     store = Store(config.checkpoint / FILE, session)

@@ -30,7 +30,7 @@ from mujepa.envs.world import World
 from mujepa.errors import UserError
 from mujepa.evaluation.decoder import DecoderConfig, load_decoder
 from mujepa.whatif.session import Session
-from mujepa.whatif.situation import read_situation, write_situation
+from mujepa.whatif.situation import write_situation
 
 ROOT = Path(__file__).resolve().parents[1]
 QUIETLY = ("background-networking", "component-update", "gpu", "quic", "sync")
@@ -182,7 +182,7 @@ def test_episodes_are_those_of_the_evaluation(session):
 
 def test_a_situation_written_and_read_is_the_same(session, situation):
     written = json.loads(json.dumps(write_situation(situation, "reacher")))
-    again = read_situation(written, session)
+    again = session.read(written)
     assert write_situation(again, "reacher") == written
     np.testing.assert_array_equal(session.futures(again).states, session.futures(situation).states)
 
@@ -198,10 +198,10 @@ def test_a_situation_written_and_read_is_the_same(session, situation):
 )  # fmt: skip
 def test_a_damaged_situation_is_refused(session, situation, key, value):
     with pytest.raises(UserError):
-        read_situation(write_situation(situation, "reacher") | {key: value}, session)
+        session.read(write_situation(situation, "reacher") | {key: value})
     for nothing in (None, [], "text", {}):
         with pytest.raises(UserError, match="no what-if situation"):
-            read_situation(nothing, session)
+            session.read(nothing)
 
 
 # ---------------------------------------------------------------------- what the server answers

@@ -11,7 +11,7 @@ import numpy as np
 from nicegui import background_tasks, ui
 
 from mujepa.errors import UserError
-from mujepa.whatif.situation import read_situation, write_situation
+from mujepa.whatif.situation import write_situation
 from mujepa.whatif.view import View, view
 
 if TYPE_CHECKING:
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from nicegui.events import GenericEventArguments, UploadEventArguments
 
     from mujepa.evaluation.decoder import Decoder
-    from mujepa.whatif.server import Store, Workshop
     from mujepa.whatif.session import Session
     from mujepa.whatif.situation import Situation
+    from mujepa.whatif.workshop import Store, Workshop
 
 LARGEST = 1_000_000
 """Most bytes of a situation as JSON."""
@@ -192,7 +192,7 @@ class Page:
     async def _open(self, event: UploadEventArguments) -> None:
         self.upload.reset()
         try:
-            self.situation = read_situation(json.loads(await event.file.read()), self.session)
+            self.situation = self.session.read(json.loads(await event.file.read()))
         except UserError as error:
             self._complain(error)
         except (ValueError, RecursionError):

@@ -20,7 +20,7 @@ from mujepa.agent.mpc import decision_generator
 from mujepa.errors import UserError
 from mujepa.evaluation.manifest import draw_episode
 from mujepa.planners import Bounds
-from mujepa.whatif.situation import Situation
+from mujepa.whatif.situation import Situation, read_situation
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -127,6 +127,17 @@ class Session:
         self.actions = len(world.action_low)
         self.seconds = checkpoint.config.frame_skip * world.task.substeps * world.model.opt.timestep
         """How long a model step is [s]."""
+
+    def read(self, raw: object) -> Situation:
+        """Return the situation that `write_situation` described.
+
+        Raises:
+            UserError: it is damaged, of another task or another model, or its cost cannot be read.
+        """
+        config, shape = self.checkpoint.config, (self.horizon, self.actions)
+        history = config.jepa.predictor.history
+        situation = read_situation(raw, config.task, history, self.world.state_size, shape)
+        return self.weigh(situation, situation.cost)
 
     # ---------------------------------------------------------------- where it starts
 

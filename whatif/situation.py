@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from mujepa.whatif.session import Session
-
 FORMAT = 1
 """Of a situation as JSON."""
 
@@ -70,34 +68,39 @@ def write_situation(situation: Situation, task: str) -> dict[str, Any]:
     }
 
 
-def read_situation(raw: object, session: Session) -> Situation:
-    """Return the situation that `write_situation` described.
+def read_situation(
+    raw: object, task: str, history: int, state_size: int, shape: tuple[int, int]
+) -> Situation:
+    """Return the situation that `write_situation` described; its cost may be nonsense.
+
+    Args:
+        raw: what was described.
+        task: name of the task.
+        history: K.
+        state_size: S.
+        shape: of a sequence, (H, A).
 
     Raises:
-        UserError: it is damaged, of another task or another model, or its cost cannot be read.
+        UserError: it is damaged, or of another task or another model.
     """
-    task = session.checkpoint.config.task
     if not isinstance(raw, dict) or raw.get("format") != FORMAT or raw.get("task") != task:
         raise UserError(f"this is no what-if situation of task {task!r}; save one on the page")
-    history, size = session.checkpoint.networks.jepa.history, session.world.state_size
-    states = _numbers(raw, "states", (None, size))
+    states = _numbers(raw, "states", (None, state_size))
     if not 1 <= len(states) <= history:
         raise UserError(f"states: {len(states)}, the model remembers {history}")
     step, cost, before = raw.get("step"), raw.get("cost"), raw.get("before")
     if type(step) is not int or step < 0 or not isinstance(cost, str):
         raise UserError(f"step {step!r} is no number of steps, or cost {cost!r} no text")
-    shape = (session.horizon, session.actions)
-    situation = Situation(
-        _numbers(raw, "start", (size,)),
-        _numbers(raw, "goal", (size,)),
+    return Situation(
+        _numbers(raw, "start", (state_size,)),
+        _numbers(raw, "goal", (state_size,)),
         states,
-        _actions(raw, "taken", (len(states) - 1, session.actions)),
+        _actions(raw, "taken", (len(states) - 1, shape[1])),
         _actions(raw, "sequence", shape),
         cost,
         step,
         None if before is None else _actions(raw, "before", shape),
     )
-    return session.weigh(situation, cost)
 
 
 def _numbers(raw: dict[str, Any], name: str, shape: Sequence[int | None]) -> NDArray[np.float64]:
