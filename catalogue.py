@@ -98,14 +98,9 @@ def watch(path: Path, task: Task, seed: int, vary: tuple[str, ...] = ()) -> None
         world.render_pretty(state, variant=variants[0] if variants else None)
         for state in np.concatenate([start, states[0]])[::every]
     ]
-    write_video(path, frames, 1 / (every * _step_seconds(world)))
+    write_video(path, frames, 1 / (every * world.step_seconds))
     drawn = "".join(f", {name} {value:.3g}" for name, value in draw.values.items()) if draw else ""
-    say(f"{path}: {task.budget_steps * _step_seconds(world):.1f} s of {task.name}{drawn}")
-
-
-def _step_seconds(world: World) -> float:
-    """Return how long an environment step is [s]."""
-    return world.task.substeps * world.model.opt.timestep
+    say(f"{path}: {task.budget_steps * world.step_seconds:.1f} s of {task.name}{drawn}")
 
 
 def _row(task: Task, measured: dict[str, Any]) -> list[str]:
@@ -113,7 +108,7 @@ def _row(task: Task, measured: dict[str, Any]) -> list[str]:
         world = World(task)
     except UserError:  # what it needs is not here; asking for it alone says what
         return [task.name] + 7 * ["-"]
-    seconds = task.budget_steps * _step_seconds(world)
+    seconds = task.budget_steps * world.step_seconds
     return [
         task.name,
         str(len(world.action_low)),
@@ -135,7 +130,7 @@ def _table(rows: list[list[str]]) -> list[str]:
 
 def _details(task: Task, measured: dict[str, Any]) -> list[str]:
     world = World(task)
-    step = _step_seconds(world)
+    step = world.step_seconds
     names = [world.model.actuator(index).name or str(index) for index in range(world.model.nu)]
     if len(names) != len(world.action_low):  # a suite's actions need not be those of the actuators
         names = [str(index) for index in range(len(world.action_low))]

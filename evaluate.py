@@ -342,11 +342,11 @@ def _record(
     for index in dict.fromkeys([*worst.tolist(), 0]):
         episode, seed = manifest.episodes[index], manifest.seeds[index]
         recording = record_episode(agent, checkpoint.networks.probe, world, episode, seed, decoder)
-        gif = out / "episodes" / f"episode-{index}.gif"
-        write_video(gif, draw_frames(recording, world.task, every=4), fps=12)
+        film = out / "episodes" / f"episode-{index}.mp4"
+        write_video(film, draw_frames(recording, world.task, every=2), fps=12.5)
         distance = float(recording.distance[-1])
         held = bool((recording.distance[-world.task.hold_steps :] <= world.task.tolerance).all())
-        shown.append({"index": index, "gif": gif, "distance": distance, "held": held})
+        shown.append({"index": index, "film": film, "distance": distance, "held": held})
         if index == 0:
             frames = draw_frames(recording, world.task)
             write_video(out / "episode.mp4", frames, fps=25)

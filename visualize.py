@@ -17,6 +17,7 @@ from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
 from mujepa.errors import UserError
 from mujepa.evaluation.decoder import Decoder, DecoderConfig, load_decoder
+from mujepa.evaluation.live import check_display, show_live
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.pictures import (
     draw_map,
@@ -26,6 +27,7 @@ from mujepa.evaluation.pictures import (
     typical_error,
 )
 from mujepa.evaluation.report import write_png
+from mujepa.evaluation.rerun_file import check_rerun, write_rerun
 from mujepa.evaluation.video import draw_frames, record_episode, video_suffix, write_video
 from mujepa.evaluation.walk import walk
 from mujepa.screen import progress_bar, say
@@ -62,6 +64,10 @@ class VisualizeConfig:
     """
     show: Literal["episode", "plan", "map", "surprise"] = "episode"
     """What to show."""
+    rerun: Path | None = None
+    """Also, or only, write the episode as a Rerun recording, .rrd; needs the extra `view`."""
+    viewer: bool = False
+    """Watch the episode in MuJoCo's own viewer instead; needs a display."""
     host: str = "127.0.0.1"
     """Where the page listens; by default this machine alone can reach it."""
     port: int = 8421
@@ -107,10 +113,21 @@ class VisualizeConfig:
                 f"--show {self.show} draws a picture; name it, as in --out {self.show}.png"
             )
         read_variation(self.vary)
-        if self.out is None and self.vary:
+        if self.rerun is not None and self.rerun.suffix.lower() != ".rrd":
+            raise UserError(f"--rerun {self.rerun}: a Rerun recording's name ends in .rrd")
+        if (self.viewer or self.rerun) and self.show != "episode":
+            raise UserError(f"--viewer and --rerun show an episode, not --show {self.show}")
+        if not self.has_page:
+            return
+        if self.vary:
             raise UserError("the page shows the task's own world; give --vary with --out VIDEO")
-        if self.decoder_updates == 0 and self.out is None:
+        if self.decoder_updates == 0:
             raise UserError("the page needs a decoder, --decoder-updates 0 leaves it out")
+
+    @property
+    def has_page(self) -> bool:
+        """Whether the page is asked for: nothing else is."""
+        return self.out is None and self.rerun is None and not self.viewer
 
     def check_ending(self, out: Path) -> None:
         """Refuse a name whose ending does not fit what is shown.
@@ -139,10 +156,15 @@ def visualize(config: VisualizeConfig) -> None:
         UserError: bad input, no OpenGL library, a port that is taken, or a file that cannot be
             written.
     """
-    if config.out is None:
+    if config.has_page:
         open_page(config)
         return
-    config.check_ending(config.out)
+    if config.out is not None:
+        config.check_ending(config.out)
+    if config.viewer:
+        check_display()
+    if config.rerun is not None:
+        check_rerun()
     checkpoint = load_checkpoint(config.checkpoint, config.device)
     world = World(
         find_task(checkpoint.config.task), checkpoint.config.image_size,
@@ -156,9 +178,14 @@ def visualize(config: VisualizeConfig) -> None:
     manifest = make_manifest(world, number + 1, config.seed)
     agent = checkpoint.agent(cost=config.cost, mode=config.actor)
     episode, seed = manifest.episodes[number], manifest.seeds[number]
+    if config.viewer:
+        distance = show_live(agent, world, episode, seed)
+        say(f"final distance {world.task.text(distance)}")
     if config.show == "episode":
-        _film(config, config.out, checkpoint, agent, world, episode, seed)
+        if config.out is not None or config.rerun is not None:
+            _film(config, checkpoint, agent, world, episode, seed)
         return
+    assert config.out is not None
     if config.show == "plan":
         decoder = _decoder(config, checkpoint, world)
         assert decoder is not None
@@ -173,7 +200,6 @@ def visualize(config: VisualizeConfig) -> None:
 
 def _film(
     config: VisualizeConfig,
-    out: Path,
     checkpoint: Checkpoint,
     agent: Agent,
     world: World,
@@ -182,9 +208,13 @@ def _film(
 ) -> None:
     decoder, probe = _decoder(config, checkpoint, world), checkpoint.networks.probe
     recording = record_episode(agent, probe, world, episode, seed, decoder, fan=True)
-    frames = draw_frames(recording, world.task, config.every)
-    write_video(out, frames, ENVIRONMENT_FPS / config.every)
-    say(f"{out}: final distance {world.task.text(recording.distance[-1])}")
+    if config.out is not None:
+        frames = draw_frames(recording, world.task, config.every)
+        write_video(config.out, frames, ENVIRONMENT_FPS / config.every)
+    if config.rerun is not None:
+        write_rerun(config.rerun, recording, world.task, world.step_seconds)
+    written = "  ".join(str(path) for path in (config.out, config.rerun) if path is not None)
+    say(f"{written}: final distance {world.task.text(recording.distance[-1])}")
 
 
 def open_page(config: VisualizeConfig) -> None:

@@ -110,6 +110,11 @@ class World:
         mujoco.mj_getState(self.model, self._data, state, STATE)
         return state
 
+    @property
+    def step_seconds(self) -> float:
+        """How long an environment step is [s]."""
+        return self.task.substeps * float(self.model.opt.timestep)
+
     def to_unit(self, actions: NDArray[Any]) -> NDArray[np.float32]:
         """Return actions (..., A) in units of the bounds, [-1, 1]."""
         return ((actions - self._centre) / self._half).astype(np.float32)

@@ -45,7 +45,6 @@ def show_live(agent: Agent, world: World, episode: Episode, seed: int) -> float:
     wanted = world.achieved(episode.goal[None])[0]
     goal = world.observe(episode.goal[None], agent.observes, variants)[0]
     acting = agent.reset(goal, seed)
-    step_s = world.task.substeps * model.opt.timestep
     others = set(threading.enumerate())
     with mujoco.viewer.launch_passive(model, data) as viewer:
         for _ in range(world.task.budget_steps):
@@ -59,7 +58,7 @@ def show_live(agent: Agent, world: World, episode: Episode, seed: int) -> float:
             seen = world.observe(state, agent.observes, variants)[0]
             acting, action = agent.act(acting, seen)
             state = world.step(state, action[None], variants)
-            time.sleep(max(0.0, step_s - (time.monotonic() - began)))
+            time.sleep(max(0.0, world.step_seconds - (time.monotonic() - began)))
     for thread in set(threading.enumerate()) - others:
         thread.join()  # the window's; it must not outlive what it draws
     return float(world.task.distance(world.achieved(state)[0], wanted))

@@ -71,7 +71,7 @@ def write_report(
         task: that was judged.
         result: what result.json holds.
         outcomes: what happened, by who acted; `agent` first.
-        episodes: to show: `index`, `distance`, `held`, and the path of a `gif` of each.
+        episodes: to show: `index`, `distance`, `held`, and the path of a `film` of each.
         provenance: of the checkpoint.
         metrics: records of its training; none if they are not at hand.
         lab: what the lab found.
@@ -79,7 +79,7 @@ def write_report(
     shown = [
         episode
         | {
-            "gif": base64.b64encode(episode["gif"].read_bytes()).decode(),
+            "film": base64.b64encode(episode["film"].read_bytes()).decode(),
             "distance": task.text(episode["distance"]),
         }
         for episode in episodes

@@ -27,7 +27,7 @@ def check_rerun() -> None:
 
 
 def write_rerun(path: Path, recording: Recording, task: Task, step_s: float) -> None:
-    """Write goal, camera, imagined path, cost and distance by time, whole or not at all.
+    """Write goal, camera, plan, imagination, cost and distance by time, whole or not at all.
 
     Args:
         path: of the file, .rrd.
@@ -54,8 +54,9 @@ def write_rerun(path: Path, recording: Recording, task: Task, step_s: float) -> 
             if step == len(recording.cost):
                 break  # nothing is planned at the end
             stream.log("cost", rr.Scalars(recording.cost[step]))
+            if recording.decoded is not None:
+                stream.log("imagined", rr.Image(recording.decoded[step]))
             if recording.imagined is not None:
-                path_now = recording.imagined[step] * size
-                stream.log("camera/imagined", rr.LineStrips2D([path_now]))
+                stream.log("camera/plan", rr.LineStrips2D([recording.imagined[step] * size]))
         stream.flush()
         stream.disconnect()

@@ -495,7 +495,7 @@ def test_result_json_keeps_its_contract(evaluated, trained):
 def test_the_report_is_one_page_that_needs_nothing_else(evaluated):
     _, out = evaluated
     page = (out / "report.html").read_text()
-    assert 1 < page.count("data:image/gif;base64,") <= 4
+    assert 1 < page.count("data:video/mp4;base64,") <= 4
     assert "<svg" in page
     assert 'src="http' not in page
     assert "<script src" not in page

@@ -125,7 +125,7 @@ class Session:
         self.seed = seed
         self.horizon = self._agent(self.cost).planner.horizon
         self.actions = len(world.action_low)
-        self.seconds = checkpoint.config.frame_skip * world.task.substeps * world.model.opt.timestep
+        self.seconds = checkpoint.config.frame_skip * world.step_seconds
         """How long a model step is [s]."""
 
     def read(self, raw: object) -> Situation:
