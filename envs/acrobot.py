@@ -30,11 +30,14 @@ class Acrobot(DoublePendulum):
     name: str = "acrobot"
     mjcf: Path = ASSETS / "acrobot.xml"
     gains: Gains = ((19.0, 6.7, 4.75, 2.04),)
-    shake: float = 0.6
+    shake: float = 0.3
     wobble: float = 0.04
     balanced: int = 3
     episodes: int = 4000
-    recipe: tuple[str, ...] = (*DoublePendulum.recipe, "--jepa.predictor.no-past-actions")
+    recipe: tuple[str, ...] = (
+        *DoublePendulum.recipe,
+        *("--jepa.predictor.no-past-actions", "--cost", "critic"),
+    )
 
     def remaining(
         self, achieved: NDArray[np.float64], desired: NDArray[np.float64]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sysconfig
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -263,3 +265,39 @@ def test_the_world_model_is_more_surprised_where_the_arm_is_heavier(checkpoint, 
         for where, one in ((world, episode[0]), (varied, heavy))
     )
     assert surprised > 1.5 * usual
+
+
+# ------------------------------------------------------------------------ live and recorded
+
+
+def test_a_rerun_recording_holds_the_episode_and_verifies(checkpoint, tmp_path):
+    path = tmp_path / "new" / "episode.rrd"
+    command = f"visualize {checkpoint.folder} --rerun {path} --decoder-updates 0 --device cpu"
+    assert main(command.split()) == 0
+    assert {file.name for file in path.parent.iterdir()} == {"episode.rrd"}
+    rerun = Path(sysconfig.get_path("scripts")) / "rerun"
+    verify = subprocess.run([rerun, "rrd", "verify", path], capture_output=True, text=True)
+    assert verify.returncode == 0, verify.stderr
+    printed = subprocess.run([rerun, "rrd", "print", path], capture_output=True, text=True).stdout
+    for entity in ("/goal", "/camera", "/camera/plan", "/cost", "/distance_cm"):
+        assert entity in printed
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("--rerun episode.mp4", ".rrd"),
+        ("--rerun episode.rrd --show map --out map.png", "--show map"),
+        ("--viewer --vary wings=2", "wings"),
+        ("--viewer", "display"),
+    ],
+)
+def test_what_cannot_be_shown_live_or_recorded_is_refused(
+    flags, said, checkpoint, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    assert main(["visualize", str(checkpoint.folder), *flags.split()]) == 2
+    assert said in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"reacher"}
