@@ -102,7 +102,7 @@ def test_from_nothing_to_a_video_in_four_commands(tmp_path, monkeypatch, capsys)
         "collect reacher --out data/reacher-seed0 --episodes 10",
         f"train reacher --out runs/a --episodes 15 {toy}",
         "evaluate runs/a --episodes 2 --no-oracle --samples 16 --iterations 1",
-        "visualize runs/a --every 10 --decoder-updates 2",
+        "visualize runs/a --every 10 --decoder-updates 2 --out episode.mp4",
     ):
         assert main(command.split()) == 0
     assert len(Dataset(Path("data/reacher-seed0"))) == 15
