@@ -96,7 +96,7 @@ def attribute(
     Returns:
         `failures`, how many were tried; `rescued`, the share that each swap holds, with intervals;
         `unfamiliar`, how many times the usual error the world model makes in them; `cause`:
-        `representation`, `dynamics`, `cost`, `search`, `data`, or None without failures.
+        `representation`, `dynamics`, `cost`, `search`, `data`, `luck`, or None without failures.
     """
     failed = np.flatnonzero(~outcome.held)[:failures]
     if not len(failed):
@@ -123,7 +123,8 @@ def attribute(
 def name_cause(rescued: dict[str, float], unfamiliar: float) -> str:
     """Return the part that failures owe to.
 
-    That is the single swap that rescues most, if it closes at least half of the gap between luck
+    It is `luck` if other noise alone rescues at least half of what everything true does; otherwise
+    the single swap that rescues most, if it closes at least half of the gap between luck
     and everything true: `search`, `cost` or `dynamics`, and `data` for dynamics that are wrong only
     in states unlike those of the data. If none does, but true dynamics with a true cost do, it is
     the better of these two; if not even they, who still look through the encoder, it is the
@@ -133,9 +134,11 @@ def name_cause(rescued: dict[str, float], unfamiliar: float) -> str:
         rescued: share of failures that each swap holds.
         unfamiliar: error of the world model where the agent was, in units of the usual one.
     """
-    gap = rescued["everything"] - rescued["luck"]
-    if gap <= 0:
+    if not rescued["everything"]:
         return "search"
+    if rescued["luck"] >= rescued["everything"] / 2:
+        return "luck"
+    gap = rescued["everything"] - rescued["luck"]
     gains = {name: (rate - rescued["luck"]) / gap for name, rate in rescued.items()}
     best = max(("search", "cost", "dynamics"), key=lambda name: gains[name])
     if gains[best] < 0.5:

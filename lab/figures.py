@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 BLUE, GREEN, ORANGE, RED, GREY = "#3b6fe0", "#2f9e6e", "#e0913b", "#c8453b", "#98a2b3"
 VERDICTS = {
+    "luck": "luck: other noise of the search holds most of them, whatever the part",
     "search": "the search: more candidates, or everything true, is what helps or fails to",
     "cost": "the cost: with the goal's distance in the task's own quantities they are held",
     "dynamics": "the world model's dynamics: with true ones they are held",

@@ -89,6 +89,11 @@ def test_the_cause_is_the_swap_that_closes_half_of_the_gap(
     assert name_cause(rescued, unfamiliar) == cause
 
 
+def test_failures_that_other_noise_holds_are_put_down_to_luck():
+    rescued = dict.fromkeys(["search", "cost", "dynamics", "dynamics and cost"], 0.9)
+    assert name_cause(rescued | {"luck": 0.6, "everything": 1.0}, 1) == "luck"
+
+
 def test_where_everything_true_does_not_help_the_search_is_left():
     assert name_cause(dict.fromkeys(["luck", "search", "everything"], 0.0), 1) == "search"
 
