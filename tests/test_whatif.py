@@ -16,6 +16,7 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -212,9 +213,10 @@ def serving(checkpoint: Path, *more: str):
     """Run the server; yield its address, its process, and the lines it has written so far."""
     command = [sys.executable, "-m", "mujepa.cli", "visualize", str(checkpoint), "--port", "0"]
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what runs behind a shell may not
     process = subprocess.Popen(
         [*command, "--device", "cpu", *more], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, env=environment,
+        text=True, env=environment, preexec_fn=heed,
     )  # fmt: skip
     lines: list[str] = []
     reader = None
