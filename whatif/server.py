@@ -11,6 +11,7 @@ import ipaddress
 import json
 import socket
 import threading
+import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -114,6 +115,8 @@ def serve(session: Session, decoder: Decoder, store: Store, listener: socket.soc
         listener: where browsers knock.
     """
     host, port = listener.getsockname()[:2]
+    # It asks every object in memory for its kind, those of torch that are deprecated, too.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="nicegui")
     workshop = Workshop()
     app = make_app(session, decoder, workshop, store)
     settings = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
