@@ -35,7 +35,7 @@ from mujepa.evaluation.report import Section, write_png, write_report
 from mujepa.evaluation.summaries import by_distance, print_table, time_decisions
 from mujepa.evaluation.video import draw_frames, record_episode, write_video
 from mujepa.evaluation.violations import violations
-from mujepa.files import make_folder, sha256, write_json
+from mujepa.files import make_folder, replacing_folder, sha256, write_json
 from mujepa.learning.progress import read_metrics
 from mujepa.planners import PlannerConfig, make_planner
 from mujepa.provenance import command, machine, versions
@@ -191,8 +191,9 @@ def evaluate(config: EvaluateConfig) -> None:
     write([])
     if config.full:
         result["lab"], figures = _look_into(config, checkpoint, planner, world, manifest, outcomes)
-        for section in figures:
-            write_png(out / "figures" / f"{section.name}.png", section.figure)
+        with replacing_folder(out / "figures") as folder:  # none of an earlier run stays
+            for section in figures:
+                write_png(folder / f"{section.name}.png", section.figure)
         write(figures)
     print_table(result, task, outcomes)
     names = ("report.html", "result.json", *(("episode.mp4",) if shown else ()))
@@ -210,11 +211,11 @@ def _look_into(
     """Return what the lab finds, and its figures."""
     from mujepa.lab.figures import sections
     from mujepa.lab.lab import Lab
+    from mujepa.lab.subject import Subject
 
-    lab = Lab(
-        checkpoint, planner, config.cost, config.actor, world, manifest, outcomes,
-        config.seed, min(config.sweep_episodes, config.episodes), config.failures,
-    )  # fmt: skip
+    subject = Subject(checkpoint, planner, config.cost, config.actor)
+    sweep_episodes = min(config.sweep_episodes, config.episodes)
+    lab = Lab(subject, world, manifest, outcomes, config.seed, sweep_episodes, config.failures)
     found = lab.run()
     return found, sections(found, world.task)
 

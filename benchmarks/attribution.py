@@ -22,12 +22,12 @@ from mujepa.cli import run
 from mujepa.envs.registry import TASKS, find_task
 from mujepa.envs.world import World
 from mujepa.errors import UserError
+from mujepa.evaluation.fresh import fresh_episodes
 from mujepa.evaluation.loop import run_episodes
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.policies import AgentPolicy
 from mujepa.files import read_json, write_json
 from mujepa.lab.attribution import attribute, swaps
-from mujepa.lab.held_out import live_through
 from mujepa.provenance import machine, versions
 from mujepa.screen import progress_bar, say
 
@@ -79,7 +79,7 @@ def judge(name: str, config: AttributionConfig) -> dict[str, Any]:
     agent = checkpoint.agent(mode="planner")
     outcome = run_episodes(task, world.image_size, AgentPolicy(agent), manifest)
     policies = swaps(checkpoint, world, agent, planner)
-    usual = live_through(world, jepa, 96, task.budget_steps // task.frame_skip, config.seed)
+    usual = fresh_episodes(jepa, world, 4000, config.seed, kind=1)
     with progress_bar(len(policies) * task.budget_steps, name, unit="step") as bar:
         found = attribute(
             policies, jepa, world, manifest, outcome, usual, config.failures, bar.update

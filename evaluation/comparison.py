@@ -46,6 +46,12 @@ class Judged:
         varied = str(self.result.get("variation"))
         return self.result["env"], (*(self.result[key] for key in kept), varied)
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """What was judged, and how."""
+        kept = ("env", "checkpoint", "weights", "seed", "manifest", "episodes", "actor", "cost")
+        return {key: self.result[key] for key in kept} | {"planner": self.result["planner"]["kind"]}
+
 
 def read_judged(path: Path) -> Judged:
     """Read the result that a path means: itself, or that of a folder's evaluation.
@@ -62,7 +68,7 @@ def read_judged(path: Path) -> Judged:
         judged = Judged(str(path), result)
         complete = len(judged.held) == result["episodes"] and judged.episodes
         complete = complete and result["success_at_end"]["rate"] == judged.held.mean()
-        complete = complete and 0 <= result["success_any"]["rate"] <= 1
+        complete = complete and 0 <= result["success_any"]["rate"] <= 1 and judged.about
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{file} is no result of mujepa evaluate ({error}); {REMEDY}") from error
     if not complete:
@@ -84,12 +90,11 @@ def compare_all(judged: list[Judged]) -> dict[str, Any]:
     for one in judged:
         reference = first.setdefault(one.episodes, one)
         test = None if reference is one else asdict(paired(one.held, reference.held))
-        kept = ("env", "checkpoint", "weights", "seed", "manifest", "episodes", "actor", "cost")
-        row = {"name": one.name, **{key: one.result[key] for key in kept}}
+        row = {"name": one.name} | one.about
         row["success_at_end"] = asdict(success_rate(int(one.held.sum()), len(one.held)))
         row["success_any"] = one.result["success_any"]
         row["against"] = None if reference is one else reference.name
-        rows.append(row | {"paired": test, "planner": one.result["planner"]["kind"]})
+        rows.append(row | {"paired": test})
         runs.setdefault(one.result["env"], []).append(one.held)
     mean = interquartile_mean(list(runs.values()))
     return {"results": rows, "interquartile_mean": asdict(mean), "tasks": len(runs)}

@@ -14,6 +14,8 @@ import torch
 from mujepa.rollouts.collect import roam
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -27,25 +29,33 @@ ENCODE_FRAMES = 1024
 
 
 @dataclass(frozen=True)
-class Fresh:
-    """Episodes of the behaviour policy.
+class Lived:
+    """Episodes that somebody lived through.
 
     Attributes:
         states: of the simulator, (E, T + 1, S).
         actions: between them, (E, T, A), in [-1, 1].
-        images: of the states, (E, T + 1, P, P, 3) uint8.
         embeddings: of what the encoder reads there, (E, T + 1, D).
     """
 
-    states: NDArray
+    states: NDArray[np.float64]
     actions: Tensor
-    images: Tensor
     embeddings: Tensor
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class Fresh(Lived):
+    """Episodes of the behaviour policy.
+
+    Attributes:
+        images: of the states, (E, T + 1, P, P, 3) uint8.
+    """
+
+    images: Tensor
+
+
 def fresh_episodes(jepa: JEPA, world: World, frames: int, seed: int, kind: int) -> Fresh:
-    """Draw about so many frames, of at least two episodes.
+    """Draw about so many frames, of at least two episodes as long as those of the task's data.
 
     Args:
         jepa: whose embeddings.
@@ -58,7 +68,14 @@ def fresh_episodes(jepa: JEPA, world: World, frames: int, seed: int, kind: int) 
     steps = task.episode_steps or 2 * task.budget_steps // task.frame_skip
     episodes = max(2, frames // (steps + 1))
     words = ([seed, STREAM, 2 * index + kind] for index in range(episodes))
-    streams = [np.random.default_rng(word) for word in words]
+    return live_through(jepa, world, [np.random.default_rng(word) for word in words], steps)
+
+
+@torch.no_grad()
+def live_through(
+    jepa: JEPA, world: World, streams: Sequence[np.random.Generator], steps: int
+) -> Fresh:
+    """Let the behaviour policy act for `steps` model steps in an episode of each random stream."""
     states, actions, variants = roam(world, streams, steps)
     flat = states.reshape(-1, world.state_size)
     rows = variants and [variant for variant in variants for _ in range(steps + 1)]
@@ -69,6 +86,14 @@ def fresh_episodes(jepa: JEPA, world: World, frames: int, seed: int, kind: int) 
     device = next(jepa.parameters()).device
     parts = observed.split(ENCODE_FRAMES)
     embeddings = torch.cat([jepa.encode(part.to(device)) for part in parts])
-    shape = (episodes, steps + 1)
+    shape = states.shape[:2]
     unit = torch.from_numpy(world.to_unit(actions)).to(device)
-    return Fresh(states, unit, images.unflatten(0, shape), embeddings.unflatten(0, shape))
+    return Fresh(states, unit, embeddings.unflatten(0, shape), images.unflatten(0, shape))
+
+
+@torch.no_grad()
+def encode_states(jepa: JEPA, world: World, states: NDArray[np.float64]) -> Tensor:
+    """Return the embeddings (E, T, D) of what is seen in states (E, T, S) of the task's world."""
+    device = next(jepa.parameters()).device
+    films = (torch.from_numpy(world.observe(episode, jepa.observes)) for episode in states)
+    return torch.stack([jepa.encode(film.to(device)) for film in films])

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from mujepa.evaluation.diagnostics import every_step
+from mujepa.evaluation.diagnostics import open_loop_error
+from mujepa.evaluation.fresh import Lived, encode_states
 from mujepa.evaluation.loop import run_episodes
 from mujepa.evaluation.policies import AgentPolicy, OraclePolicy, Policy
 from mujepa.evaluation.statistics import success_rate
-from mujepa.lab.held_out import HeldOut, encode_states
 from mujepa.lab.simulated import SimulatedPolicy
 from mujepa.planners import PlannerConfig, make_planner
 
@@ -77,7 +77,7 @@ def attribute(
     world: World,
     manifest: Manifest,
     outcome: Outcome,
-    usual: HeldOut,
+    usual: Lived,
     failures: int,
     on_step: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
@@ -148,16 +148,15 @@ def name_cause(rescued: dict[str, float], unfamiliar: float) -> str:
     return "data" if best == "dynamics" and unfamiliar > UNKNOWN else best
 
 
-def _lived(jepa: JEPA, world: World, outcome: Outcome, episodes: NDArray[np.int64]) -> HeldOut:
+def _lived(jepa: JEPA, world: World, outcome: Outcome, episodes: NDArray[np.int64]) -> Lived:
     """Return what the agent lived through in some episodes, by model step."""
     skip = world.task.frame_skip
     states = outcome.states[episodes, ::skip]
     actions = outcome.actions[episodes, ::skip][:, : states.shape[1] - 1]
-    embeddings = encode_states(world, jepa, states)
-    return HeldOut(embeddings, torch.from_numpy(world.to_unit(actions)).to(embeddings), states)
+    embeddings = encode_states(jepa, world, states)
+    return Lived(states, torch.from_numpy(world.to_unit(actions)).to(embeddings), embeddings)
 
 
 @torch.no_grad()
-def _step_error(jepa: JEPA, lived: HeldOut) -> float:
-    memory, action, following = every_step(lived.embeddings, lived.actions, jepa.history)
-    return float((jepa.predictor(memory, action) - following).square().mean())
+def _step_error(jepa: JEPA, lived: Lived) -> float:
+    return open_loop_error(jepa, lived.embeddings, lived.actions, horizon=1)[0][0]

@@ -5,26 +5,31 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from mujepa.envs.world import World
+from mujepa.evaluation.fresh import live_through
 from mujepa.evaluation.loop import EPISODES_AT_ONCE, Outcome, run_episodes
 from mujepa.evaluation.policies import AgentPolicy, RandomPolicy
 from mujepa.evaluation.protocol import lewm_manifest, lewm_task, solved_share
 from mujepa.evaluation.statistics import paired
 from mujepa.lab.attribution import attribute, swaps
 from mujepa.lab.expectation import film_events, judge_surprise
-from mujepa.lab.held_out import live_through
 from mujepa.lab.ranking import rank_bank
 from mujepa.lab.sweeps import FARTHER, PERIODS, Sweeps, conditions, quarters
 from mujepa.lab.world_model import open_loop, representation
 from mujepa.screen import progress_bar
 
 if TYPE_CHECKING:
-    from mujepa.agent.checkpoint import Checkpoint, Mode
+    from mujepa.evaluation.fresh import Fresh
     from mujepa.evaluation.manifest import Manifest
-    from mujepa.planners import PlannerConfig
+    from mujepa.lab.subject import Subject
 
 HELD_OUT_EPISODES, HELD_OUT_STEPS = 240, 40
+USUAL_EPISODES = 96
 VIDEOS = 100
+STREAM = 5
+"""Second word of the random streams of held-out experience; nobody else has it."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +37,7 @@ class Lab:
     """Looks into an agent whose episodes were run.
 
     Attributes:
-        checkpoint: of the agent.
-        planner: its search.
-        cost: its cost, if not the checkpoint's.
-        mode: who acts, if not as the checkpoint says.
+        subject: the agent.
         world: where the episodes were run; it does not vary.
         manifest: the episodes.
         outcomes: what came of them, by who acted; `agent` among them.
@@ -44,10 +46,7 @@ class Lab:
         failures: failed episodes that are tried again with true parts.
     """
 
-    checkpoint: Checkpoint
-    planner: PlannerConfig
-    cost: str | None
-    mode: Mode | None
+    subject: Subject
     world: World
     manifest: Manifest
     outcomes: dict[str, Outcome]
@@ -76,11 +75,11 @@ class Lab:
 
     def _knowledge(self) -> dict[str, Any]:
         """Judge world model, cost and surprise on experience that training never saw."""
-        networks, world = self.checkpoint.networks, self.world
-        agent = self.checkpoint.agent(self.planner, self.cost, self.mode)
+        networks, world = self.subject.checkpoint.networks, self.world
+        agent = self.subject.agent()
         found: dict[str, Any] = {}
         with progress_bar(4, "world model", unit="part") as bar:
-            lived = live_through(world, networks.jepa, HELD_OUT_EPISODES, HELD_OUT_STEPS, self.seed)
+            lived = self._fresh(HELD_OUT_EPISODES, HELD_OUT_STEPS)
             found["open_loop"] = open_loop(networks, lived)
             bar.update()
             found["representation"] = representation(networks, world, lived)
@@ -94,22 +93,21 @@ class Lab:
 
     def _sweeps(self) -> dict[str, Any]:
         """Change the episodes or the agent, one thing at a time."""
-        task, horizon = self.world.task, self.planner.horizon
+        task, horizon = self.world.task, self.subject.planner.horizon
         usual = getattr(task, "goal_steps", None)
         periods = [period for period in PERIODS if period <= horizon]
         ahead = [usual * times for times in FARTHER] if usual else []
         budgets = sum(task.budget_steps * steps // ahead[0] for steps in ahead)
-        runs = len(conditions(self.world)) + (0 if self._reactive else len(periods))
+        runs = len(conditions(self.world)) + (0 if self.subject.reactive else len(periods))
         with progress_bar(budgets + runs * task.budget_steps, "sweeps", unit="step") as bar:
-            sweeps = Sweeps(
-                self.checkpoint, self.planner, self.cost, self.mode,
-                self.sweep_episodes, self.seed, bar.update,
-            )  # fmt: skip
+            sweeps = Sweeps(self.subject, self.sweep_episodes, self.seed, bar.update)
             return {
                 "distance": sweeps.farther(task, ahead)
                 if ahead
                 else quarters(self.world, self.manifest, self.outcomes["agent"]),
-                "replan": [] if self._reactive else sweeps.periods(task, self.manifest, periods),
+                "replan": []
+                if self.subject.reactive
+                else sweeps.periods(task, self.manifest, periods),
                 "factors": sweeps.factors(self.world, self.outcomes["agent"]),
             }
 
@@ -118,7 +116,7 @@ class Lab:
         task = lewm_task(self.world.task)
         world = World(task, self.world.image_size, threads=2)
         manifest = lewm_manifest(world, len(self.manifest.episodes), self.seed)
-        agent = self.checkpoint.agent(self.planner, self.cost, self.mode)
+        agent = self.subject.agent()
         policies = {"agent": AgentPolicy(agent), "random": RandomPolicy(world)}
         found: dict[str, Any] = {"already_solved": solved_share(world, manifest)}
         batches = -(-len(manifest.episodes) // EPISODES_AT_ONCE)
@@ -131,20 +129,19 @@ class Lab:
 
     def _attribution(self) -> dict[str, Any] | None:
         """Try failures again with true parts; None where the world is too slow for it."""
-        task, jepa = self.world.task, self.checkpoint.networks.jepa
+        task, jepa = self.world.task, self.subject.checkpoint.networks.jepa
         if task.looped or not self.failures:
             return None
-        agent = self.checkpoint.agent(self.planner, self.cost, self.mode)
-        policies = swaps(self.checkpoint, self.world, agent, self.planner)
-        usual = live_through(
-            self.world, jepa, 96, max(2, task.budget_steps // task.frame_skip), self.seed
-        )
+        agent = self.subject.agent()
+        policies = swaps(self.subject.checkpoint, self.world, agent, self.subject.planner)
+        usual = self._fresh(USUAL_EPISODES, max(2, task.budget_steps // task.frame_skip))
         with progress_bar(len(policies) * task.budget_steps, "attribution", unit="step") as bar:
             return attribute(
                 policies, jepa, self.world, self.manifest, self.outcomes["agent"],
                 usual, self.failures, bar.update,
             )  # fmt: skip
 
-    @property
-    def _reactive(self) -> bool:
-        return (self.mode or self.checkpoint.config.mode) == "reactive"
+    def _fresh(self, episodes: int, steps: int) -> Fresh:
+        """Return experience that training never saw."""
+        streams = [np.random.default_rng([self.seed, STREAM, index]) for index in range(episodes)]
+        return live_through(self.subject.checkpoint.networks.jepa, self.world, streams, steps)

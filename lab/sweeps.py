@@ -19,11 +19,10 @@ from mujepa.evaluation.summaries import remaining_at_start
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mujepa.agent.checkpoint import Checkpoint, Mode
     from mujepa.envs.task import Task
     from mujepa.evaluation.loop import Outcome
     from mujepa.evaluation.manifest import Manifest
-    from mujepa.planners import PlannerConfig
+    from mujepa.lab.subject import Subject
 
 LEVELS: dict[str, tuple[float, ...]] = {
     "colour": (0.5, 1.0), "light": (0.4, 2.0), "camera": (0.5, 1.0), "texture": (0.5, 1.0),
@@ -41,29 +40,18 @@ class Sweeps:
     """Runs an agent under changed conditions.
 
     Args:
-        checkpoint: of the agent.
-        planner: its search.
-        cost: its cost, if not the checkpoint's.
-        mode: who acts, if not as the checkpoint says.
+        subject: the agent.
         episodes: how many.
         seed: of the episodes.
         on_step: called after each environment step of each batch.
     """
 
     def __init__(
-        self,
-        checkpoint: Checkpoint,
-        planner: PlannerConfig,
-        cost: str | None,
-        mode: Mode | None,
-        episodes: int,
-        seed: int,
-        on_step: Callable[[], object],
+        self, subject: Subject, episodes: int, seed: int, on_step: Callable[[], object]
     ) -> None:
-        self.checkpoint = checkpoint
+        self.subject = subject
         self.episodes = episodes
         self.seed = seed
-        self._asked = planner, cost, mode
         self._on_step = on_step
 
     def farther(self, task: Task, steps: list[int]) -> list[dict[str, Any]]:
@@ -72,7 +60,7 @@ class Sweeps:
         for ahead in steps:
             budget = task.budget_steps * ahead // steps[0]
             far = replace(task, goal_steps=ahead, budget_steps=budget)  # pyright: ignore
-            manifest = self._manifest(World(far, self.checkpoint.config.image_size))
+            manifest = self._manifest(World(far, self.subject.checkpoint.config.image_size))
             found.append({"goal_steps": ahead, **_rate(self._run(far, manifest))})
         return found
 
@@ -103,12 +91,9 @@ class Sweeps:
         return make_manifest(world, self.episodes, self.seed)
 
     def _run(self, task: Task, manifest: Manifest, every: int | None = None) -> Outcome:
-        checkpoint = self.checkpoint
-        if every is not None:
-            config = replace(checkpoint.config, replan_every=every)
-            checkpoint = replace(checkpoint, config=config)
-        policy = AgentPolicy(checkpoint.agent(*self._asked))
-        return run_episodes(task, checkpoint.config.image_size, policy, manifest, self._on_step)
+        size = self.subject.checkpoint.config.image_size
+        policy = AgentPolicy(self.subject.agent(every))
+        return run_episodes(task, size, policy, manifest, self._on_step)
 
 
 def conditions(world: World) -> list[tuple[str, float]]:

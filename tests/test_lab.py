@@ -14,6 +14,7 @@ from mujepa.agent.checkpoint import load_checkpoint
 from mujepa.cli import main
 from mujepa.envs.registry import find_task
 from mujepa.envs.world import World
+from mujepa.evaluation.fresh import Lived, live_through
 from mujepa.evaluation.loop import run_episodes
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.policies import AgentPolicy
@@ -21,7 +22,6 @@ from mujepa.evaluation.protocol import lewm_manifest, lewm_task, solved_share
 from mujepa.evaluation.statistics import interquartile_mean, paired
 from mujepa.lab.attribution import attribute, name_cause, swaps
 from mujepa.lab.expectation import film_events, judge_surprise, without_contacts
-from mujepa.lab.held_out import HeldOut, live_through
 from mujepa.lab.ranking import rank_bank
 from mujepa.lab.sweeps import conditions, quarters
 from mujepa.lab.world_model import open_loop, probe_states, state_names
@@ -32,6 +32,10 @@ PRETRAINED = Path(__file__).parents[1] / "pretrained"
 @pytest.fixture
 def reacher():
     return load_checkpoint(PRETRAINED / "reacher", "cpu")
+
+
+def streams(episodes):
+    return [np.random.default_rng(index) for index in range(episodes)]
 
 
 # ----------------------------------------------------------------------------- attribution
@@ -61,7 +65,7 @@ def test_failures_are_put_down_to_the_part_that_was_broken(broken, cause, reache
     agent, jepa = reacher.agent(planner, mode="planner"), reacher.networks.jepa
     manifest = make_manifest(world, 4, seed=1)
     outcome = run_episodes(world.task, 64, AgentPolicy(agent), manifest)
-    usual = live_through(world, jepa, 8, 20, seed=0)
+    usual = live_through(jepa, world, streams(8), 20)
     policies = swaps(reacher, world, agent, planner)
     found = attribute(policies, jepa, world, manifest, outcome, usual, failures=3)
     assert found["failures"] == 3
@@ -102,7 +106,7 @@ def test_without_failures_there_is_no_cause(reacher, world):
     manifest = make_manifest(world, 2, seed=0)
     agent = reacher.agent()
     outcome = run_episodes(world.task, 64, AgentPolicy(agent), manifest)
-    usual = live_through(world, reacher.networks.jepa, 2, 5, seed=0)
+    usual = live_through(reacher.networks.jepa, world, streams(2), 5)
     found = attribute({}, reacher.networks.jepa, world, manifest, outcome, usual, failures=3)
     assert found == {"failures": 0, "rescued": {}, "cause": None}
 
@@ -111,7 +115,9 @@ def test_without_failures_there_is_no_cause(reacher, world):
 
 
 def test_imagination_is_nearer_to_what_happens_than_a_frozen_world_or_wrong_actions(reacher, world):
-    errors = open_loop(reacher.networks, live_through(world, reacher.networks.jepa, 16, 20, seed=0))
+    errors = open_loop(
+        reacher.networks, live_through(reacher.networks.jepa, world, streams(16), 20)
+    )
     model, frozen, wrong = (np.array(errors[name]) for name in errors)
     assert list(errors) == ["model", "frozen_world", "wrong_actions"]
     assert len(model) == len(frozen) == len(wrong) == 16
@@ -119,10 +125,10 @@ def test_imagination_is_nearer_to_what_happens_than_a_frozen_world_or_wrong_acti
 
 
 def test_probes_read_what_is_there_and_speeds_only_from_more_than_one_frame(world):
-    states = live_through(world, _Numbers(), 60, 20, seed=0).states
+    states = live_through(_Numbers(), world, streams(60), 20).states
     numbers = torch.from_numpy(world.proprioception(states)).float()
     positions = numbers[..., :3]  # cosine, sine, elbow; no speeds
-    found = probe_states(2, world, HeldOut(positions, torch.zeros(60, 20, 2), states))
+    found = probe_states(2, world, Lived(states, torch.zeros(60, 20, 2), positions))
     kinds = {name: probe["kind"] for name, probe in found.items()}
     assert kinds == dict(zip(*state_names(world), strict=True))
     for probe in found.values():
@@ -327,11 +333,13 @@ def test_what_cannot_be_compared_is_refused(looked_into, tmp_path, capsys):
     result, out = looked_into
     (tmp_path / "a.json").write_text(json.dumps(result | {"episodes": 5}))
     (tmp_path / "b.json").write_text("{}")
+    (tmp_path / "c.json").write_text(json.dumps(result | {"planner": None}))
     for places, said in (
         (f"{out}", "at least two"),
         (f"{out} {tmp_path / 'none'}", "no result.json"),
         (f"{out} {tmp_path / 'a.json'}", "damaged"),
         (f"{out} {tmp_path / 'b.json'}", "no result of mujepa evaluate"),
+        (f"{out} {tmp_path / 'c.json'}", "no result of mujepa evaluate"),
     ):
         assert main(f"compare {places} --out {tmp_path / 'comparison'}".split()) == 2
         assert said in capsys.readouterr().err
