@@ -17,6 +17,9 @@ from mujepa.envs.registry import find_task
 from mujepa.envs.world import World
 from mujepa.planners import PlannerConfig
 
+QUIETLY = ("background-networking", "component-update", "gpu", "quic", "sync")
+CHROMIUM = ["--headless", "--no-sandbox", "--no-first-run", *(f"--disable-{it}" for it in QUIETLY)]
+
 torch.set_num_threads(1)  # small tensors: threads cost more than they bring
 
 TINY = AgentConfig(
@@ -58,3 +61,13 @@ def untrained():
         return Checkpoint(config, networks.eval().requires_grad_(False), {}, Path())
 
     return build
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium, as `make test` installs it."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+    with playwright.sync_playwright() as running:
+        chromium = running.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM)
+        yield chromium
+        chromium.close()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from mujepa.agent.checkpoint import load_checkpoint
 from mujepa.cli import main
@@ -344,3 +347,59 @@ def test_what_cannot_be_compared_is_refused(looked_into, tmp_path, capsys):
         assert main(f"compare {places} --out {tmp_path / 'comparison'}".split()) == 2
         assert said in capsys.readouterr().err
     assert not (tmp_path / "comparison").exists()
+
+
+# ------------------------------------------------------------------------ what a browser shows
+
+
+@contextmanager
+def opened_offline(browser, path: Path):
+    """Yield a page that is cut off from everything but its own file and may not complain."""
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page.context.set_offline(True)
+    asked, complaints = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(path.as_uri())
+    yield page
+    page.close()
+    assert all(url == path.as_uri() or url.startswith("data:") for url in asked)
+    assert not complaints
+
+
+def assert_legible(page) -> None:
+    """Nothing is wider than the page, and every figure is drawn, near the size it was made for."""
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+    for figure in page.locator("svg").all():
+        shown = np.asarray(Image.open(io.BytesIO(figure.screenshot())).convert("L"), float)
+        assert shown.std() > 5, "the figure is blank"
+        scale = figure.evaluate("it => it.getBoundingClientRect().width / it.width.baseVal.value")
+        assert scale > 0.8
+
+
+def test_a_browser_shows_the_report_without_a_network_and_plays_its_episodes(looked_into, browser):
+    result, out = looked_into
+    with opened_offline(browser, out / "report.html") as page:
+        headline = f"{100 * result['success_at_end']['rate']:.1f} %"
+        assert page.locator(".headline").inner_text() == headline
+        assert page.locator("svg").count() >= len(result["lab"])
+        assert_legible(page)
+        films = page.locator("video").all()
+        assert len(films) > 1
+        for film in films:
+            film.evaluate("it => it.play()")
+            page.wait_for_function("it => it.currentTime > 0.2", arg=film.element_handle())
+            pixels = np.asarray(Image.open(io.BytesIO(film.screenshot())), float)
+            assert pixels.std() > 5, "the film is blank"
+            assert film.evaluate("it => it.videoWidth") > 100
+
+
+def test_a_browser_shows_a_comparison_without_a_network(looked_into, tmp_path, browser):
+    out = looked_into[1]
+    places = f"{out} {PRETRAINED / 'reacher' / 'result.json'}"
+    assert main(f"compare {places} --out {tmp_path}".split()) == 0
+    with opened_offline(browser, tmp_path / "comparison.html") as page:
+        assert page.locator("h1").inner_text() == "2 evaluations beside each other"
+        assert page.locator("table").first.locator("tr").count() == 3
+        assert_legible(page)

@@ -34,8 +34,6 @@ from mujepa.whatif.session import Session
 from mujepa.whatif.situation import write_situation
 
 ROOT = Path(__file__).resolve().parents[1]
-QUIETLY = ("background-networking", "component-update", "gpu", "quic", "sync")
-CHROMIUM = ["--headless", "--no-sandbox", "--no-first-run", *(f"--disable-{it}" for it in QUIETLY)]
 
 
 @pytest.fixture(scope="module")
@@ -340,15 +338,6 @@ def test_a_damaged_file_of_the_page_is_named(folder, tmp_path, capfd):
 
 
 # ------------------------------------------------------------------------ what a browser shows
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
-    with playwright.sync_playwright() as running:
-        chromium = running.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM)
-        yield chromium
-        chromium.close()
 
 
 @contextmanager
