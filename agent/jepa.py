@@ -62,6 +62,8 @@ class JEPA(nn.Module):
 
     def unroll(self, memory: Memory, actions: Tensor) -> Tensor:
         """Predict open loop, feeding predictions back, (B, H, A) -> embeddings (B, H, D)."""
+        if not torch.is_grad_enabled():
+            return self.predictor.unroll(memory, actions)
         predictions = []
         for action in actions.unbind(dim=1):
             embedding = self.predictor(memory, action)

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mujepa.agent.memory import Memory
 
@@ -52,3 +53,39 @@ class Predictor(nn.Module):
         else:
             inputs = torch.cat([memory.embeddings.flatten(1), action], dim=1)
         return memory.embeddings[:, -1] + self.change(inputs)
+
+    @torch.no_grad()
+    def unroll(self, memory: Memory, actions: Tensor) -> Tensor:
+        """Predict open loop, feeding predictions back, without a gradient.
+
+        The same as `forward` step by step, faster: what the actions add to the first layer is
+        computed for all steps at once, and each step writes where the next one reads.
+
+        Args:
+            memory: of B rows.
+            actions: (B, H, A).
+
+        Returns:
+            The embeddings (B, H, D).
+        """
+        first, *hidden, last = [it for it in self.change.modules() if isinstance(it, nn.Linear)]
+        (batch, history, dim), (_, horizon, size) = memory.embeddings.shape, actions.shape
+        seen = history if self.past_actions else 1
+        path = torch.cat([memory.actions[:, history - seen :], actions], dim=1).flatten(1)
+        windows = path.unfold(1, seen * size, size).transpose(0, 1)
+        of_embeddings, of_actions = first.weight.split([history * dim, seen * size], dim=1)
+        driven = functional.linear(windows, of_actions, first.bias)
+        embeddings = memory.embeddings.new_empty(batch, (history + horizon) * dim)
+        embeddings[:, : history * dim] = memory.embeddings.flatten(1)
+        layers = [(layer, driven.new_empty(batch, layer.out_features)) for layer in hidden]
+        change = driven.new_empty(batch, dim)
+        for step, values in enumerate(driven):
+            now = (history + step) * dim
+            values.addmm_(embeddings[:, step * dim : now], of_embeddings.T)
+            functional.silu(values, inplace=True)
+            for layer, out in layers:
+                torch.addmm(layer.bias, values, layer.weight.T, out=out)
+                values = functional.silu(out, inplace=True)
+            torch.addmm(last.bias, values, last.weight.T, out=change)
+            torch.add(embeddings[:, now - dim : now], change, out=embeddings[:, now : now + dim])
+        return embeddings[:, history * dim :].unflatten(1, (horizon, dim))

@@ -127,7 +127,7 @@ class Planner(ABC):
         iterations: int = 5,
         initial_std: float = 0.7,
         correlation: float = 0.5,
-        chunk: int = 4096,
+        chunk: int = 1024,
     ) -> None:
         for name, value in (
             ("horizon", horizon),

@@ -7,7 +7,7 @@ from mujepa.agent.encoder import EncoderConfig, make_encoder
 from mujepa.agent.jepa import JEPA, JEPAConfig
 from mujepa.agent.losses import InverseDynamics, LossConfig, weighted_sum, world_model_terms
 from mujepa.agent.memory import Memory
-from mujepa.agent.predictor import PredictorConfig
+from mujepa.agent.predictor import Predictor, PredictorConfig
 from mujepa.agent.probe import LinearProbe
 from mujepa.evaluation.diagnostics import effective_rank, open_loop_error
 
@@ -30,9 +30,15 @@ def memory_of(jepa, batch):
     return Memory(randn(batch, jepa.history, 5, seed=1), randn(batch, jepa.history - 1, 2, seed=2))
 
 
-def test_a_rollout_is_step_by_step_prediction(jepa):
+@pytest.mark.parametrize("past_actions", [True, False])
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("gradient", [True, False])
+def test_a_rollout_is_step_by_step_prediction(jepa, gradient, depth, past_actions):
+    jepa.predictor = Predictor(PredictorConfig(jepa.history, 16, depth, past_actions), 5, 2)
     memory, actions = memory_of(jepa, 3), randn(3, 6, 2, seed=3)
-    together = jepa.unroll(memory, actions)
+    with torch.set_grad_enabled(gradient):
+        together = jepa.unroll(memory, actions)
+    assert together.requires_grad == gradient
     for step in range(6):
         embedding = jepa.predictor(memory, actions[:, step])
         torch.testing.assert_close(together[:, step], embedding)
