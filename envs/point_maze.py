@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from scipy.sparse.csgraph import dijkstra
-from scipy.spatial import cKDTree
 
 from mujepa.envs.task import ASSETS, Task
 
@@ -20,6 +18,7 @@ if TYPE_CHECKING:
 
     import mujoco
     from numpy.typing import NDArray
+    from scipy.spatial import cKDTree
 
     from mujepa.envs.task import Physics, Pose
 
@@ -106,6 +105,9 @@ class PointMaze(Task):
     @functools.cached_property
     def _ways(self) -> tuple[NDArray[np.float64], cKDTree, NDArray[np.float64]]:
         """Return the nodes (M, 2) that the agent's centre can be at, and all ways between them."""
+        from scipy.sparse.csgraph import dijkstra  # half of the time that `mujepa --help` takes
+        from scipy.spatial import cKDTree
+
         offsets = (np.arange(FINE) - (FINE - 1) / 2) * CELL / FINE
         grid = np.stack(np.meshgrid(offsets, offsets), axis=-1).reshape(-1, 2)
         nodes = (self._cells(".")[:, None] + grid).reshape(-1, 2)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mujepa.agent.encoder import EncoderConfig, make_encoder
+from mujepa.agent.encoder import EncoderConfig, PatchEmbedding, make_encoder
 from mujepa.agent.jepa import JEPA, JEPAConfig
 from mujepa.agent.losses import InverseDynamics, LossConfig, weighted_sum, world_model_terms
 from mujepa.agent.memory import Memory
@@ -118,6 +118,22 @@ def test_image_encoders_give_one_normal_embedding_an_image(kind, shape):
     with torch.no_grad():
         twice = encoder.eval()(images), encoder(torch.cat([images, 255 - images]))[:32]
     torch.testing.assert_close(*twice, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("convolution", [(192, 16, 1), (3, 16, 8, 8)])
+def test_an_embedding_of_patches_is_the_convolution_of_the_images(convolution):
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8)
+    one, other = PatchEmbedding(*convolution), torch.nn.Conv2d(*convolution)
+    other.load_state_dict(one.state_dict())
+    pixels = images.permute(0, 3, 1, 2) / 255 - 0.5
+    cut = torch.nn.functional.pixel_unshuffle(pixels, 8) if convolution[0] == 192 else pixels
+    embedded, expected = one(images), other(cut)
+    torch.testing.assert_close(embedded, expected)
+    for output in (embedded, expected):
+        output.square().sum().backward()
+    torch.testing.assert_close(one.weight.grad, other.weight.grad, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(one.bias.grad, other.bias.grad)
 
 
 @pytest.mark.parametrize("width", [8, 48, 72, 100])
