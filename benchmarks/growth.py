@@ -69,8 +69,10 @@ def growth(config: GrowthConfig) -> None:
             + f"   exponent {exponent:.2f}"
         )
     ratios = {
-        f"{name} {value['sizes'][-1]} over {value['sizes'][0]}": value["seconds"][-1]
-        / value["seconds"][0]
+        f"{name}, {value['sizes'][-1]} over {value['sizes'][0]}: work over time": (
+            value["sizes"][-1] / value["sizes"][0]
+        )
+        / (value["seconds"][-1] / value["seconds"][0])
         for name, value in found.items()
     }
     write_json(
