@@ -58,8 +58,8 @@ class Predictor(nn.Module):
     def unroll(self, memory: Memory, actions: Tensor) -> Tensor:
         """Predict open loop, feeding predictions back, without a gradient.
 
-        The same as `forward` step by step, faster: what the actions add to the first layer is
-        computed for all steps at once, and each step writes where the next one reads.
+        The same as `forward` step by step, faster: embeddings and actions lie in turn in one row,
+        so that each step reads the last ones without a copy and writes where the next one reads.
 
         Args:
             memory: of B rows.
@@ -70,22 +70,25 @@ class Predictor(nn.Module):
         """
         first, *hidden, last = [it for it in self.change.modules() if isinstance(it, nn.Linear)]
         (batch, history, dim), (_, horizon, size) = memory.embeddings.shape, actions.shape
+        row = memory.embeddings.new_empty(batch, history + horizon, dim + size)
+        row[:, :history, :dim] = memory.embeddings
+        row[:, : history - 1, dim:] = memory.actions
+        row[:, history - 1 : -1, dim:] = actions
         seen = history if self.past_actions else 1
-        path = torch.cat([memory.actions[:, history - seen :], actions], dim=1).flatten(1)
-        windows = path.unfold(1, seen * size, size).transpose(0, 1)
         of_embeddings, of_actions = first.weight.split([history * dim, seen * size], dim=1)
-        driven = functional.linear(windows, of_actions, first.bias)
-        embeddings = memory.embeddings.new_empty(batch, (history + horizon) * dim)
-        embeddings[:, : history * dim] = memory.embeddings.flatten(1)
-        layers = [(layer, driven.new_empty(batch, layer.out_features)) for layer in hidden]
-        change = driven.new_empty(batch, dim)
-        for step, values in enumerate(driven):
-            now = (history + step) * dim
-            values.addmm_(embeddings[:, step * dim : now], of_embeddings.T)
-            functional.silu(values, inplace=True)
-            for layer, out in layers:
-                torch.addmm(layer.bias, values, layer.weight.T, out=out)
-                values = functional.silu(out, inplace=True)
+        weight = row.new_zeros(first.out_features, history, dim + size)
+        weight[:, :, :dim] = of_embeddings.unflatten(1, (history, dim))
+        weight[:, history - seen :, dim:] = of_actions.unflatten(1, (seen, size))
+        layers = [(weight.flatten(1).T, first.bias)]
+        layers += [(layer.weight.T, layer.bias) for layer in hidden]
+        outputs = [row.new_empty(batch, layer.shape[1]) for layer, _ in layers]
+        change = row.new_empty(batch, dim)
+        for step in range(horizon):
+            now = step + history
+            values = row[:, step:now].flatten(1)
+            for (layer, bias), output in zip(layers, outputs, strict=True):
+                torch.addmm(bias, values, layer, out=output)
+                values = functional.silu(output, inplace=True)
             torch.addmm(last.bias, values, last.weight.T, out=change)
-            torch.add(embeddings[:, now - dim : now], change, out=embeddings[:, now : now + dim])
-        return embeddings[:, history * dim :].unflatten(1, (horizon, dim))
+            torch.add(row[:, now - 1, :dim], change, out=row[:, now, :dim])
+        return row[:, history:, :dim]
