@@ -58,7 +58,7 @@ def test_the_agent_does_in_each_episode_what_its_result_says(folder):
     same = outcome.held == np.array(result["by_episode"]["held"][:24])
     moved = outcome.distance[:, -1] - np.array(result["by_episode"]["final_distance"][:24])
     assert same.sum() >= 22  # contacts magnify the last bit in which processors differ
-    assert np.median(np.abs(moved)) < task.tolerance / 10
+    assert np.median(np.abs(moved)) < task.tolerance / 5
 
 
 def test_the_agent_acts_in_a_plain_gymnasium_loop(folder):
