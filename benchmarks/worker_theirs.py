@@ -94,7 +94,10 @@ def training(pixels: int, batch: int) -> Work:
     model, sigreg = lewm(pixels).train(), SIGReg(knots=17, num_proj=1024)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5, weight_decay=1e-3)
     frames = HISTORY + PREDICTED
-    images, actions = torch.randn(batch, frames, 3, pixels, pixels), torch.randn(batch, frames, 10)
+    images, actions = (
+        torch.randn(batch, frames, 3, pixels, pixels),
+        torch.randn(batch, frames, ACTION),
+    )
 
     def work() -> int:
         encoded = model.encode({"pixels": images, "action": actions})
