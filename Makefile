@@ -93,7 +93,7 @@ $(VENV)/.chromium: $(VENV)/.dev
 	touch $@
 
 # The peer that benchmarks/peers.py measures, 2.3 GB: apart from ours, with versions of its own.
-$(PEER)/.installed: benchmarks/peer-requirements.txt
+$(PEER)/.installed: benchmarks/peer-requirements.txt | $(VENV)/.run
 	$(PYTHON) -m venv $(PEER)
 	$(PEER)/bin/pip install -qq --no-cache-dir --no-compile --disable-pip-version-check -r $<
 	touch $@

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -279,7 +280,7 @@ class Sides:
     """
 
     def __init__(self, peer: Path, threads: int, folder: Path) -> None:
-        self._pythons = {"ours": ROOT / ".venv" / "bin" / "python", "theirs": peer}
+        self._pythons = {"ours": Path(sys.executable), "theirs": peer}
         self._threads = threads
         self.folder = folder
         self.versions: dict[str, dict[str, str]] = {}

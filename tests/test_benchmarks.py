@@ -27,8 +27,8 @@ peers, page = load("peers"), load("performance_page")
 
 
 @pytest.fixture
-def work(tmp_path):
-    """Return a small piece of our side's work, and the worker's environment."""
+def work():
+    """Return a small piece of our side's work."""
     return peers.Request("collection", {"task": "reacher", "episodes": 1, "folder": "FOLDER"})
 
 
@@ -48,7 +48,7 @@ def test_our_worker_answers_each_request_with_one_line_of_one_repeat(work, tmp_p
         assert answer["peak_mb"] > 10
 
 
-def test_a_part_is_measured_in_turns_and_says_how_much_better_we_are(work, tmp_path, monkeypatch):
+def test_a_part_is_measured_in_turns_and_says_how_much_better_we_are(work, tmp_path):
     class Ours(peers.Sides):
         def worker(self, side):
             return super().worker("ours")
