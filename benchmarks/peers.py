@@ -265,6 +265,7 @@ class Worker:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
+            self.process.wait()  # it closes its answers before it says why
             said = self._messages.read_text(encoding="utf-8", errors="replace").split("\n")
             last = next((text for text in reversed(said) if text.strip()), "nothing")
             raise UserError(f"{self.process.args[1]} stopped; it said last: {last}")

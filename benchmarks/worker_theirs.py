@@ -51,7 +51,7 @@ def collection(env: str, steps: int, folder: str, options: dict[str, Any]) -> Wo
     """
     world = swm.World(env, 1, image_shape=(64, 64), max_episode_steps=steps, **options)
     world.set_policy(swm.policy.RandomPolicy(seed=0))
-    path = Path(folder) / "theirs.h5"
+    path = Path(folder) / "episode.h5"
 
     def work() -> int:
         path.unlink(missing_ok=True)
