@@ -28,8 +28,11 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.dev $(VENV)/.opengl $(PEER)/.installed  ## speed on this machine, alone and beside the peer: docs/performance.md
 	$(BIN)/python benchmarks/stages.py
+	$(BIN)/python benchmarks/limits.py
+	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/peers.py
 	$(BIN)/python benchmarks/performance_page.py
+	$(BIN)/python benchmarks/history.py
 
 pretrained: $(TASKS:%=pretrained-%)  ## the checkpoints in pretrained/, from nothing; with -j2 two at a time
 

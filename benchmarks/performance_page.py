@@ -1,4 +1,4 @@
-"""Write what `peers.py` measured into docs/performance.md, as tables between markers.
+"""Write what was measured into docs/performance.md, as tables between markers.
 
     python benchmarks/performance_page.py
 
@@ -92,6 +92,45 @@ def origin(results: Path) -> str:
     return "\n".join(lines)
 
 
+def limits(results: Path) -> str:
+    """Return the roofs, and each stage's share of its own, as Markdown tables."""
+    result = _read(results, "limits")
+    roofs = [_line(["roof", "a second"]), _line(["---", "---:"])]
+    for name, rate in result["roofs_per_second"].items():
+        roofs.append(_line([name, f"{rate:.3g}"]))
+    stages = [_line(["stage", "ms", "share", "of the roof"]), _line(["---", "---:", "---:", "---"])]
+    for name, stage in result["stages"].items():
+        share = f"**{stage['share']:.0%}**"
+        stages.append(_line([name, f"{1000 * stage['seconds']:.1f}", share, stage["roof"]]))
+    return "\n".join([*roofs, "", *stages, "", _where(result)])
+
+
+def growth(results: Path) -> str:
+    """Return how cost grows as a Markdown table."""
+    result = _read(results, "growth")
+    lines = [_line(["", "sizes", "ms", "exponent"]), _line(["---", "---", "---", "---:"])]
+    for name, found in result["growth"].items():
+        sizes = ", ".join(map(str, found["sizes"]))
+        times = ", ".join(f"{1000 * seconds:.1f}" for seconds in found["seconds"])
+        lines.append(_line([name, sizes, times, f"{found['exponent']:.2f}"]))
+    return "\n".join([*lines, "", _where(result)])
+
+
+def outsized(results: Path) -> str:
+    """Return one sentence about training from more data than memory."""
+    result = _read(results, "outsized", "sudo python benchmarks/outsized.py")
+    data, peak, limit = (result[f"{name}_bytes"] / 2**30 for name in ("data", "peak", "limit"))
+    return (
+        f"{data:.1f} GiB of data, {limit:.1f} GiB of memory, page cache included, of which at most "
+        f"{peak:.2f} were used: {result['seconds']['limited']:.0f} s in place of "
+        f"{result['seconds']['free']:.0f} without the limit. {_where(result)}"
+    )
+
+
+def _where(result: dict[str, Any]) -> str:
+    return f"Measured on {result['machine']['processor']}, torch {result['versions']['torch']}."
+
+
 def _success(training: dict[str, Any]) -> str:
     found = training["minutes_to_success"]
     hours = found["theirs"]["extrapolated_hours_of_one_pass"]
@@ -103,8 +142,8 @@ def _success(training: dict[str, Any]) -> str:
     return _line(["**training to success**, reacher", ours, theirs, ""])
 
 
-def _read(results: Path, part: str) -> dict[str, Any]:
-    return read_json(results / f"{part}.json", "measure it with: make bench")
+def _read(results: Path, part: str, how: str = "make bench") -> dict[str, Any]:
+    return read_json(results / f"{part}.json", f"measure it with: {how}")
 
 
 def _figure(value: float, unit: str) -> str:
@@ -121,7 +160,10 @@ def _line(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-MADE: dict[str, Callable[[Path], str]] = {"peers": table, "peers-origin": origin}
+MADE: dict[str, Callable[[Path], str]] = {
+    **{"peers": table, "peers-origin": origin},
+    **{"limits": limits, "growth": growth, "outsized": outsized},
+}
 """What is made for which markers."""
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ os.environ.setdefault("MUJOCO_GL", "egl")  # before mujoco is imported
 
 from worker import serve
 
+from mujepa.allocation import keep_freed_memory
 from mujepa.provenance import versions
 
 if TYPE_CHECKING:
@@ -150,4 +151,5 @@ CASES = {
 }
 
 if __name__ == "__main__":
+    keep_freed_memory()  # as the `mujepa` command does
     serve(CASES, versions())
