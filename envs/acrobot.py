@@ -30,13 +30,14 @@ class Acrobot(DoublePendulum):
     name: str = "acrobot"
     mjcf: Path = ASSETS / "acrobot.xml"
     gains: Gains = ((19.0, 6.7, 4.75, 2.04),)
-    shake: float = 0.3
+    shake: float = 0.6
     wobble: float = 0.04
     balanced: int = 3
     episodes: int = 4000
     recipe: tuple[str, ...] = (
         *DoublePendulum.recipe,
         *("--jepa.predictor.no-past-actions", "--cost", "critic"),
+        *("--planner.samples", "384", "--planner.elites", "48"),
     )
 
     def remaining(

@@ -1,4 +1,4 @@
-"""Experience on disk: a folder of shards, each a folder of memory-mapped .npy columns.
+"""Experience on disk: a folder of shards, each a folder of .npy columns.
 
     data/reacher/meta.json      what was collected, how, and the shards that are complete
     data/reacher/shard-00000/
@@ -14,6 +14,8 @@ shard.json, so that every byte is covered by it.
 
 from __future__ import annotations
 
+import os
+import weakref
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -136,8 +138,39 @@ def _intact(folder: Path, column: str, file: dict[str, Any]) -> bool:
     return there and sha256(path) == file["sha256"]
 
 
+class Column:
+    """The rows of a .npy file, read where they lie; no more than is asked for is ever in memory.
+
+    Args:
+        path: the file, as `numpy.save` writes it.
+
+    Attributes:
+        shape: of all rows, (F, ...).
+        dtype: of their numbers.
+    """
+
+    def __init__(self, path: Path) -> None:
+        with path.open("rb") as file:
+            np.lib.format.read_magic(file)
+            self.shape, _, self.dtype = np.lib.format.read_array_header_1_0(file)
+            self._begin = file.tell()
+        self._path = path
+        self._row = int(np.prod(self.shape[1:])) * self.dtype.itemsize
+        self._file = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
+
+    def read(self, first: int, rows: NDArray[Any]) -> None:
+        """Fill an array (T, ...) with the rows from `first` on.
+
+        Raises:
+            UserError: the file ends before.
+        """
+        if os.preadv(self._file, [rows.data], self._begin + first * self._row) != rows.nbytes:
+            raise UserError(f"{self._path} was cut short; {REMEDY}")
+
+
 class Dataset:
-    """Episodes on disk, read through memory maps.
+    """Episodes on disk.
 
     Args:
         folder: a dataset folder.
@@ -151,7 +184,7 @@ class Dataset:
         self.recipe, entries = read_meta(folder)
         self.folder = folder
         self.digest = sha256(folder / "meta.json")
-        self._columns: dict[str, list[NDArray[Any]]] = {name: [] for name in COLUMNS}
+        self._columns: dict[str, list[Column]] = {name: [] for name in COLUMNS}
         starts, lengths, shards = [], [], []
         for number, (name, expected) in enumerate(entries.items()):
             shard = surviving_folder(folder / name)
@@ -161,7 +194,7 @@ class Dataset:
                 else read_json(shard / "shard.json", REMEDY)["lengths"]
             )
             for column, parts in self._columns.items():
-                parts.append(np.load(shard / f"{column}.npy", mmap_mode="r"))
+                parts.append(Column(shard / f"{column}.npy"))
             starts += list(np.cumsum([0, *shard_lengths[:-1]]))
             lengths += shard_lengths
             shards += [number] * len(shard_lengths)
@@ -204,11 +237,11 @@ class Dataset:
             raise IndexError("a window leaves its episode")
         parts = self._columns[column]
         out = np.empty((len(episodes), length, *parts[0].shape[1:]), parts[0].dtype)
-        rows = (self.starts[episodes] + offsets)[:, None] + np.arange(length)
-        shards = self.shards[episodes]
-        for shard in np.unique(shards):
-            chosen = np.flatnonzero(shards == shard)
-            out[chosen] = parts[shard][rows[chosen]]
+        rows = self.starts[episodes] + offsets
+        for window, shard, row in zip(
+            out, self.shards[episodes].tolist(), rows.tolist(), strict=True
+        ):
+            parts[shard].read(row, window)
         return out
 
     def episode(self, column: str, episode: int) -> NDArray[Any]:

@@ -551,3 +551,11 @@ def toy(tmp_path_factory) -> Dataset:
 
 def test_the_registry_and_the_recipe_name_the_same_task():
     assert find_task(make_recipe("reacher", 0).task) is TASKS["reacher"]
+
+
+def test_a_column_that_is_cut_short_while_it_is_in_use_is_reported(copy):
+    dataset = Dataset(copy)
+    truncate(copy / dataset.names[-1] / "pixels.npy")
+    with pytest.raises(UserError, match=r"pixels\.npy was cut short"):
+        dataset.episode("pixels", len(dataset) - 1)
+    assert dataset.episode("pixels", 0).any()
