@@ -30,11 +30,15 @@ from mujepa.learning.experience import load_experience
 from mujepa.learning.training import Training
 
 ROOT = Path(__file__).parents[1]
-TOY = """train reacher --episodes 12 --updates 12 --ensemble-updates 6 --critic-updates 6
+TOY = """reacher --episodes 12 --updates 12 --ensemble-updates 6 --critic-updates 6
 --actor-updates 6 --batch 8 --critic-batch 32 --actor-batch 12 --imagined 0.3 --checkpoint-every 4
 --jepa.encoder.width 8 --jepa.encoder.dim 8 --jepa.predictor.width 16 --ensemble.width 16
 --critic.width 16 --actor.width 16 --critic.bellman-weight 0.1 --critic.contrastive-weight 0.1
---planner.horizon 2 --cost critic --threads 1 --device cpu""".split()
+--planner.horizon 2 --cost critic --threads 1 --device cpu"""
+
+
+def toy(run: Path, *more: str) -> list[str]:
+    return [*TOY.split(), "--out", str(run), *more]
 
 
 @pytest.fixture(scope="module")
@@ -93,10 +97,15 @@ def worker(number: int, size: int, meeting: Path, data: Path) -> None:
 
 
 def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    """But for rounding; the gradient of what the normalisation takes away is nothing else."""
+    nothing = "world model: jepa.encoder.project.bias"
     assert one.keys() == other.keys()
     for name, value in one.items():
+        if name == nothing:
+            assert max(value.abs().max(), other[name].abs().max()) < 1e-3
+            continue
         torch.testing.assert_close(
-            other[name], value, rtol=1e-5, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+            other[name], value, rtol=1e-5, atol=3e-5, msg=lambda text, name=name: f"{name}: {text}"
         )
 
 
@@ -141,17 +150,17 @@ def test_a_process_alone_is_given_back_what_it_gives():
 def trained(data, tmp_path_factory) -> Path:
     """A run of one process."""
     run = tmp_path_factory.mktemp("trained") / "run"
-    assert main([*TOY, "--data", str(data), "--out", str(run)]) == 0
+    assert main(["train", *toy(run, "--data", str(data))]) == 0
     assert not distributed.is_initialized()
     return run
 
 
-def torchrun(data: Path, run: Path, *more: str) -> subprocess.Popen[str]:
+def torchrun(data: Path, run: Path) -> subprocess.Popen[str]:
     """Start two processes by torchrun."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "train.py"]
-    flags = [*TOY[1:], "--data", str(data), "--out", str(run), *more]
+    command += toy(run, "--data", str(data))
     return subprocess.Popen(
-        [*command, *flags], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
 
 
@@ -202,7 +211,7 @@ def test_ctrl_c_leaves_a_checkpoint_from_which_one_process_goes_on(data, trained
     assert job.returncode != 0
     assert said.count("--resume goes on") == 1, complained
     assert recorded(run) != recorded(trained)
-    assert main([*TOY, "--data", str(data), "--out", str(run), "--resume"]) == 0
+    assert main(["train", *toy(run, "--data", str(data), "--resume")]) == 0
     assert_learned_the_same(run, trained)
 
 
@@ -228,7 +237,7 @@ def test_a_killed_process_ends_the_others_and_the_run_goes_on(data, trained, tmp
     lines = [line for line in complained.splitlines() if line.startswith("mujepa: ")]
     assert all("--resume goes on" in line for line in lines)
     assert len(lines) <= 1
-    assert main([*TOY, "--data", str(data), "--out", str(run), "--resume"]) == 0
+    assert main(["train", *toy(run, "--data", str(data), "--resume")]) == 0
     assert_learned_the_same(run, trained)
 
 
@@ -236,7 +245,7 @@ def test_a_killed_process_ends_the_others_and_the_run_goes_on(data, trained, tmp
 
 
 def two(command: list[str]) -> tuple[list[int], list[str]]:
-    """Run a command as two processes without torchrun; return exit codes and stderr's lines."""
+    """Run a command as two processes without torchrun; return exit codes and our lines."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -248,8 +257,11 @@ def two(command: list[str]) -> tuple[list[int], list[str]]:
         )
         for number in "01"
     ]  # fmt: skip
-    lines = [line for job in jobs for line in job.communicate(timeout=300)[1].splitlines()]
-    return [job.returncode for job in jobs], lines
+    complained = [job.communicate(timeout=300)[1] for job in jobs]
+    assert not any("Traceback" in text for text in complained)
+    lines = [line for text in complained for line in text.splitlines()]
+    ours = [line for line in lines if line.startswith("mujepa")]  # torch logs lost connections
+    return [job.returncode for job in jobs], ours
 
 
 @pytest.mark.parametrize(
@@ -260,7 +272,7 @@ def two(command: list[str]) -> tuple[list[int], list[str]]:
     ],
 )
 def test_what_all_find_bad_is_said_once(tmp_path, flags, why):
-    codes, lines = two(["train.py", *TOY[1:], "--out", str(tmp_path / "run"), *flags.split()])
+    codes, lines = two(["train.py", *toy(tmp_path / "run", *flags.split())])
     assert codes == [2, 2]
     assert lines == [f"mujepa: {why}"]
     assert not (tmp_path / "run").exists()
@@ -277,8 +289,7 @@ with processes.together():
     processes.wait()
 """
     codes, lines = two(["-c", code])
-    assert codes[number] in (1, 2)
-    assert codes[1 - number] == 2
+    assert codes == [2, 2]
     assert lines == ["mujepa: this one finds no data"]
 
 
@@ -287,11 +298,10 @@ with processes.together():
 
 def test_bfloat16_learns_nearly_what_float32_learns(data, trained, tmp_path):
     run = tmp_path / "run"
-    more = ["--precision", "bfloat16"]
-    assert main([*TOY, "--data", str(data), "--out", str(run), *more]) == 0
+    assert main(["train", *toy(run, "--data", str(data), "--precision", "bfloat16")]) == 0
     one, other = learned(trained), learned(run)
     assert all(value.dtype == one[name].dtype for name, value in other.items())
     name = "jepa.predictor.change.2.weight"
     assert not torch.equal(one[name], other[name])
     torch.testing.assert_close(one[name], other[name], rtol=0.05, atol=0.02)
-    assert main([*TOY, "--data", str(data), "--out", str(run), "--resume"]) == 2  # as begun
+    assert main(["train", *toy(run, "--data", str(data), "--resume")]) == 2  # as begun
