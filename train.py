@@ -6,6 +6,7 @@ import sys
 
 import torch
 
+from mujepa import processes
 from mujepa.agent.checkpoint import find_checkpoint
 from mujepa.agent.device import choose_device
 from mujepa.cli import run
@@ -23,16 +24,26 @@ from mujepa.rollouts.store import read_meta
 def train(config: TrainConfig) -> None:
     """Run the training that a configuration describes; see `mujepa train --help`.
 
+    Under `torchrun`, together with its other processes: docs/scale.md.
+
     Raises:
         UserError: bad input, a full disk, or a loss that is not finite.
     """
+    with processes.together():
+        _train(config)
+
+
+def _train(config: TrainConfig) -> None:
+    config.check_shares(processes.count())
     make_networks(config, World(find_task(config.task_name)))
     # What cannot be is said before anything is written.
-    device = choose_device(config.device)
+    device = choose_device(config.device, processes.local_rank())
     if config.world_model:
         find_checkpoint(config.world_model)
-    check_settings(config.out, config.settings(), resume=config.resume)
-    collect(_collection(config))
+    if processes.rank() == 0:
+        check_settings(config.out, config.settings(), resume=config.resume)
+        collect(_collection(config))
+    processes.wait()
     if config.threads:
         torch.set_num_threads(config.threads)
     observes, horizon = config.jepa.encoder.observes, config.planner.horizon

@@ -93,6 +93,11 @@ class TrainConfig:
     """Where to compute."""
     threads: int = 0
     """Threads that compute on the CPU, 0 for one per core; results repeat for equal numbers."""
+    accumulate: int = 1
+    """Parts in which the encoder reads a batch: their number divides its memory, and each part is
+    read twice; what is learned stays the same."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the products in the networks while they learn; bfloat16 is for accelerators."""
     jepa: JEPAConfig = field(default_factory=JEPAConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     critic: CriticConfig = field(default_factory=CriticConfig)
@@ -126,6 +131,7 @@ class TrainConfig:
             "critic_batch",
             "actor_batch",
             "checkpoint_every",
+            "accumulate",
         ):
             if getattr(self, name) < 1:
                 raise UserError(
@@ -177,9 +183,23 @@ class TrainConfig:
         return named_task(self.task, self.goal_site, self.camera, self.tolerance)
 
     def settings(self) -> dict[str, Any]:
-        """Return the settings as train.json has them; `vary` only where something varies."""
+        """Return the settings as train.json has them; newer ones only where they say something."""
         settings = asdict(self)
-        return settings if self.vary else {k: v for k, v in settings.items() if k != "vary"}
+        silent = {"vary": (), "precision": "float32", "accumulate": 1}
+        return {k: v for k, v in settings.items() if k not in silent or v != silent[k]}
+
+    def check_shares(self, processes: int) -> None:
+        """Check that every batch can be shared by so many processes.
+
+        Raises:
+            UserError: one cannot.
+        """
+        for name in ("batch", "critic_batch", "actor_batch"):
+            if getattr(self, name) % processes:
+                raise UserError(
+                    f"--{name.replace('_', '-')} {getattr(self, name)} cannot be shared equally by "
+                    f"{processes} processes; take a multiple of {processes}"
+                )
 
 
 def numbers(settings: dict[str, Any], above: str = "") -> Iterator[tuple[str, float]]:

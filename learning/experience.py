@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from mujepa.agent.device import full_precision
 from mujepa.envs.registry import find_task
 from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
@@ -166,7 +167,7 @@ def encode_episodes(
     for part in np.array_split(episodes, -(-len(episodes) // group)):
         seen = [data.observe_episode(int(episode)) for episode in part]
         end = begin + sum(map(len, seen))
-        embeddings[begin:end] = jepa.encode(torch.cat(seen))
+        embeddings[begin:end] = full_precision(jepa.encode)(torch.cat(seen))
         if not bool(embeddings[begin:end].isfinite().all()):
             raise UserError(
                 "training stopped: embedding of the world model is not finite; "
