@@ -172,8 +172,8 @@ def together() -> Iterator[None]:
         yield
         return
     store, number, size = next(rendezvous("env://"))
-    distributed.init_process_group(store=store, rank=number, world_size=size, timeout=PATIENCE)
     try:
+        distributed.init_process_group(store=store, rank=number, world_size=size, timeout=PATIENCE)
         yield
     except (UserError, OSError) as error:
         _complain_once(store, explanation(error))

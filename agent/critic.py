@@ -95,7 +95,7 @@ class Critic(nn.Module):
     def distance(self, features: Tensor, goal_features: Tensor) -> Tensor:
         """Return the distance between features, (..., 2F) and (..., 2F) -> (...) [model steps]."""
         phi, psi = (features - goal_features).chunk(2, dim=-1)
-        return (phi.square().sum(dim=-1) + 1e-8).sqrt() + psi.relu().amax(dim=-1)
+        return (phi.square().sum(dim=-1) + 1e-8).sqrt() + psi.amax(dim=-1).relu()
 
     def forward(self, starts: Tensor, goals: Tensor) -> Tensor:
         """Return the distance from pairs of frames to others, (..., 2, D) twice -> (...)."""

@@ -35,6 +35,8 @@ Clock = Literal["wall", "processor"]
 Unit = Literal["frames/s", "windows/s", "s", "MB"]
 EPISODES = 200
 """Episodes, of 51 frames each, that are collected to train on and to read from."""
+FRESH_REPEATS = 3
+"""Most repeats where each takes a process of its own, whose memory hardly differs."""
 LOWER_IS_BETTER = ("s", "MB")
 
 
@@ -316,7 +318,7 @@ def measure(part: Part, sides: Sides, repeats: int, clock: Clock) -> dict[str, A
             asked = {None: ("theirs", comparison.theirs)}
             asked |= {label: ("ours", request) for label, request in comparison.ours.items()}
             found: dict[str | None, list[float]] = {label: [] for label in asked}
-            for _ in range(repeats):
+            for _ in range(min(repeats, FRESH_REPEATS) if part.fresh else repeats):
                 for label, (side, request) in asked.items():
                     line = request.line(sides.folder)
                     if part.fresh:

@@ -77,14 +77,15 @@ def table(results: Path) -> str:
 
 
 def origin(results: Path) -> str:
-    """Return one sentence for each part: versions, machine and clock."""
+    """Return a line for each part: versions, machine and clock; on a busy one it is preliminary."""
     lines = []
     for part in PARTS:
         result = _read(results, part)
         ours, theirs = result["versions"]["ours"], result["versions"]["theirs"]
         repeats = len(result["rows"][0]["theirs"]["repeats"])
+        kind = "preliminary, medians" if result["clock"] != "wall" else "medians"
         lines.append(
-            f"- {part}: medians of {repeats}, {result['clock']} time, {result['threads']} thread, "
+            f"- {part}: {kind} of {repeats}, {result['clock']} time, {result['threads']} thread, "
             f"{result['machine']['processor']}; mujepa {ours['mujepa']} with torch {ours['torch']} "
             f"and MuJoCo {ours['mujoco']} beside stable-worldmodel {theirs['stable-worldmodel']} "
             f"with torch {theirs['torch']} and MuJoCo {theirs['mujoco']}"
