@@ -72,7 +72,6 @@ def connect(where: str | None, workers: int = 0) -> Iterator[Cluster | None]:
         yield None
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as Ray announces
     if where == LOCAL:  # the switch by which Ray stays on the loopback interface; read on import
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")

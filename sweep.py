@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import itertools
 import json
 import math
@@ -30,7 +32,7 @@ from mujepa.learning.config import TrainConfig
 from mujepa.learning.progress import check_settings, read_metrics
 from mujepa.learning.training import STAGE_SHARE, make_networks
 from mujepa.provenance import command, versions
-from mujepa.screen import progress_bar, say
+from mujepa.screen import say
 from mujepa.train import collection, learn_quietly
 
 METRIC, TIME = "candidate_ranking", "percent"
@@ -242,6 +244,11 @@ class Ledger:
         """Return what is known of a run."""
         return next(run for run in self._content["runs"] if run["name"] == name)
 
+    @property
+    def waiting(self) -> int:
+        """How many runs are left."""
+        return sum(run["state"] == "waiting" for run in self._content["runs"])
+
     def note(self, name: str, **known: Any) -> None:  # noqa: ANN401
         """Keep what became of a run."""
         self[name].update(known)
@@ -267,7 +274,6 @@ def _train_all(cluster: Cluster, config: SweepConfig, runs: list[Run], ledger: L
     left = [run for run in runs if ledger[run.name]["state"] == "waiting"]
     if not left:
         return
-    bar = progress_bar(len(runs), "sweep", len(runs) - len(left), unit="run")
 
     class Watch(tune.Callback):
         """Keeps what became of a run as soon as it ends."""
@@ -279,8 +285,7 @@ def _train_all(cluster: Cluster, config: SweepConfig, runs: list[Run], ledger: L
                 told = {key: last[key] for key in (METRIC, TIME, "reason") if key in last}
                 ledger.note(one.name, state=state, **told)
                 reason = f" ({told['reason']})" if "reason" in told else ""
-                say(f"{one.label}: {state}{reason}")
-                bar.update()
+                say(f"{one.label}: {state}{reason}, {ledger.waiting} of {len(runs)} left")
 
     cores = max(run.config.threads for run in runs)
     resources: dict[str, float] = {
@@ -311,8 +316,7 @@ def _train_all(cluster: Cluster, config: SweepConfig, runs: list[Run], ledger: L
         ),
     )  # fmt: skip
     try:
-        with bar:
-            results = tuner.fit()
+        results = tuner.fit()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     for error in results.errors:
@@ -364,12 +368,13 @@ def percent(config: TrainConfig, record: dict[str, Any]) -> int:
 
 
 def _judge(config: SweepConfig, one: TrainConfig, out: Path, seed: int, where: str | None) -> None:
-    evaluate(
-        EvaluateConfig(
-            one.out, episodes=config.judged_episodes, seed=seed, vary=one.vary, oracle=False,
-            out=out, device=one.device, cluster=where,
-        )
-    )  # fmt: skip
+    with contextlib.redirect_stdout(io.StringIO()):  # the sweep has a table of its own
+        evaluate(
+            EvaluateConfig(
+                one.out, episodes=config.judged_episodes, seed=seed, vary=one.vary, oracle=False,
+                out=out, device=one.device, cluster=where,
+            )
+        )  # fmt: skip
 
 
 def _report(config: SweepConfig, runs: list[Run], ledger: Ledger) -> None:

@@ -87,10 +87,14 @@ def _learn_on(cluster: Cluster, config: TrainConfig) -> None:
         meanwhile=lambda: bar.update(_updates_done(config) - bar.n),
     )
     bar = progress_bar(sum(config.stage_updates), "train", _updates_done(config))
-    with bar, closing(running):
-        for _, said in running:
-            bar.update(bar.total - bar.n)
-            say(said)
+    try:
+        with bar, closing(running):
+            for _, said in running:
+                bar.update(bar.total - bar.n)
+                say(said)
+    except KeyboardInterrupt:
+        say(f"interrupted; --resume goes on from the last checkpoint in {config.out}")
+        raise
 
 
 def learn_quietly(

@@ -100,7 +100,7 @@ def test_every_command_explains_itself_and_each_of_its_options(command, capsys):
 def test_an_unknown_command_is_answered_by_the_nearest(complaint):
     assert complaint("trian") == "unknown command 'trian'; did you mean 'train'?"
     assert complaint("xyzzy").endswith(
-        "; commands: envs, collect, train, evaluate, compare, visualize"
+        "; commands: envs, collect, train, evaluate, compare, sweep, visualize"
     )
 
 

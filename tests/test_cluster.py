@@ -83,7 +83,16 @@ def ancestors(process: int) -> Iterator[int]:
         yield process
 
 
-def wait_for(what, seconds: float = 120):
+def session(leader: int) -> list[str]:
+    """Return the processes that a leader of a session has left behind."""
+    stats = []
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            stats.append(file.read_text())
+    return [it for it in stats if it.rpartition(") ")[2].split()[3] == str(leader)]
+
+
+def wait_for(what, seconds: float = 300):
     """Return what a function returns as soon as that is anything."""
     deadline = time.monotonic() + seconds
     while not (found := what()):
@@ -208,6 +217,7 @@ def test_a_sweep_that_was_killed_goes_on_with_what_is_left(here, data, tmp_path,
         killed.kill()
         complaint = killed.communicate()[1]
     assert sorted(set(states())) == ["done", "waiting"], complaint
+    wait_for(lambda: not session(killed.pid))
     first = (
         out / json.loads((out / "sweep.json").read_text())["runs"][states().index("done")]["name"]
     )
