@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PEER := .venv-peer
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 PIP := $(BIN)/pip install -qq --no-compile --disable-pip-version-check -c constraints.txt
 TASKS := reacher two_room point_maze pendulum cartpole acrobot double_pendulum cup push_t cube
@@ -25,8 +26,13 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check -q --fix .
 	$(BIN)/ruff format -q .
 
-bench: $(VENV)/.opengl  ## speed of every stage on this machine, as JSON
+bench: $(VENV)/.dev $(VENV)/.opengl $(PEER)/.installed  ## speed on this machine, alone and beside the peer: docs/performance.md
 	$(BIN)/python benchmarks/stages.py
+	$(BIN)/python benchmarks/limits.py
+	$(BIN)/python benchmarks/growth.py
+	$(BIN)/python benchmarks/peers.py
+	$(BIN)/python benchmarks/performance_page.py
+	$(BIN)/python benchmarks/history.py
 
 pretrained: $(TASKS:%=pretrained-%)  ## the checkpoints in pretrained/, from nothing; with -j2 two at a time
 
@@ -58,12 +64,13 @@ ablations: $(VENV)/.opengl  ## docs/ablations.md: the shipped agents with one th
 	$(BIN)/python benchmarks/ablations.py
 	$(BIN)/python benchmarks/ablations.py --tasks reacher --parts loss critic hierarchy
 
-pages: $(VENV)/.opengl  ## docs/tasks.md and its pictures, from what was measured; the line numbers of docs/derivations.md
+pages: $(VENV)/.opengl  ## docs/tasks.md and its pictures, from what was measured; the line numbers of docs/derivations.md; the tables of docs/performance.md
 	$(BIN)/python benchmarks/tasks_page.py
 	$(BIN)/python benchmarks/derivations_page.py
+	$(BIN)/python benchmarks/performance_page.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(PEER) build dist *.egg-info
 
 $(VENV)/.run: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV) || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q python3-venv && $(PYTHON) -m venv $(VENV); }
@@ -86,4 +93,10 @@ $(VENV)/.opengl: $(VENV)/.run
 $(VENV)/.chromium: $(VENV)/.dev
 	test -x /usr/bin/chromium || { \
 	  $(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q --no-install-recommends chromium && test -x /usr/bin/chromium; }
+	touch $@
+
+# The peer that benchmarks/peers.py measures, 2.3 GB: apart from ours, with versions of its own.
+$(PEER)/.installed: benchmarks/peer-requirements.txt | $(VENV)/.run
+	$(PYTHON) -m venv $(PEER)
+	$(PEER)/bin/pip install -qq --no-cache-dir --no-compile --disable-pip-version-check -r $<
 	touch $@

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar, runtime_checkable
 
 from mujepa.allocation import keep_freed_memory
-from mujepa.errors import UserError
+from mujepa.errors import UserError, explanation
+from mujepa.screen import complain, speaks
 
 COMMANDS = {
     "envs": (
@@ -111,11 +112,19 @@ def read(config: type[Config], arguments: Sequence[str], name: str | None = None
 
     def parse(arguments: Sequence[str]) -> Config:
         return tyro.cli(
-            config, args=arguments, prog=name, description=inspect.cleandoc(config.__doc__ or "")
-        )
+            config, args=arguments, prog=name, description=inspect.cleandoc(config.__doc__ or ""),
+            console_outputs=speaks(),
+        )  # fmt: skip
 
-    settings = parse(arguments)
-    return parse([*settings.flags(), *arguments]) if isinstance(settings, HasFlags) else settings
+    try:
+        settings = parse(arguments)
+        return (
+            parse([*settings.flags(), *arguments]) if isinstance(settings, HasFlags) else settings
+        )
+    except UserError:
+        if speaks():  # several processes read the same line
+            raise
+        raise SystemExit(2) from None
 
 
 def run(
@@ -131,19 +140,15 @@ def run(
     """
     try:
         function(read(config, sys.argv[1:] if arguments is None else arguments, name))
-    except UserError as error:
-        return _complain(str(error))
-    except OSError as error:
-        return _complain(
-            f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
-        )
+    except (UserError, OSError) as error:
+        return _complain(explanation(error))
     except KeyboardInterrupt:
         return 130
     return 0
 
 
 def _complain(message: str) -> int:
-    print(f"mujepa: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+    complain(message)
     return 2
 
 

@@ -1,4 +1,6 @@
-"""The one exception that a person's input can cause."""
+"""The one exception that a person's input can cause, and how it is said."""
+
+from __future__ import annotations
 
 
 class UserError(Exception):
@@ -7,3 +9,10 @@ class UserError(Exception):
     The command line prints it on stderr and exits with code 2; a Python caller can catch it. It
     is no `ValueError`, so that the reader of the command line passes it on as it is.
     """
+
+
+def explanation(error: UserError | OSError) -> str:
+    """Return what a person is told about bad input, or about what the system refuses."""
+    if isinstance(error, UserError):
+        return str(error)
+    return f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"

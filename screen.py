@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from tqdm import tqdm
+
+
+def speaks() -> bool:
+    """Return whether this process tells of its work: of several together only the first does."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def progress_bar(total: int, label: str, done: int = 0, unit: str = "update") -> tqdm:
@@ -17,10 +23,17 @@ def progress_bar(total: int, label: str, done: int = 0, unit: str = "update") ->
     return tqdm(
         total=total, initial=done, desc=label, unit=unit, unit_scale=unit == "frame",
         mininterval=interval, dynamic_ncols=True, smoothing=0.05, leave=True, delay=0.5,
+        disable=not speaks(),
     )  # fmt: skip
 
 
 def say(text: str) -> None:
     """Print a line on stdout, at once."""
-    tqdm.write(text, file=sys.stdout)
-    sys.stdout.flush()
+    if speaks():
+        tqdm.write(text, file=sys.stdout)
+        sys.stdout.flush()
+
+
+def complain(message: str) -> None:
+    """Print one line on stderr."""
+    print(f"mujepa: {' '.join(message.split())}", file=sys.stderr, flush=True)  # noqa: T201

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from mujepa import processes
 from mujepa.agent.checkpoint import find_checkpoint
 from mujepa.agent.device import choose_device
 from mujepa.cli import run
@@ -20,6 +21,7 @@ from mujepa.collect import CollectConfig, collect
 from mujepa.envs.registry import find_task
 from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
+from mujepa.errors import UserError
 from mujepa.learning.config import TrainConfig
 from mujepa.learning.experience import load_experience
 from mujepa.learning.progress import check_settings, read_metrics
@@ -31,18 +33,30 @@ from mujepa.screen import progress_bar, say
 def train(config: TrainConfig) -> None:
     """Run the training that a configuration describes; see `mujepa train --help`.
 
+    Under `torchrun`, together with its other processes: docs/scale.md.
+
     Raises:
         UserError: bad input, a full disk, or a loss that is not finite.
     """
+    with processes.together():
+        _train(config)
+
+
+def _train(config: TrainConfig) -> None:
+    config.check_shares(processes.count())
     make_networks(config, World(find_task(config.task_name)))
     # What cannot be is said before anything is written.
     if config.cluster is None:
-        choose_device(config.device)
+        choose_device(config.device, processes.local_rank())
+    elif processes.count() > 1:
+        raise UserError("torchrun has places of its own for its processes; leave --cluster out")
     if config.world_model:
         find_checkpoint(config.world_model)
     with connect(config.cluster, config.workers) as cluster:
-        check_settings(config.out, config.settings(), resume=config.resume)
-        collect(collection(config))
+        if processes.rank() == 0:
+            check_settings(config.out, config.settings(), resume=config.resume)
+            collect(collection(config))
+        processes.wait()
         if cluster:
             _learn_on(cluster, config)
         else:
@@ -67,7 +81,7 @@ def learn(
         config.dataset,
         config.validation,
         config.seed,
-        choose_device(config.device),
+        choose_device(config.device, processes.local_rank()),
         config.jepa.encoder.observes,
         config.planner.horizon,
     )

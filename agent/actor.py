@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from mujepa import processes
 from mujepa.agent.cost import Goal, Trajectory
 from mujepa.agent.memory import Memory
 
@@ -132,7 +133,8 @@ def actor_terms(
 
     def behaviour() -> Tensor:
         error = (actor(memory, goals) - actions).square().mean(dim=-1)
-        return (error * followed).sum() / followed.sum().clamp(min=1)
+        count = processes.total(followed.sum()).clamp(min=1)
+        return processes.total((error * followed).sum()) / count
 
     terms = {
         "imagined": lambda: imagined_cost(

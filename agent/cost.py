@@ -154,7 +154,8 @@ def critic_distance(critic: Critic) -> CostTerm:
     """Return the term that asks the critic for the model steps to the goal, -> (B, N, H)."""
 
     def term(trajectory: Trajectory, goal: Goal) -> Tensor:
-        reached = critic.features(trajectory.embeddings, trajectory.previous)
+        now = trajectory.embeddings
+        reached = critic.features(now, trajectory.previous if critic.config.history > 1 else now)
         return critic.distance(reached, goal.features[:, None, None])
 
     return term

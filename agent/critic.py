@@ -15,6 +15,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from mujepa import processes
+
 RIVALS = 256
 """Pairs that the contrastive term tells apart, of each batch."""
 
@@ -87,13 +89,13 @@ class Critic(nn.Module):
         A goal's can be kept for a whole episode.
         """
         if self.config.history == 1:
-            return self.embed(embeddings)
-        return self.embed(torch.cat([embeddings, embeddings - previous], dim=-1))
+            return self.embed(embeddings).float()
+        return self.embed(torch.cat([embeddings, embeddings - previous], dim=-1)).float()
 
     def distance(self, features: Tensor, goal_features: Tensor) -> Tensor:
         """Return the distance between features, (..., 2F) and (..., 2F) -> (...) [model steps]."""
         phi, psi = (features - goal_features).chunk(2, dim=-1)
-        return (phi.square().sum(dim=-1) + 1e-8).sqrt() + psi.relu().amax(dim=-1)
+        return (phi.square().sum(dim=-1) + 1e-8).sqrt() + psi.amax(dim=-1).relu()
 
     def forward(self, starts: Tensor, goals: Tensor) -> Tensor:
         """Return the distance from pairs of frames to others, (..., 2, D) twice -> (...)."""
@@ -131,17 +133,19 @@ def critic_terms(
 
     def expectile(error: Tensor) -> Tensor:
         side = torch.where(error > 0, config.expectile, 1 - config.expectile)
-        return (side * error.square()).mean()
+        return processes.mean(side * error.square())
 
     def bellman() -> Tensor:
         assert following is not None
-        here, there = starts[-len(following) :], strangers[-len(following) :]
+        rest = slice(len(starts) - len(following), None)
+        here, there = starts[rest], strangers[rest]
         moved = (here != following).flatten(1).any(dim=1)
         beyond = 1 + critic(following, there).detach()
         return expectile((critic(here, there) - beyond) * moved)
 
     def contrastive() -> Tensor:
-        away = critic(starts[:RIVALS, None], goals[None, :RIVALS])
+        rivals, theirs = (processes.gathered(pairs)[:RIVALS] for pairs in (starts, goals))
+        away = critic(rivals[:, None], theirs[None])
         own = torch.arange(len(away), device=away.device)
         return (
             nn.functional.cross_entropy(-away, own) + nn.functional.cross_entropy(-away.T, own)

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import functools
+from collections.abc import Callable
+from typing import Concatenate, Literal, ParamSpec, TypeVar
 
 import torch
+from torch import Tensor
 
 from mujepa.errors import UserError
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+Rest, Result = ParamSpec("Rest"), TypeVar("Result")
 
 
-def choose_device(name: DeviceName = "auto") -> torch.device:
+def choose_device(name: DeviceName = "auto", process: int | None = None) -> torch.device:
     """Return the device of a name; `auto` takes CUDA, then MPS, then the CPU.
 
+    Args:
+        name: of the kind of device.
+        process: number of this process among several on the machine, which then share its GPUs out.
+
     Raises:
-        UserError: the device is not there.
+        UserError: the device is not there, or not for so many processes.
     """
     there = {
         "cuda": torch.cuda.is_available(),
@@ -23,7 +31,33 @@ def choose_device(name: DeviceName = "auto") -> torch.device:
         "cpu": True,
     }
     if name == "auto":
-        return torch.device(next(device for device, available in there.items() if available))
+        name = next(device for device, available in there.items() if available)
     if not there.get(name, False):
         raise UserError(f"device {name!r} is not available here; use --device auto")
-    return torch.device(name)
+    if process is None or name == "cpu":
+        return torch.device(name)
+    if name == "mps":
+        raise UserError("device 'mps' serves one process alone; use --device cpu")
+    if process >= torch.cuda.device_count():
+        raise UserError(
+            f"process {process} finds {torch.cuda.device_count()} GPUs on its machine; start one "
+            "process for each (--nproc-per-node), or use --device cpu"
+        )
+    torch.cuda.set_device(process)
+    return torch.device(name, process)
+
+
+def full_precision(
+    function: Callable[Concatenate[Tensor, Rest], Result],
+) -> Callable[Concatenate[Tensor, Rest], Result]:
+    """Have a function of a tensor keep its precision where others are computed in less.
+
+    What is summed over a batch or kept for later stages would lose too much (--precision).
+    """
+
+    @functools.wraps(function)
+    def precise(tensor: Tensor, *args: Rest.args, **kwargs: Rest.kwargs) -> Result:
+        with torch.autocast(tensor.device.type, enabled=False):
+            return function(tensor, *args, **kwargs)
+
+    return precise

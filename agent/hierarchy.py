@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from mujepa import processes
 from mujepa.agent.cost import Goal, Trajectory
 from mujepa.agent.memory import Memory
 from mujepa.planners import Bounds, PlannerConfig, make_planner
@@ -87,7 +88,8 @@ class Strides(nn.Module):
 
     def infer(self, begin: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log variance of the macro action between (..., D) and (..., D)."""
-        mean, log_variance = self.read(torch.cat([begin, end - begin], dim=-1)).chunk(2, dim=-1)
+        read = self.read(torch.cat([begin, end - begin], dim=-1)).float()
+        mean, log_variance = read.chunk(2, dim=-1)
         return mean, log_variance.clamp(-8, 4)
 
     def forward(self, begin: Tensor, macro: Tensor) -> Tensor:
@@ -119,7 +121,9 @@ def strides_terms(
         the macro action from a standard Gaussian, over the size of the embedding.
     """
     mean, log_variance = strides.infer(begin, end)
-    noise = torch.randn(mean.shape, generator=generator).to(mean)
+    rows, size = mean.shape
+    noise = torch.randn(processes.count() * rows, size, generator=generator)
+    noise = noise[processes.share()].to(mean)
     macro = mean + noise * (log_variance / 2).exp()
     divergence = (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=-1) / 2
     return {

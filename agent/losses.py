@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from mujepa import processes
+from mujepa.agent.device import full_precision
 from mujepa.agent.jepa import JEPA
 from mujepa.agent.memory import Memory
 
@@ -65,15 +67,17 @@ def prediction_error(predicted: Tensor, target: Tensor) -> Tensor:
     return (predicted - target).square().mean()
 
 
+@full_precision
 def sigreg(embeddings: Tensor, directions: int, generator: torch.Generator) -> Tensor:
     """Epps-Pulley statistic of random projections against N(0, 1) (SIGReg, arXiv 2511.08544).
 
     For unit directions u and the empirical characteristic function f of the projections,
     N * integral over t in [-3, 3] of |f(t) - exp(-t^2 / 2)|^2 exp(-t^2 / 2) dt, averaged over
-    directions; the integrand is even, so that the trapezoid rule uses 17 knots of [0, 3].
+    directions; the integrand is even, so that the trapezoid rule uses 17 knots of [0, 3]. Of
+    several processes, f is that of all their rows, as in the paper.
 
     Args:
-        embeddings: (N, D), N at least 128 for a useful statistic.
+        embeddings: (N, D), N at least 128 for a useful statistic, over all processes.
         directions: how many directions to test.
         generator: source of the directions, on the CPU.
     """
@@ -86,8 +90,11 @@ def sigreg(embeddings: Tensor, directions: int, generator: torch.Generator) -> T
     weights = torch.full_like(knots, 2 * 3 / 16)
     weights[0] = weights[-1] = 3 / 16
     angles = projected[..., None] * knots
-    error = (angles.cos().mean(dim=0) - gaussian).square() + angles.sin().mean(dim=0).square()
-    return len(embeddings) * (error @ (weights * gaussian)).mean()
+    real, imaginary = processes.average(
+        torch.stack([angles.cos().mean(dim=0), angles.sin().mean(dim=0)])
+    )
+    error = (real - gaussian).square() + imaginary.square()
+    return processes.count() * len(embeddings) * (error @ (weights * gaussian)).mean()
 
 
 def variance_hinge(embeddings: Tensor) -> Tensor:
@@ -95,6 +102,7 @@ def variance_hinge(embeddings: Tensor) -> Tensor:
     return (1 - (embeddings.var(dim=0) + 1e-4).sqrt()).relu().mean()
 
 
+@full_precision
 def covariance_penalty(embeddings: Tensor) -> Tensor:
     """Sum of squared off-diagonal covariances over D, (N, D) -> () (VICReg, arXiv 2105.04906)."""
     centred = embeddings - embeddings.mean(dim=0)
@@ -135,7 +143,7 @@ def world_model_terms(
         config: weights; only terms of non-zero weight are computed.
         jepa: the world model.
         inverse: the inverse-dynamics head.
-        observations: (B, T, ...), T = K + R.
+        observations: (B, T, ...), T = K + R; of several processes, the share of this one.
         actions: (B, T - 1, A), in units of the bounds.
         generator: source of SIGReg's directions.
 
@@ -162,8 +170,8 @@ def world_model_terms(
         "sigreg": lambda: torch.stack(
             [sigreg(step, config.directions, generator) for step in embeddings.unbind(1)]
         ).mean(),
-        "variance": lambda: variance_hinge(everything),
-        "covariance": lambda: covariance_penalty(everything),
+        "variance": lambda: variance_hinge(processes.gathered(everything)),
+        "covariance": lambda: covariance_penalty(processes.gathered(everything)),
         "inverse_dynamics": read_actions,
         "temporal_similarity": lambda: temporal_similarity(embeddings),
     }

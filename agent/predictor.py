@@ -91,4 +91,4 @@ class Predictor(nn.Module):
                 values = functional.silu(output, inplace=True)
             torch.addmm(last.bias, values, last.weight.T, out=change)
             torch.add(row[:, now - 1, :dim], change, out=row[:, now, :dim])
-        return row[:, history:, :dim]
+        return row[:, history:, :dim].contiguous()

@@ -28,7 +28,7 @@ from mujepa.rollouts.collect import make_recipe
 from mujepa.screen import say
 
 TIMES = 10
-UPDATES = {"updates": 400, "critic-updates": 200, "ensemble-updates": 200, "actor-updates": 100}
+UPDATES = {"updates": 300, "critic-updates": 200, "ensemble-updates": 200, "actor-updates": 100}
 FIRST, SECOND = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
 """Where the two versions of control groups are found."""
 
@@ -49,7 +49,7 @@ def outsized(config: OutsizedConfig) -> None:
     """Collect, train twice, write.
 
     Raises:
-        UserError: groups cannot be made here.
+        UserError: groups cannot be made here, or the training needs more memory.
     """
     limit = int(config.gib * 2**30)
     recipe = make_recipe("reacher", 0)
@@ -68,10 +68,15 @@ def outsized(config: OutsizedConfig) -> None:
             for name, join in (("limited", f"echo $$ > {group}/cgroup.procs; "), ("free", "")):
                 train = [*mujepa, "train", "reacher", "--data", config.data, "--episodes", episodes]
                 began = time.perf_counter()
-                subprocess.run(
+                ended = subprocess.run(
                     ["sh", "-c", f'{join}exec "$@"', "-", *train, *flags,
-                     "--out", Path(folder) / name], check=True,
+                     "--out", Path(folder) / name],
                 )  # fmt: skip
+                if ended.returncode:
+                    raise UserError(
+                        f"the training with {name} memory ended with {ended.returncode} (-9: it "
+                        f"needs more than {config.gib:g} GiB)"
+                    )
                 seconds[name] = round(time.perf_counter() - began, 1)
         peak = _read(group, "memory.max_usage_in_bytes", "memory.peak")
     result = {

@@ -20,9 +20,11 @@ os.environ.setdefault("MUJOCO_GL", "egl")  # before mujoco is imported, for mujo
 import mujoco
 import numpy as np
 import torch
+from timing import alternate, medians
 
 from mujepa.agent.checkpoint import Networks, load_checkpoint
 from mujepa.agent.losses import LossConfig, weighted_sum
+from mujepa.allocation import keep_freed_memory
 from mujepa.cli import run
 from mujepa.envs.registry import find_task
 from mujepa.envs.world import World
@@ -36,7 +38,6 @@ from mujepa.rollouts.collect import collect, make_recipe
 from mujepa.rollouts.store import Dataset
 from mujepa.screen import say
 
-REPEATS = 5
 FRAMES = 1000
 
 
@@ -52,6 +53,7 @@ class BenchConfig:
 
 def bench(config: BenchConfig) -> None:
     """Measure, print and write."""
+    keep_freed_memory()
     checkpoint = load_checkpoint(config.checkpoint, "cpu")
     task = find_task(checkpoint.config.task)
     world = World(task)
@@ -77,7 +79,8 @@ def bench(config: BenchConfig) -> None:
             "window_reads_per_s_16_frames": read_windows,
             "train_frames_per_s": lambda: _train(stage),
         }
-        rates |= _alternate(measured)
+        counts = {name: function() for name, function in measured.items()}
+        rates |= {name: counts[name] / time for name, time in medians(alternate(measured)).items()}
         close()
     agent = load_checkpoint(config.checkpoint, "cpu").agent()  # the other one is in training mode
     decisions = time_decisions(agent, world, make_manifest(world, 1, 0))
@@ -90,19 +93,6 @@ def bench(config: BenchConfig) -> None:
     for name, value in rates.items():
         say(f"{name:<42}{value:>12,.0f}")
     say(f"{'plan_ms, one environment, one thread':<42}{decisions['median']:>12.1f}")
-
-
-def _alternate(measured: dict[str, Callable[[], int]]) -> dict[str, float]:
-    """Return the median rate of each function, over repeats in turn; each returns its count."""
-    rates: dict[str, list[float]] = {name: [] for name in measured}
-    for function in measured.values():
-        function()
-    for _ in range(REPEATS):
-        for name, function in measured.items():
-            began = time.perf_counter()
-            count = function()
-            rates[name].append(count / (time.perf_counter() - began))
-    return {name: float(np.median(values)) for name, values in rates.items()}
 
 
 def _collect(folder: Path, workers: int) -> float:

@@ -98,6 +98,11 @@ class TrainConfig:
     """Collect and train on a cluster of Ray: `local`, `auto` or `ray://HOST:PORT` (docs/scale.md);
     data and --out have to be on a disk that its machines share. A worker that is lost is replaced
     by one that resumes."""
+    accumulate: int = 1
+    """Parts in which the encoder reads a batch: their number divides its memory, and each part is
+    read twice; what is learned stays the same."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the products in the networks while they learn; bfloat16 is for accelerators."""
     jepa: JEPAConfig = field(default_factory=JEPAConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     critic: CriticConfig = field(default_factory=CriticConfig)
@@ -131,6 +136,7 @@ class TrainConfig:
             "critic_batch",
             "actor_batch",
             "checkpoint_every",
+            "accumulate",
         ):
             if getattr(self, name) < 1:
                 raise UserError(
@@ -191,10 +197,25 @@ class TrainConfig:
     def settings(self) -> dict[str, Any]:
         """Return the settings as train.json has them: what is learned, and not where.
 
-        `vary` is there only where something varies.
+        Newer ones are there only where they say something.
         """
-        left_out = {"cluster"} if self.vary else {"cluster", "vary"}
-        return {key: value for key, value in asdict(self).items() if key not in left_out}
+        settings = asdict(self)
+        del settings["cluster"]
+        silent = {"vary": (), "precision": "float32", "accumulate": 1}
+        return {k: v for k, v in settings.items() if k not in silent or v != silent[k]}
+
+    def check_shares(self, processes: int) -> None:
+        """Check that every batch can be shared by so many processes.
+
+        Raises:
+            UserError: one cannot.
+        """
+        for name in ("batch", "critic_batch", "actor_batch"):
+            if getattr(self, name) % processes:
+                raise UserError(
+                    f"--{name.replace('_', '-')} {getattr(self, name)} cannot be shared equally by "
+                    f"{processes} processes; take a multiple of {processes}"
+                )
 
 
 def numbers(settings: dict[str, Any], above: str = "") -> Iterator[tuple[str, float]]:

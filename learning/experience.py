@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from mujepa.agent.device import full_precision
 from mujepa.envs.registry import find_task
 from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
@@ -158,16 +159,22 @@ def encode_episodes(
     Raises:
         UserError: the embeddings are not finite, because the weights exploded.
     """
-    embeddings, achieved = [], []
-    group = max(1, ENCODE_FRAMES // int(data.dataset.lengths.max()))
+    dataset = data.dataset
+    frames, begin = int(dataset.lengths[episodes].sum()), 0
+    embeddings = torch.empty(frames, jepa.dim, device=data.device)
+    achieved = np.empty((len(embeddings), data.world.goal_size), np.float32)
+    group = max(1, ENCODE_FRAMES // int(dataset.lengths.max()))
     for part in np.array_split(episodes, -(-len(episodes) // group)):
         seen = [data.observe_episode(int(episode)) for episode in part]
-        embeddings.append(jepa.encode(torch.cat(seen)))
-        if not bool(embeddings[-1].isfinite().all()):
+        end = begin + sum(map(len, seen))
+        embeddings[begin:end] = full_precision(jepa.encode)(torch.cat(seen))
+        if not bool(embeddings[begin:end].isfinite().all()):
             raise UserError(
                 "training stopped: embedding of the world model is not finite; "
                 "try a lower learning rate"
             )
-        achieved += [data.dataset.episode("achieved", int(episode)) for episode in part]
-    goals = torch.from_numpy(np.concatenate(achieved).astype(np.float32)).to(data.device)
-    return torch.cat(embeddings), goals
+        achieved[begin:end] = np.concatenate(
+            [dataset.episode("achieved", int(episode)) for episode in part]
+        )
+        begin = end
+    return embeddings, torch.from_numpy(achieved).to(data.device)

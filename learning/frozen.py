@@ -13,9 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mujepa import processes
 from mujepa.agent.actor import actor_terms, imagined_cost
 from mujepa.agent.configurator import Configurator
 from mujepa.agent.critic import critic_terms
+from mujepa.agent.device import full_precision
 from mujepa.agent.ensemble import ensemble_terms
 from mujepa.agent.memory import Memory
 from mujepa.evaluation.diagnostics import distance_correlation, every_step
@@ -69,7 +71,9 @@ class EnsembleStage(FrozenStage):
         data, ensemble = self.embedded, self.networks.ensemble
         random = data.experience.random(2, update)
         shape = (ensemble.config.members, self.batch)
-        frames = data.draw(random, shape, past=self.networks.jepa.history - 1, future=1).ravel()
+        drawn = data.draw(random, shape, past=self.networks.jepa.history - 1, future=1)
+        drawn = drawn[:, processes.share()]
+        shape, frames = drawn.shape, drawn.ravel()
         inputs = data.memory(frames).inputs(data.actions[frames])
         changes = data.embeddings[frames + 1] - data.embeddings[frames]
         return ensemble_terms(ensemble, inputs.unflatten(0, shape), changes.unflatten(0, shape))
@@ -137,13 +141,13 @@ class CriticStage(FrozenStage):
             (random.random((2, self.batch)) * room[0]).astype(np.int64), axis=0
         )
         other = past + (random.random(self.batch) * room[1]).astype(np.int64)
+        back, share = int(random.integers(1, 6)), processes.share()
+        episodes, moments, other = (it[..., share] for it in (episodes, moments, other))
         rows = data.first[episodes[0]] + moments
         starts = self._pairs(rows[0])
-        many = int(self.imagined * self.batch)
+        many = len(range(int(self.imagined * self.batch))[share])
         if many:
-            imagined = self._imagine(
-                rows[0, :many], moments[0, :many], steps=int(random.integers(1, 6))
-            )
+            imagined = self._imagine(rows[0, :many], moments[0, :many], back)
             starts = torch.cat([imagined, starts[many:]])
         steps = torch.from_numpy((moments[1] - moments[0]).astype(np.float32)).to(data.embeddings)
         # As goals are: at rest. Otherwise rushing past the goal looks like being there.
@@ -224,7 +228,10 @@ class ActorStage(FrozenStage):
         later = frames + 1 + (random.random(self.batch) * left).astype(np.int64)
         anywhere = data.draw(random, (self.batch,))
         drawn = random.integers(len(self.task_goals), size=self.batch)
-        kind = np.arange(self.batch) % 3
+        kind, share = np.arange(self.batch) % 3, processes.share()
+        frames, later, anywhere, drawn, kind = (
+            it[share] for it in (frames, later, anywhere, drawn, kind)
+        )
         goals = data.embeddings[np.where(kind == 0, later, anywhere)]
         goals[kind == 2] = self.task_goals[drawn[kind == 2]]
         return actor_terms(
@@ -264,7 +271,7 @@ class ActorStage(FrozenStage):
         variants = data.world.variants(episode.draw for episode in data.problems)
         with torch.no_grad():
             seen = torch.from_numpy(data.world.observe(states, data.observes, variants))
-            return self.networks.jepa.encode(seen.to(data.device))
+            return full_precision(self.networks.jepa.encode)(seen.to(data.device))
 
     @functools.cached_property
     def _configurator(self) -> Configurator:

@@ -68,6 +68,7 @@ def check_settings(folder: Path, settings: dict[str, Any], *, resume: bool) -> N
         "wandb",
         "device",
         "minutes",
+        "accumulate",
     }  # may change without changing what is learned
     if surviving_folder(folder / "last").exists():
         if not resume:

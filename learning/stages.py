@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mujepa import processes
 from mujepa.agent.configurator import Configurator
 from mujepa.agent.losses import InverseDynamics, LossConfig, world_model_terms
 from mujepa.evaluation.diagnostics import (
@@ -61,7 +62,7 @@ class Stage(Protocol):
         ...
 
     def terms(self, update: int) -> dict[str, Tensor]:
-        """Return the unweighted loss terms of one update."""
+        """Return the unweighted loss terms of one update, of this process's share of the batch."""
         ...
 
     def validate(self) -> dict[str, float]:
@@ -118,7 +119,8 @@ class WorldModelStage:
         data, jepa = self.experience, self.networks.jepa
         random = data.random(0, update)
         length = jepa.history + self.rollout
-        where = sample_windows(data.dataset, data.split.train, self.batch, length, random)
+        windows = sample_windows(data.dataset, data.split.train, self.batch, length, random)
+        where = tuple(numbers[processes.share()] for numbers in windows)
         observations = data.observe(*where, length)
         actions = data.unit_actions(data.dataset.gather("action", *where, length)[:, :-1])
         generator = torch.Generator().manual_seed(int(random.integers(2**62)))

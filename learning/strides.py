@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from mujepa import processes
 from mujepa.agent.hierarchy import Strides, strides_terms
 from mujepa.errors import UserError
 from mujepa.learning.frozen import FrozenStage
@@ -48,6 +49,7 @@ class StridesStage(FrozenStage):
         data, length = self.embedded, self._strides.config.length
         random = data.experience.random(5, update)
         frames = data.draw(random, (self.batch,), future=length)
+        frames = frames[processes.share()]
         generator = torch.Generator().manual_seed(int(random.integers(2**62)))
         begin, end = data.embeddings[frames], data.embeddings[frames + length]
         return strides_terms(self._strides, begin, end, generator)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mujepa import processes
 from mujepa.agent.checkpoint import AgentConfig, Checkpoint, Networks, save_checkpoint
 from mujepa.agent.losses import weighted_sum
 from mujepa.errors import UserError
@@ -64,6 +65,7 @@ class Training:
         self.experience = experience
         self.agent_config, self.networks = make_networks(config, experience.world)
         self.networks.to(experience.device)
+        self.networks.jepa.encoder.parts = config.accumulate
         self.ranks: dict[str, float] = {}
         embedded = Embedded(experience, self.networks.jepa)
         self.resumed = config.resume and surviving_folder(config.out / "last").exists()
@@ -78,9 +80,10 @@ class Training:
             self.progress, self.adopted = adopt_world_model(
                 config.world_model, self.agent_config, self.networks
             )
-        self.metrics = Metrics(
-            config.out, self.progress if self.resumed else None, config.wandb, config.settings()
-        )
+        self.metrics = None
+        if processes.rank() == 0:
+            before = self.progress if self.resumed else None
+            self.metrics = Metrics(config.out, before, config.wandb, config.settings())
         cost = "critic" if config.cost == AUTO else config.cost
         rate = config.critic_learning_rate
         self.stages: list[Stage] = [
@@ -122,7 +125,8 @@ class Training:
                     if index + 1 < len(self.stages):
                         self.progress = Progress(stage=index + 1, seconds=self.progress.seconds)
         finally:
-            self.metrics.close()
+            if self.metrics:
+                self.metrics.close()
         minutes, out = self.progress.seconds / 60, self.config.out
         say(f"trained in {minutes:.1f} min; judge it with: mujepa evaluate {out}")
 
@@ -137,30 +141,38 @@ class Training:
         )
         if self.resumed and self.progress.stage == index and self.progress.update:
             restore_optimizer(self.config.out, modules, optimizer)
+        processes.copy_first(self.networks, modules)
         begun = range(WORLD_MODEL + 1 if self.adopted else WORLD_MODEL, len(self.stages))
         share = STAGE_SHARE[index] / sum(STAGE_SHARE[stage] for stage in begun)
         clock = Clock(self.progress, self.config.minutes, share)
-        terms: dict[str, torch.Tensor] = {}
+        terms: Mapping[str, torch.Tensor] = {}
+        device, lower = self.experience.device, self.config.precision == "bfloat16"
         with progress_bar(stage.updates, stage.name, self.progress.update) as bar:
-            while self.progress.update < stage.updates and clock.fraction() < 1:
-                update = self.progress.update
-                fraction = max(update / stage.updates, clock.fraction())
+            while self.progress.update < stage.updates:
+                update, gone = self.progress.update, processes.largest(clock.fraction())
+                if gone >= 1:
+                    break
+                fraction = max(update / stage.updates, gone)
                 for group in optimizer.param_groups:
                     group["lr"] = stage.learning_rate * schedule(update, fraction)
                 modules.train()
-                terms = stage.terms(update)
+                with torch.autocast(device.type, torch.bfloat16, enabled=lower):
+                    terms = stage.terms(update)
                 optimizer.zero_grad()
                 weighted_sum(terms, stage.weights).backward()
+                processes.average_gradients(modules.parameters())
+                terms = processes.averages(terms)
                 norm = torch.nn.utils.clip_grad_norm_(modules.parameters(), 1.0)
-                self._check_finite(terms | {"gradient": norm}, stage, update)
+                self._check_finite({**terms, "gradient": norm}, stage, update)
                 optimizer.step()
                 self.progress = clock.advance(self.progress)
                 bar.update()
                 done = self.progress.update
                 due = done % self.config.checkpoint_every == 0 and done < stage.updates
-                if due or interruption.wanted:
+                interrupted = processes.largest(interruption.wanted)
+                if due or interrupted:
                     self._checkpoint(index, stage, optimizer, terms, judge=due)
-                if interruption.wanted:
+                if interrupted:
                     say(f"interrupted; {self.config.out} is usable, and --resume goes on")
                     raise KeyboardInterrupt
         modules.eval()
@@ -172,7 +184,10 @@ class Training:
         """Measure what the later stages and the agent are to minimise, the critic being learned."""
         self.networks.eval()
         trials = self.experience.trials
-        self.ranks = {cost: round(judge_cost(trials, self.networks, cost), 3) for cost in COSTS}
+        self.ranks = {
+            cost: round(processes.largest(judge_cost(trials, self.networks, cost)), 3)
+            for cost in COSTS
+        }
         chosen = choose_cost(self.ranks)
         for stage in self.stages[ACTOR:]:
             stage.cost = chosen
@@ -184,24 +199,38 @@ class Training:
         index: int,
         stage: Stage,
         optimizer: torch.optim.Optimizer,
-        terms: dict[str, Any],
+        terms: Mapping[str, torch.Tensor],
         *,
         judge: bool,
     ) -> None:
-        """Record where the run stands, and save `last`; if judged, also `best` where it is."""
+        """Judge if wanted, and have the first process record where the run stands."""
         self.networks.eval()
+        diagnostics = stage.validate() if judge else {}
+        self._check_finite(diagnostics, stage, self.progress.update)
+        if self.metrics:
+            self._record(self.metrics, index, stage, optimizer, terms, diagnostics)
+        processes.copy_first(self.networks)
+
+    def _record(
+        self,
+        metrics: Metrics,
+        index: int,
+        stage: Stage,
+        optimizer: torch.optim.Optimizer,
+        terms: Mapping[str, torch.Tensor],
+        diagnostics: dict[str, float],
+    ) -> None:
+        """Record where the run stands, and save `last`; if judged, also `best` where it is."""
         learned = index >= ACTOR  # until then the actor knows nothing
         mode = self.config.mode if learned else "planner"
         config = replace(self.agent_config, cost=stage.cost, mode=mode)
         record: dict[str, Any] = {}
-        if judge:
-            diagnostics = stage.validate()
-            self._check_finite(diagnostics, stage, self.progress.update)
+        if diagnostics:
             position = {"stage": stage.name, "stage_index": index, "update": self.progress.update}
             losses = {name: value.item() for name, value in terms.items()}
             record = position | losses | diagnostics
             record["seconds"] = round(self.progress.seconds, 2)
-            self.metrics.record(record)
+            metrics.record(record)
             if self.progress.best is None or diagnostics["score"] >= self.progress.best:
                 self.progress = replace(self.progress, best=diagnostics["score"])
                 save_checkpoint(self.config.out / "best", config, self.networks, self._provenance())
@@ -214,7 +243,7 @@ class Training:
             stage.modules(),
             optimizer,
         )
-        if judge:
+        if record:
             self._on_record(record)
 
     def _provenance(self) -> dict[str, Any]:
@@ -228,6 +257,7 @@ class Training:
                 "frames": self.experience.dataset.frames,
             },
             "minutes": round(self.progress.seconds / 60, 2),
+            **({"processes": processes.count()} if processes.count() > 1 else {}),
             "versions": versions(),
             "machine": machine(),
         }

