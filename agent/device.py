@@ -12,7 +12,8 @@ from torch import Tensor
 from mujepa.errors import UserError
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
-Rest, Result = ParamSpec("Rest"), TypeVar("Result")
+Rest = ParamSpec("Rest")
+Result = TypeVar("Result")
 
 
 def choose_device(name: DeviceName = "auto", process: int | None = None) -> torch.device:
@@ -25,7 +26,7 @@ def choose_device(name: DeviceName = "auto", process: int | None = None) -> torc
     Raises:
         UserError: the device is not there, or not for so many processes.
     """
-    there = {
+    there: dict[DeviceName, bool] = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,

@@ -120,11 +120,13 @@ class WorldModelStage:
         random = data.random(0, update)
         length = jepa.history + self.rollout
         windows = sample_windows(data.dataset, data.split.train, self.batch, length, random)
-        where = tuple(numbers[processes.share()] for numbers in windows)
-        observations = data.observe(*where, length)
-        actions = data.unit_actions(data.dataset.gather("action", *where, length)[:, :-1])
+        episodes, offsets = (numbers[processes.share()] for numbers in windows)
+        observations = data.observe(episodes, offsets, length)
+        actions = data.dataset.gather("action", episodes, offsets, length)[:, :-1]
         generator = torch.Generator().manual_seed(int(random.integers(2**62)))
-        return world_model_terms(self.loss, jepa, self._inverse, observations, actions, generator)
+        return world_model_terms(
+            self.loss, jepa, self._inverse, observations, data.unit_actions(actions), generator
+        )
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
