@@ -268,6 +268,7 @@ def _train_all(cluster: Cluster, config: SweepConfig, runs: list[Run], ledger: L
     """Let Ray Tune train and judge what is left, and prune."""
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C ends the sweep here
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one cannot be silenced
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 
@@ -309,7 +310,9 @@ def _train_all(cluster: Cluster, config: SweepConfig, runs: list[Run], ledger: L
     tuner = tune.Tuner(
         tune.with_resources(trial, resources),
         param_space={"run": tune.grid_search(order)},
-        tune_config=tune.TuneConfig(scheduler=scheduler, reuse_actors=False),
+        tune_config=tune.TuneConfig(
+            scheduler=scheduler, reuse_actors=False, max_concurrent_trials=config.workers or None
+        ),
         run_config=tune.RunConfig(
             name="sweep", storage_path=str(scratch), verbose=0, callbacks=[Watch()],
             failure_config=tune.FailureConfig(max_failures=RETRIES),
@@ -317,6 +320,9 @@ def _train_all(cluster: Cluster, config: SweepConfig, runs: list[Run], ledger: L
     )  # fmt: skip
     try:
         results = tuner.fit()
+    except KeyboardInterrupt:
+        say(f"interrupted; --resume goes on with what is left in {config.out}")
+        raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     for error in results.errors:

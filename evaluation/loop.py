@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from mujepa.envs.gym import GoalVectorEnv
 from mujepa.evaluation.statistics import success_rate
@@ -99,7 +101,22 @@ def run_part(
     manifest: Manifest,
     on_step: Callable[[], object] = lambda: None,
 ) -> Outcome:
-    """Run a policy through the episodes of one part, all of them together."""
+    """Run a policy through the episodes of one part, all of them together, on one thread of torch.
+
+    Another number of threads rounds otherwise: what is found must not depend on how many cores a
+    machine has.
+    """
+    with one_thread():
+        return _run_part(task, image_size, policy, manifest, on_step)
+
+
+def _run_part(
+    task: Task,
+    image_size: int,
+    policy: Policy[Any],
+    manifest: Manifest,
+    on_step: Callable[[], object],
+) -> Outcome:
     env = GoalVectorEnv(
         len(manifest.episodes), task, image_size, pixels_every=task.frame_skip, autoreset=False
     )
@@ -120,6 +137,17 @@ def run_part(
         task.tolerance,
         task.hold_steps,
     )
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Have torch compute on one thread of the CPU."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def join(parts: Sequence[Outcome]) -> Outcome:
