@@ -9,9 +9,10 @@ whole batch. Alone, these functions return what they were given.
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 from torch import Tensor, distributed, nn
@@ -172,12 +173,12 @@ def together() -> Iterator[None]:
         yield
         return
     store, number, size = next(rendezvous("env://"))
-    distributed.init_process_group(store=store, rank=number, world_size=size, timeout=PATIENCE)
     try:
+        distributed.init_process_group(store=store, rank=number, world_size=size, timeout=PATIENCE)
         yield
     except (UserError, OSError) as error:
         _complain_once(store, explanation(error))
-        raise SystemExit(2) from error
+        _leave()
     except RuntimeError as error:
         if not isinstance(error, distributed.DistError) and "gloo" not in str(error):
             raise
@@ -187,8 +188,15 @@ def together() -> Iterator[None]:
             f"training stopped: another of its processes ended ({reason}); the last checkpoint is "
             "kept, the same command with --resume goes on",
         )
-        raise SystemExit(2) from error
+        _leave()
     distributed.destroy_process_group()
+
+
+def _leave() -> NoReturn:
+    """End this process now: Gloo's threads would abort it, because the others have ended."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(2)
 
 
 def _complain_once(store: distributed.Store, message: str) -> None:

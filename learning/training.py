@@ -205,8 +205,10 @@ class Training:
     ) -> None:
         """Judge if wanted, and have the first process record where the run stands."""
         self.networks.eval()
-        diagnostics = stage.validate() if judge else {}
-        self._check_finite(diagnostics, stage, self.progress.update)
+        diagnostics: dict[str, float] = {}
+        if judge:
+            diagnostics = stage.validate()
+            self._check_finite(diagnostics, stage, self.progress.update)
         if self.metrics:
             self._record(self.metrics, index, stage, optimizer, terms, diagnostics)
         processes.copy_first(self.networks)

