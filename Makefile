@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 PEER := .venv-peer
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 PIP := $(BIN)/pip install -qq --no-compile --disable-pip-version-check -c constraints.txt
+EXPERIMENTS :=
 TASKS := reacher two_room point_maze pendulum cartpole acrobot double_pendulum cup push_t cube
 
-.PHONY: demo test lint format bench pretrained ablations pages clean
+.PHONY: demo test lint format bench pretrained ablations experiments pages clean
 
 demo: $(VENV)/.opengl  ## collect, train, evaluate, report; run again to continue after an interruption
 	$(BIN)/mujepa train reacher --out runs/reacher --resume
@@ -63,6 +64,11 @@ far-%: $(VENV)/.opengl  ## goals further ahead, as in: make far-push_t STEPS=75 
 ablations: $(VENV)/.opengl  ## docs/ablations.md: the shipped agents with one thing changed at a time
 	$(BIN)/python benchmarks/ablations.py
 	$(BIN)/python benchmarks/ablations.py --tasks reacher --parts loss critic hierarchy
+
+experiments: $(EXPERIMENTS:%=experiment-%)  ## docs/does-it-hold.md: the claims put to the test, an hour each at most
+
+experiment-%: $(VENV)/.opengl
+	$(BIN)/python experiments/$(subst -,_,$*).py
 
 pages: $(VENV)/.opengl  ## docs/tasks.md and its pictures, from what was measured; the line numbers of docs/derivations.md; the tables of docs/performance.md
 	$(BIN)/python benchmarks/tasks_page.py

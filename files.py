@@ -6,8 +6,9 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,24 @@ def write_text(path: Path, text: str) -> None:
     """Replace a text file at once."""
     with replacing_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def fill_markers(text: str, contents: Mapping[str, str]) -> str:
+    """Return a page with what stands between `<!-- NAME -->` and `<!-- /NAME -->` replaced.
+
+    Args:
+        text: the page.
+        contents: the new content of each name; each must have its markers.
+
+    Raises:
+        UserError: markers are missing.
+    """
+    for name, content in contents.items():
+        pattern = re.compile(f"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        text, found = pattern.subn(lambda m, new=content: f"{m[1]}{new}\n{m[2]}", text)
+        if not found:
+            raise UserError(f"the page has no markers; put <!-- {name} --> where it belongs")
+    return text
 
 
 def write_json(path: Path, value: Any) -> None:  # noqa: ANN401 - anything JSON can hold

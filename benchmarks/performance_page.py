@@ -7,7 +7,6 @@ Any page with the markers can be asked for.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 from mujepa.cli import run
 from mujepa.errors import UserError
-from mujepa.files import read_json, write_text
+from mujepa.files import fill_markers, read_json, write_text
 from mujepa.screen import say
 
 ROOT = Path(__file__).parents[1]
@@ -46,17 +45,12 @@ def filled(text: str, results: Path) -> str:
     Raises:
         UserError: it has no markers, or something was not measured.
     """
-    found = False
-    for name, make in MADE.items():
-        pattern = re.compile(f"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-        if pattern.search(text):
-            found, content = True, make(results)
-            text = pattern.sub(lambda m, content=content: f"{m[1]}{content}\n{m[2]}", text)
-    if not found:
+    named = {name: make for name, make in MADE.items() if f"<!-- {name} -->" in text}
+    if not named:
         raise UserError(
             f"the page has no markers; put <!-- {next(iter(MADE))} --> where it belongs"
         )
-    return text
+    return fill_markers(text, {name: make(results) for name, make in named.items()})
 
 
 def table(results: Path) -> str:

@@ -1,0 +1,212 @@
+"""What all experiments share: their flags, their record, their figure and their page.
+
+An experiment tests one claim. It trains or measures with each of its seeds, and publishes
+
+- `experiments/results/NAME.json`: claim, verdict, figures with intervals, how they were made;
+- `docs/experiments/NAME.png`: one figure;
+- the table between `<!-- result -->` and `<!-- /result -->` of `docs/experiments/NAME.md`, and the
+  one of all experiments in `docs/does-it-hold.md`.
+
+With `--smoke` it does all of it at a size that says nothing about the claim, into a folder of its
+own.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+os.environ.setdefault("MUJOCO_GL", "egl")  # before mujoco is imported
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from scipy.stats import t
+
+from mujepa.errors import UserError
+from mujepa.evaluation.report import write_png
+from mujepa.files import fill_markers, read_json, write_json, write_text
+from mujepa.provenance import command, machine, versions
+from mujepa.screen import say
+
+mpl.use("Agg")
+
+ROOT = Path(__file__).parents[1]
+RESULTS, PAGES = ROOT / "experiments" / "results", ROOT / "docs" / "experiments"
+SUMMARY = ROOT / "docs" / "does-it-hold.md"
+
+Verdict = Literal["holds", "holds in part", "fails", "undecided"]
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """Flags of every experiment."""
+
+    smoke: bool = False
+    """Shows in little time that everything runs; its figures say nothing about the claim."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Of training and data; one result each."""
+    work: Path = ROOT / "runs" / "experiments"
+    """Folder of data and trainings; an interrupted experiment goes on with what is there."""
+    out: Path | None = None
+    """Folder of JSON and figure, in place of experiments/results and docs; pages stay as they
+    are. By default the folder `smoke` within --work with --smoke."""
+
+    def __post_init__(self) -> None:
+        if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
+            raise UserError(
+                f"--seeds {' '.join(map(str, self.seeds))}: give different numbers from 0 upwards"
+            )
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the results go, if not to their places in the repository."""
+        return self.out or (self.work / "smoke" if self.smoke else None)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """A figure of all seeds.
+
+    Attributes:
+        mean: over the seeds.
+        low: of its 95 % interval.
+        high: of that interval.
+        seeds: what each of them gave.
+    """
+
+    mean: float
+    low: float
+    high: float
+    seeds: tuple[float, ...]
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+def over_seeds(values: Sequence[float]) -> Figures:
+    """Return the mean over seeds with its 95 % interval by Student's t; of one seed, no interval.
+
+    Raises:
+        ValueError: a value is not finite.
+    """
+    mean, count = float(np.mean(values)), len(values)
+    if not math.isfinite(mean):
+        raise ValueError(f"not all of {values} are finite")
+    half = 0.0
+    if count > 1:
+        half = float(t.ppf(0.975, count - 1) * np.std(values, ddof=1) / math.sqrt(count))
+    return Figures(mean, mean - half, mean + half, tuple(map(float, values)))
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What an experiment found.
+
+    Attributes:
+        verdict: whether the claim holds.
+        because: one sentence with the figures that decided it.
+        figures: what was measured, as JSON holds it.
+        table: the main figures as lines of cells, the first of them the heads.
+        picture: the figure.
+    """
+
+    verdict: Verdict
+    because: str
+    figures: dict[str, Any]
+    table: Sequence[Sequence[object]]
+    picture: Figure
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A claim to be tested.
+
+    Attributes:
+        name: of its files, as in `what-if`.
+        claim: the claim, in one sentence.
+    """
+
+    name: str
+    claim: str
+
+    def publish(self, config: ExperimentConfig, finding: Finding, began: float) -> None:
+        """Write record and figure, and bring the pages up to date; print the verdict.
+
+        Args:
+            config: the flags.
+            finding: what was found.
+            began: `time.monotonic()` at the start.
+        """
+        record = {
+            "experiment": self.name,
+            "claim": self.claim,
+            "verdict": finding.verdict,
+            "because": finding.because,
+            "smoke": config.smoke,
+            "seeds": list(config.seeds),
+            "figures": finding.figures,
+            "minutes": round((time.monotonic() - began) / 60, 1),
+            "command": f"python experiments/{command()}",
+            "versions": versions(),
+            "machine": machine(),
+        }
+        table = markdown(finding.table)
+        folder = config.folder
+        write_png((folder or PAGES) / f"{self.name}.png", finding.picture)
+        write_json((folder or RESULTS) / f"{self.name}.json", record)
+        if folder is None:
+            page = PAGES / f"{self.name}.md"
+            text = page.read_text(encoding="utf-8")
+            write_text(page, fill_markers(text, {"result": f"{table}\n\n{origin(record)}"}))
+            summarise()
+        say(f"{table}\n\n{self.claim}\n{finding.verdict}: {finding.because}")
+        say(str((folder or RESULTS) / f"{self.name}.json"))
+
+
+def origin(record: dict[str, Any]) -> str:
+    """Return how a result was made, as a line of Markdown."""
+    return (
+        f"**Verdict: {record['verdict']}.** {record['because']}\n\n"
+        f"`{record['command']}`, {record['minutes']:.0f} minutes on {record['machine']['cores']} "
+        f"cores of {record['machine']['processor']}; seeds {', '.join(map(str, record['seeds']))}; "
+        f"[all figures](../../experiments/results/{record['experiment']}.json)."
+    )
+
+
+def summarise(results: Path = RESULTS, page: Path = SUMMARY) -> None:
+    """Bring the table of all verdicts up to date.
+
+    Raises:
+        UserError: a result is damaged, or the page has lost its markers.
+    """
+    rows: list[list[object]] = [["claim", "verdict", "because"]]
+    for path in sorted(results.glob("*.json")):
+        record = read_json(path, "run the experiment again")
+        link = f"[{record['claim']}](experiments/{record['experiment']}.md)"
+        rows.append([link, f"**{record['verdict']}**", record["because"]])
+    text = page.read_text(encoding="utf-8")
+    write_text(page, fill_markers(text, {"verdicts": markdown(rows)}))
+
+
+def markdown(rows: Sequence[Sequence[object]]) -> str:
+    """Return lines of cells as a table in Markdown."""
+    heads, *others = [[str(cell).replace("|", "\\|") for cell in row] for row in rows]
+    rule = ["---"] * len(heads)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, rule, *others))
+
+
+def plain(figures: dict[str, Figures]) -> dict[str, Any]:
+    """Return figures as JSON holds them."""
+    return {name: asdict(value) for name, value in figures.items()}
+
+
+if __name__ == "__main__":
+    summarise()
+    sys.exit(0)

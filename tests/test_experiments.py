@@ -1,0 +1,99 @@
+"""The experiments: each runs from its command and says what it found; what they share."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from scipy.stats import ttest_1samp
+
+from mujepa.errors import UserError
+from mujepa.files import fill_markers
+
+ROOT = Path(__file__).parents[1]
+EXPERIMENTS = ROOT / "experiments"
+SCRIPTS = sorted(path for path in EXPERIMENTS.glob("*.py") if path.stem != "experiment")
+PUBLISHED = (ROOT / "Makefile").read_text().partition("EXPERIMENTS :=")[2].split("\n")[0].split()
+
+
+@pytest.fixture(scope="module")
+def experiment():
+    spec = importlib.util.spec_from_file_location("experiment", EXPERIMENTS / "experiment.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look there
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_an_experiment_runs_and_says_what_it_found(script, tmp_path):
+    command = [sys.executable, script, "--smoke", "--work", tmp_path, "--out", tmp_path / "out"]
+    pages = {path: path.read_bytes() for path in (ROOT / "docs").rglob("*.md")}
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    name = script.stem.replace("_", "-")
+    record = json.loads((tmp_path / "out" / f"{name}.json").read_text())
+    assert record["experiment"] == name
+    assert record["smoke"]
+    assert record["verdict"] in {"holds", "holds in part", "fails", "undecided"}
+    assert record["because"] in done.stdout
+    assert record["figures"]
+    assert (tmp_path / "out" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert pages == {path: path.read_bytes() for path in pages}  # smoke publishes nothing
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_an_experiment_has_a_record_at_full_size_and_a_page_that_says_it(name):
+    assert EXPERIMENTS / f"{name.replace('-', '_')}.py" in SCRIPTS
+    record = json.loads((EXPERIMENTS / "results" / f"{name}.json").read_text())
+    assert not record["smoke"]
+    assert len(record["seeds"]) == 3
+    assert record["minutes"] <= 60
+    page = (ROOT / "docs" / "experiments" / f"{name}.md").read_text()
+    assert record["claim"] in page
+    assert f"**Verdict: {record['verdict']}.** {record['because']}" in page
+    assert f"({name}.png)" in page
+    assert f"experiments/{name}.md" in (ROOT / "docs" / "does-it-hold.md").read_text()
+
+
+def test_the_interval_over_seeds_is_students(experiment):
+    values = [0.5, 0.7, 0.9]
+    found = experiment.over_seeds(values)
+    interval = ttest_1samp(values, 0).confidence_interval(0.95)
+    assert found.mean == pytest.approx(0.7)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    assert found.seeds == tuple(values)
+
+
+def test_one_seed_has_no_interval_and_what_is_not_finite_is_refused(experiment):
+    assert experiment.over_seeds([0.4]).low == experiment.over_seeds([0.4]).high == 0.4
+    with pytest.raises(ValueError, match="finite"):
+        experiment.over_seeds([0.4, float("nan")])
+
+
+@pytest.mark.parametrize("seeds", [(), (0, 0), (-1,)])
+def test_seeds_that_are_none_are_refused(experiment, seeds):
+    with pytest.raises(UserError, match="--seeds"):
+        experiment.ExperimentConfig(seeds=seeds)
+
+
+def test_smoke_does_not_touch_what_is_published(experiment, tmp_path):
+    config = experiment.ExperimentConfig(smoke=True, work=tmp_path)
+    assert config.folder == tmp_path / "smoke"
+    assert experiment.ExperimentConfig().folder is None
+
+
+def test_a_table_escapes_what_would_end_a_cell(experiment):
+    assert experiment.markdown([["a", "b|c"], [1, 2]]) == "| a | b\\|c |\n| --- | --- |\n| 1 | 2 |"
+
+
+def test_what_stands_between_markers_is_replaced_and_nothing_else():
+    text = "a\n<!-- x -->\nold\n<!-- /x -->\nb\n<!-- y -->\n<!-- /y -->\n"
+    made = fill_markers(text, {"x": r"new \1"})
+    assert made == "a\n<!-- x -->\nnew \\1\n<!-- /x -->\nb\n<!-- y -->\n<!-- /y -->\n"
+    with pytest.raises(UserError, match="<!-- z -->"):
+        fill_markers(text, {"z": ""})
