@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from mujepa.errors import UserError
+from mujepa.pool import Pool
 
 LOCAL, AUTO, CLIENT = "local", "auto", "ray://"
 RETRIES = 5
@@ -55,8 +56,8 @@ def check_cluster(where: str | None) -> None:
 
 
 @contextmanager
-def connect(where: str | None, workers: int = 0) -> Iterator[Cluster | None]:
-    """Yield a cluster, and leave it afterwards; None where none is asked for.
+def connect(where: str | None, workers: int = 0) -> Iterator[Cluster | Pool]:
+    """Yield a cluster, and leave it afterwards; processes of this machine if none is asked for.
 
     Within a connection, another `connect` yields the same cluster.
 
@@ -69,7 +70,7 @@ def connect(where: str | None, workers: int = 0) -> Iterator[Cluster | None]:
         UserError: Ray is not installed, or the cluster cannot be reached or used.
     """
     if where is None:
-        yield None
+        yield Pool(workers)
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as Ray announces
@@ -101,6 +102,8 @@ class Cluster:
     """
 
     workers: int = 0
+    ticks = 0
+    """What pieces say while they run does not come from elsewhere."""
 
     @property
     def cores(self) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,13 +75,12 @@ def collect(config: CollectConfig) -> None:
     per_episode = recipe.steps + 1
     episodes = config.episodes or find_task(task).episodes
     total = sum(shard_sizes(episodes)) * per_episode
-    workers = config.workers or len(os.sched_getaffinity(0))
     with (
-        connect(config.cluster, config.workers) as cluster,
+        connect(config.cluster, config.workers) as workers,
         progress_bar(total, "collect", unit="frame") as bar,
     ):
         collected = 0
-        for frames in collect_shards(config.out, recipe, episodes, workers, cluster):
+        for frames in collect_shards(config.out, recipe, episodes, workers):
             bar.update(frames)
             collected += frames
         bar.update(total - bar.n)

@@ -17,7 +17,8 @@ from mujepa.agent.checkpoint import Checkpoint, Mode, load_checkpoint
 from mujepa.agent.device import DeviceName
 from mujepa.agent.mpc import Agent
 from mujepa.cli import run
-from mujepa.cluster import Cluster, check_cluster, connect
+from mujepa.cluster import check_cluster, connect
+from mujepa.envs.opengl import gl_context
 from mujepa.envs.registry import find_task
 from mujepa.envs.task import Task
 from mujepa.envs.variation import read_variation
@@ -41,6 +42,7 @@ from mujepa.evaluation.violations import violations
 from mujepa.files import make_folder, replacing_folder, sha256, write_json
 from mujepa.learning.progress import read_metrics
 from mujepa.planners import PlannerConfig, make_planner
+from mujepa.pool import Workers, tick
 from mujepa.provenance import command, machine, versions
 from mujepa.screen import progress_bar, say
 
@@ -182,11 +184,13 @@ def evaluate(config: EvaluateConfig) -> None:
         say(f"{task.name} is stepped by its suite's own code: too slow for the oracle, left out")
     out = config.out or config.checkpoint / "evaluation"
     draw_manifest = lewm_manifest if config.protocol == "lewm" else make_manifest
-    with connect(config.cluster) as cluster:
-        make_folder(out)  # what cannot be written is said now, not minutes later
+    with connect(config.cluster) as workers:
+        gl_context()  # what cannot be drawn or written is said now, not minutes later
+        make_folder(out)
         manifest = draw_manifest(world, config.episodes, config.seed)
         todo = _todo(config, contest, manifest)
-        outcomes = _run_on(cluster, config, task, todo) if cluster else _run(contest, todo)
+        alone = not config.cluster and (len(split(manifest)) == 1 or agent.device.type != "cpu")
+        outcomes = _run(contest, todo) if alone else _run_on(workers, config, task, todo)
     if agent.reactive and config.planner != "oracle":
         outcomes = {"agent": outcomes["agent"], "reactive": outcomes["agent"], **outcomes}
     result = _result(config, checkpoint, agent, planner, world, manifest, outcomes)
@@ -261,31 +265,37 @@ def _run(contest: Contest, todo: dict[str, Manifest]) -> dict[str, Outcome]:
 
 
 def _run_on(
-    cluster: Cluster, config: EvaluateConfig, task: Task, todo: dict[str, Manifest]
+    workers: Workers, config: EvaluateConfig, task: Task, todo: dict[str, Manifest]
 ) -> dict[str, Outcome]:
-    """Run the episodes on a cluster, all policies at once; the oracle, which is slow, begins."""
+    """Share the episodes of all policies between workers; the oracle, which is slow, begins."""
     order = sorted(todo, key=lambda name: name != "oracle")
     parts = [(name, part) for name in order for part in split(todo[name])]
     pieces = [(config, *part) for part in parts]
     found: dict[int, Outcome] = {}
-    accelerators = cluster.accelerators(config.device)
-    running = cluster.map(judge_part, pieces, accelerators=accelerators)
+    accelerators = workers.accelerators(config.device)
+    running = workers.map(
+        judge_part,
+        pieces,
+        accelerators=accelerators,
+        meanwhile=lambda: bar.update(workers.ticks - bar.n),
+    )
     with (
         progress_bar(task.budget_steps * len(parts), "episodes", unit="step") as bar,
         closing(running),
     ):
         for index, outcome in running:
             found[index] = outcome
-            bar.update(task.budget_steps)
+            bar.update(max(workers.ticks, task.budget_steps * len(found)) - bar.n)
     return {
         name: join([found[i] for i, part in enumerate(parts) if part[0] == name]) for name in todo
     }
 
 
 def judge_part(config: EvaluateConfig, name: str, part: Manifest) -> Outcome:
-    """Run one policy through one part of the episodes; what a worker of a cluster does."""
+    """Run one policy through one part of the episodes; what a worker does."""
     contest = _assembled(config)
-    return run_part(contest.world.task, contest.world.image_size, contest.policies[name], part)
+    task, size = contest.world.task, contest.world.image_size
+    return run_part(task, size, contest.policies[name], part, tick)
 
 
 @functools.lru_cache(maxsize=1)

@@ -134,7 +134,7 @@ def sweep(config: SweepConfig) -> None:
     for one in runs:
         make_networks(one.config, World(find_task(one.config.task_name)))
     with connect(config.cluster or LOCAL, config.workers) as cluster:
-        assert cluster is not None
+        assert isinstance(cluster, Cluster)
         ledger = Ledger(config, runs)
         for one in {run.config.dataset: run for run in runs}.values():
             collect(replace(collection(one.config), cluster=config.cluster or LOCAL))

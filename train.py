@@ -52,13 +52,13 @@ def _train(config: TrainConfig) -> None:
         raise UserError("torchrun has places of its own for its processes; leave --cluster out")
     if config.world_model:
         find_checkpoint(config.world_model)
-    with connect(config.cluster, config.workers) as cluster:
+    with connect(config.cluster, config.workers) as workers:
         if processes.rank() == 0:
             check_settings(config.out, config.settings(), resume=config.resume)
             collect(collection(config))
         processes.wait()
-        if cluster:
-            _learn_on(cluster, config)
+        if isinstance(workers, Cluster):
+            _learn_on(workers, config)
         else:
             learn(config)
 

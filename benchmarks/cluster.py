@@ -71,7 +71,7 @@ def _collect(workers: Cluster, folder: Path) -> Callable[[], None]:
     def once() -> None:
         with tempfile.TemporaryDirectory(dir=folder) as fresh:
             recipe = make_recipe("reacher", 0)
-            for _ in collect(Path(fresh) / "data", recipe, EPISODES, 0, workers):
+            for _ in collect(Path(fresh) / "data", recipe, EPISODES, workers):
                 pass
 
     return once

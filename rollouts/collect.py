@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import shutil
-import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -35,9 +30,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from mujepa.cluster import Cluster
     from mujepa.envs.variation import Vary
     from mujepa.envs.world import Variants
+    from mujepa.pool import Workers
 
 EPISODES_PER_SHARD = 100
 STREAM = 0
@@ -74,9 +69,7 @@ def make_recipe(
     )
 
 
-def collect(
-    folder: Path, recipe: Recipe, episodes: int, workers: int, cluster: Cluster | None = None
-) -> Iterator[int]:
+def collect(folder: Path, recipe: Recipe, episodes: int, workers: Workers) -> Iterator[int]:
     """Bring a dataset to at least this many episodes, and yield the frames of each shard added.
 
     Complete shards are kept, so that an interrupted collection continues and a larger number
@@ -86,9 +79,7 @@ def collect(
         folder: the dataset's folder, made if missing.
         recipe: what to collect; must equal the recipe of what is there.
         episodes: wanted in total; rounded up to whole shards once there is more than one.
-        workers: processes, each with its own OpenGL context.
-        cluster: where to collect, if not in processes of this machine; its workers write into the
-            folder.
+        workers: who collect; they write into the folder.
 
     Raises:
         UserError: the folder holds another recipe, a worker died, or nothing can be written or
@@ -109,35 +100,13 @@ def collect(
         (folder / names[index], recipe, index * EPISODES_PER_SHARD, sizes[index])
         for index in missing
     ]
-    done = cluster.map(collect_shard, jobs) if cluster else _collect_here(jobs, workers)
-    with closing(done):
+    with closing(workers.map(collect_shard, jobs)) as done:
         for job, frames in done:
-            if cluster:
-                _wait_for(jobs[job][0])
+            _wait_for(jobs[job][0])
             good.add(names[missing[job]])
             write_meta(folder, recipe, sorted(good))
             yield frames
     _remove_leftovers(folder)  # of workers that were lost on the way
-
-
-def _collect_here(
-    jobs: Sequence[tuple[Path, Recipe, int, int]], workers: int
-) -> Generator[tuple[int, int]]:
-    """Collect shards in processes of this machine; yield index and frames as they come."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        min(workers, len(jobs)), mp_context=context, initializer=_begin_worker
-    ) as pool:
-        running = {pool.submit(collect_shard, *job): index for index, job in enumerate(jobs)}
-        try:
-            for job in as_completed(running):
-                yield running[job], job.result()
-        except BrokenProcessPool as error:
-            raise UserError(
-                "a collecting process died; run the same command again to continue where it stopped"
-            ) from error
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _remove_leftovers(folder: Path) -> None:
@@ -270,19 +239,6 @@ def behave(
         after, _ = world.rollout(states[-1], actions[-1][:, None], world.task.frame_skip, variants)
         states.append(after[:, -1])
     return np.stack(states, axis=1), np.stack(actions, axis=1)
-
-
-def _begin_worker() -> None:
-    os.environ["OMP_NUM_THREADS"] = "1"
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """Exit when the process that collects was killed; otherwise workers would wait for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _plain(value: object) -> object:
