@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -114,7 +115,7 @@ _shared: tuple[Synchronized[int], Synchronized[int]] | None = None
 
 
 def tick() -> None:
-    """Say that a piece has gone on; where the others are not wanted any more, end it.
+    """Say that a piece has gone on; where nobody waits for it any more, end it.
 
     Raises:
         InterruptedError: nobody waits for the result.
@@ -131,6 +132,9 @@ def tick() -> None:
 def _begin(ticks: Synchronized[int], left: Synchronized[int]) -> None:
     global _shared
     _shared = ticks, left
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # for the parent, which sets `left`
     os.environ["OMP_NUM_THREADS"] = "1"
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
