@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import sys
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -10,15 +16,18 @@ from mujepa import processes
 from mujepa.agent.checkpoint import find_checkpoint
 from mujepa.agent.device import choose_device
 from mujepa.cli import run
+from mujepa.cluster import Cluster, connect
 from mujepa.collect import CollectConfig, collect
 from mujepa.envs.registry import find_task
 from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
+from mujepa.errors import UserError
 from mujepa.learning.config import TrainConfig
 from mujepa.learning.experience import load_experience
-from mujepa.learning.progress import check_settings
+from mujepa.learning.progress import check_settings, read_metrics
 from mujepa.learning.training import Training, make_networks
 from mujepa.rollouts.store import read_meta
+from mujepa.screen import progress_bar, say
 
 
 def train(config: TrainConfig) -> None:
@@ -37,23 +46,90 @@ def _train(config: TrainConfig) -> None:
     config.check_shares(processes.count())
     make_networks(config, World(find_task(config.task_name)))
     # What cannot be is said before anything is written.
-    device = choose_device(config.device, processes.local_rank())
+    if config.cluster is None:
+        choose_device(config.device, processes.local_rank())
+    elif processes.count() > 1:
+        raise UserError("torchrun has places of its own for its processes; leave --cluster out")
     if config.world_model:
         find_checkpoint(config.world_model)
-    if processes.rank() == 0:
-        check_settings(config.out, config.settings(), resume=config.resume)
-        collect(_collection(config))
-    processes.wait()
+    with connect(config.cluster, config.workers) as workers:
+        if processes.rank() == 0:
+            check_settings(config.out, config.settings(), resume=config.resume)
+            collect(collection(config))
+        processes.wait()
+        if isinstance(workers, Cluster):
+            _learn_on(workers, config)
+        else:
+            learn(config)
+
+
+def learn(
+    config: TrainConfig, on_record: Callable[[dict[str, Any]], object] = lambda record: None
+) -> None:
+    """Train on data that are there, in this process.
+
+    Args:
+        config: of the run; with `resume` it goes on where one in its folder stands.
+        on_record: told of each record of metrics.jsonl once the checkpoint beside it is written.
+
+    Raises:
+        UserError: there are no data, the disk is full, or a loss is not finite.
+    """
     if config.threads:
         torch.set_num_threads(config.threads)
-    observes, horizon = config.jepa.encoder.observes, config.planner.horizon
     experience = load_experience(
-        config.dataset, config.validation, config.seed, device, observes, horizon
+        config.dataset,
+        config.validation,
+        config.seed,
+        choose_device(config.device, processes.local_rank()),
+        config.jepa.encoder.observes,
+        config.planner.horizon,
     )
-    Training(config, experience).run()
+    Training(config, experience, on_record).run()
 
 
-def _collection(config: TrainConfig) -> CollectConfig:
+def _learn_on(cluster: Cluster, config: TrainConfig) -> None:
+    """Train in a worker of a cluster, and show how far it is."""
+    cores = min(config.threads or cluster.cores, cluster.cores)
+    # A worker that takes the place of a lost one goes on where that one stood.
+    there = replace(config, resume=True, threads=config.threads or cores)
+    running = cluster.map(
+        learn_quietly,
+        [(there,)],
+        cores=cores,
+        accelerators=cluster.accelerators(config.device),
+        meanwhile=lambda: bar.update(_updates_done(config) - bar.n),
+    )
+    bar = progress_bar(sum(config.stage_updates), "train", _updates_done(config))
+    try:
+        with bar, closing(running):
+            for _, said in running:
+                bar.update(bar.total - bar.n)
+                say(said)
+    except KeyboardInterrupt:
+        say(f"interrupted; --resume goes on from the last checkpoint in {config.out}")
+        raise
+
+
+def learn_quietly(
+    config: TrainConfig, on_record: Callable[[dict[str, Any]], object] = lambda record: None
+) -> str:
+    """Train, and return what `learn` says; what a worker of a cluster does."""
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        learn(config, on_record)
+    return said.getvalue().rstrip()
+
+
+def _updates_done(config: TrainConfig) -> int:
+    """Return the updates up to the latest record."""
+    records = read_metrics(config.out / "metrics.jsonl")
+    if not records:
+        return 0
+    before = config.stage_updates[: records[-1]["stage_index"]]
+    return sum(before) + records[-1]["update"]
+
+
+def collection(config: TrainConfig) -> CollectConfig:
     """Return what to collect: what a dataset that is there was collected with, or the default."""
     steps, seed, vary = None, config.seed, config.vary
     if (config.dataset / "meta.json").exists():
@@ -62,8 +138,9 @@ def _collection(config: TrainConfig) -> CollectConfig:
         there = read_variation(recipe.variation)
         vary = vary or (there.flags() if there else ())
     return CollectConfig(
-        config.task_name, config.dataset, config.episodes, steps, config.workers, seed, vary
-    )
+        config.task_name, config.dataset, config.episodes, steps, config.workers, seed, vary,
+        cluster=config.cluster,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from mujepa.agent.ensemble import EnsembleConfig
 from mujepa.agent.hierarchy import StridesConfig
 from mujepa.agent.jepa import JEPAConfig
 from mujepa.agent.losses import LossConfig
+from mujepa.cluster import check_cluster
 from mujepa.envs.names import folder_name
 from mujepa.envs.registry import find_task, named_task
 from mujepa.envs.variation import read_variation
@@ -93,6 +94,10 @@ class TrainConfig:
     """Where to compute."""
     threads: int = 0
     """Threads that compute on the CPU, 0 for one per core; results repeat for equal numbers."""
+    cluster: str | None = None
+    """Collect and train on a cluster of Ray: `local`, `auto` or `ray://HOST:PORT` (docs/scale.md);
+    data and --out have to be on a disk that its machines share. A worker that is lost is replaced
+    by one that resumes."""
     accumulate: int = 1
     """Parts in which the encoder reads a batch: their number divides its memory, and each part is
     read twice; what is learned stays the same."""
@@ -164,6 +169,7 @@ class TrainConfig:
                 "--critic.bellman-weight learns from steps that were seen, of which --imagined "
                 f"{self.imagined} leaves none; lower it"
             )
+        check_cluster(self.cluster)
         read_variation(self.vary)
 
     def flags(self) -> tuple[str, ...]:
@@ -178,13 +184,23 @@ class TrainConfig:
         return self.data or Path("data") / name
 
     @property
+    def stage_updates(self) -> tuple[int, ...]:
+        """Updates of each stage."""
+        first = (self.updates, self.ensemble_updates, self.critic_updates, self.actor_updates)
+        return (*first, self.strides_updates) if self.strides.ahead else first
+
+    @property
     def task_name(self) -> str:
         """The task's whole name, with its settings."""
         return named_task(self.task, self.goal_site, self.camera, self.tolerance)
 
     def settings(self) -> dict[str, Any]:
-        """Return the settings as train.json has them; newer ones only where they say something."""
+        """Return the settings as train.json has them: what is learned, and not where.
+
+        Newer ones are there only where they say something.
+        """
         settings = asdict(self)
+        del settings["cluster"]
         silent = {"vary": (), "precision": "float32", "accumulate": 1}
         return {k: v for k, v in settings.items() if k not in silent or v != silent[k]}
 

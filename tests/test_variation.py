@@ -30,7 +30,7 @@ from mujepa.learning.experience import load_experience
 from mujepa.planners import PlannerConfig, make_planner
 from mujepa.rollouts.collect import behave
 from mujepa.rollouts.store import Dataset, read_meta
-from mujepa.train import TrainConfig, _collection
+from mujepa.train import TrainConfig, collection
 
 STRONG = {
     "colour": 0.7, "light": 0.4, "camera": 1.0, "texture": 1.0, "distractors": 8.0, "mass": 2.0,
@@ -416,7 +416,7 @@ def test_a_run_records_its_variation_and_is_not_resumed_without(folder, capfd):
 
 
 def test_data_that_are_there_are_learned_from_as_they_are(folder):
-    collecting = _collection(TrainConfig("reacher", folder / "other", folder / "data"))
+    collecting = collection(TrainConfig("reacher", folder / "other", folder / "data"))
     assert read_variation(collecting.vary).plain() == {"light": [0.3, 1.0], "mass": [0.5, 2.0]}
     assert (
         TrainConfig("reacher", folder).dataset
