@@ -132,9 +132,7 @@ def tick() -> None:
 def _begin(ticks: Synchronized[int], left: Synchronized[int]) -> None:
     global _shared
     _shared = ticks, left
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # for the parent, which sets `left`
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # for the parent, which sets `left`
     os.environ["OMP_NUM_THREADS"] = "1"
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
