@@ -41,7 +41,9 @@ FIRST_LOOK, KEPT = 25, 2
 after twice the time, and so on."""
 FRESH_SEED = 1
 """Seed of the episodes that the best is judged on once more; all are judged on those of 0."""
-FIXED = {"task", "out", "resume", "cluster", "workers", "wandb", "threads", "device"}
+FIXED = {
+    "task", "out", "resume", "cluster", "processes", "workers", "wandb", "threads", "device"
+}  # fmt: skip
 """What cannot differ between the runs of a sweep."""
 
 

@@ -98,6 +98,9 @@ class TrainConfig:
     """Collect and train on a cluster of Ray: `local`, `auto` or `ray://HOST:PORT` (docs/scale.md);
     data and --out have to be on a disk that its machines share. A worker that is lost is replaced
     by one that resumes."""
+    processes: int = 1
+    """With --cluster: processes that train the one model together, through Ray Train; without it
+    `torchrun` says how many (docs/scale.md)."""
     accumulate: int = 1
     """Parts in which the encoder reads a batch: their number divides its memory, and each part is
     read twice; what is learned stays the same."""
@@ -137,6 +140,7 @@ class TrainConfig:
             "actor_batch",
             "checkpoint_every",
             "accumulate",
+            "processes",
         ):
             if getattr(self, name) < 1:
                 raise UserError(
@@ -170,6 +174,11 @@ class TrainConfig:
                 f"{self.imagined} leaves none; lower it"
             )
         check_cluster(self.cluster)
+        if self.processes > 1 and self.cluster is None:
+            raise UserError(
+                f"--processes {self.processes} needs --cluster; without one: torchrun "
+                f"--nproc-per-node {self.processes} train.py {self.task} ..."
+            )
         read_variation(self.vary)
 
     def flags(self) -> tuple[str, ...]:
@@ -200,7 +209,7 @@ class TrainConfig:
         Newer ones are there only where they say something.
         """
         settings = asdict(self)
-        del settings["cluster"]
+        del settings["cluster"], settings["processes"]
         silent = {"vary": (), "precision": "float32", "accumulate": 1}
         return {k: v for k, v in settings.items() if k not in silent or v != silent[k]}
 

@@ -35,7 +35,8 @@ TOY = """--episodes 12 --updates 20 --critic-updates 20 --ensemble-updates 20 --
 TINY = """--episodes 12 --updates 4 --critic-updates 2 --ensemble-updates 2 --actor-updates 2
 --batch 8 --critic-batch 32 --actor-batch 12 --checkpoint-every 1 --threads 1 --device cpu
 --planner.samples 16 --planner.iterations 1 --planner.elites 4"""
-PRETRAINED = Path(__file__).parents[1] / "pretrained" / "reacher"
+ROOT = Path(__file__).parents[1]
+PRETRAINED = ROOT / "pretrained" / "reacher"
 
 
 @pytest.fixture(scope="module")
@@ -198,9 +199,24 @@ def test_a_cluster_trains_the_same_agent_though_its_worker_is_killed(
     assert "default_worker" not in provenance["command"]
 
 
-def test_what_a_worker_cannot_do_is_said_in_one_line(here, data, tmp_path, capfd):
+def test_processes_of_ray_train_train_what_those_of_torchrun_do(here, data, tmp_path):
+    """Though one of them is killed: all begin again at the last checkpoint."""
+    run, other = tmp_path / "run", tmp_path / "other"
+    command = f"train reacher --out {run} --data {data} {TOY} --cluster local --processes 2"
+    with killing("RayTrainWorker", lambda: (run / "last").exists()):
+        assert main(command.split()) == 0
+    script = f"train.py reacher --out {other} --data {data} {TOY}"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    subprocess.run([*torchrun, *script.split()], check=True, cwd=ROOT, capture_output=True)
+    assert content(run, "*.safetensors") == content(other, "*.safetensors")
+    assert {path.name for path in run.iterdir()} == {path.name for path in other.iterdir()}
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_what_a_worker_cannot_do_is_said_in_one_line(here, data, tmp_path, capfd, processes):
     command = f"train reacher --out {tmp_path / 'run'} --data {data} {TOY} --cluster local"
-    assert main([*command.split(), "--learning-rate", "1e30"]) == 2
+    rate = f"--learning-rate 1e30 --processes {processes}"
+    assert main([*command.split(), *rate.split()]) == 2
     line = capfd.readouterr().err.splitlines()[-1]
     assert line.startswith("mujepa: training stopped: ")
 
