@@ -16,6 +16,7 @@ from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
 from mujepa.learning.config import TrainConfig
 from mujepa.learning.experience import load_experience
+from mujepa.learning.online import Online
 from mujepa.learning.progress import check_settings
 from mujepa.learning.training import Training, make_networks
 from mujepa.rollouts.store import read_meta
@@ -46,6 +47,9 @@ def _train(config: TrainConfig) -> None:
     processes.wait()
     if config.threads:
         torch.set_num_threads(config.threads)
+    if config.online:
+        Online(config, device).run()
+        return
     observes, horizon = config.jepa.encoder.observes, config.planner.horizon
     experience = load_experience(
         config.dataset, config.validation, config.seed, device, observes, horizon
@@ -62,7 +66,7 @@ def _collection(config: TrainConfig) -> CollectConfig:
         there = read_variation(recipe.variation)
         vary = vary or (there.flags() if there else ())
     return CollectConfig(
-        config.task_name, config.dataset, config.episodes, steps, config.workers, seed, vary
+        config.task_name, config.dataset, config.first_episodes, steps, config.workers, seed, vary
     )
 
 
