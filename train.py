@@ -14,6 +14,7 @@ from mujepa.collect import CollectConfig, collect
 from mujepa.envs.registry import find_task
 from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
+from mujepa.errors import UserError
 from mujepa.learning.config import TrainConfig
 from mujepa.learning.experience import load_experience
 from mujepa.learning.online import Online
@@ -36,6 +37,8 @@ def train(config: TrainConfig) -> None:
 
 def _train(config: TrainConfig) -> None:
     config.check_shares(processes.count())
+    if config.online and processes.count() > 1:
+        raise UserError("--online learns in one process; start it without torchrun")
     make_networks(config, World(find_task(config.task_name)))
     # What cannot be is said before anything is written.
     device = choose_device(config.device, processes.local_rank())

@@ -73,10 +73,10 @@ class Explorer:
         agent, action = AgentPolicy(self.agent).act(state.agent, observation)
         if step % skip == 0:
             assert agent.action is not None
-            done = agent.action + torch.from_numpy(state.noise[:, step // skip]).to(agent.action)
-            agent = replace(agent, action=done.clamp(-1, 1))
-            unit = agent.action.cpu().double().numpy()
-            action = self.world.from_unit(unit).astype(np.float32)
+            noise = torch.from_numpy(state.noise[:, step // skip]).to(agent.action)
+            unit = (agent.action + noise).clamp(-1, 1)
+            agent = replace(agent, action=unit)
+            action = self.world.from_unit(unit.cpu().double().numpy()).astype(np.float32)
         return replace(state, agent=agent), action
 
 

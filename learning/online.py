@@ -29,6 +29,7 @@ from mujepa.evaluation.manifest import Manifest, manifest_of
 from mujepa.evaluation.policies import AgentPolicy
 from mujepa.evaluation.statistics import success_rate
 from mujepa.files import read_json, write_json, write_text
+from mujepa.learning.config import ONLINE
 from mujepa.learning.experience import STREAM, load_experience
 from mujepa.learning.life import live
 from mujepa.learning.progress import Progress, read_metrics
@@ -124,7 +125,8 @@ class Online:
         experience = replace(experience, world=world, seed=own if number else config.seed)
         shares = {name: self._share(getattr(config, name), number) for name in STAGES}
         minutes = config.minutes and config.minutes / config.online_rounds
-        part = replace(config, **shares, minutes=minutes, out=out, resume=True)
+        plain = {"online": False, **ONLINE}
+        part = replace(config, **plain, **shares, minutes=minutes, out=out, resume=True)
         training = Training(part, experience)
         if not training.resumed:
             training.progress = Progress(seconds=seconds)
