@@ -80,6 +80,8 @@ class SweepConfig(TrainConfig):
         super().__post_init__()
         if not self.tried:
             raise UserError("--try says what is to differ, as in: --try learning-rate=1e-3,2e-3")
+        if self.online:
+            raise UserError("a sweep tries settings on data that are there; leave --online out")
         for name in ("runs", "judged_episodes"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -27,6 +27,7 @@ from mujepa.errors import UserError
 from mujepa.files import read_json, write_json
 from mujepa.learning.config import TrainConfig
 from mujepa.learning.experience import load_experience
+from mujepa.learning.online import Online
 from mujepa.learning.progress import check_settings, read_metrics
 from mujepa.learning.training import Training, make_networks
 from mujepa.rollouts.store import read_meta
@@ -50,6 +51,8 @@ def train(config: TrainConfig) -> None:
 
 def _train(config: TrainConfig) -> None:
     config.check_shares(max(processes.count(), config.processes))
+    if config.online and processes.count() > 1:
+        raise UserError("--online learns in one process; start it without torchrun")
     make_networks(config, World(find_task(config.task_name)))
     # What cannot be is said before anything is written.
     if config.cluster is None:
@@ -83,11 +86,15 @@ def learn(
     """
     if config.threads:
         torch.set_num_threads(config.threads)
+    device = choose_device(config.device, processes.local_rank())
+    if config.online:
+        Online(config, device).run()
+        return
     experience = load_experience(
         config.dataset,
         config.validation,
         config.seed,
-        choose_device(config.device, processes.local_rank()),
+        device,
         config.jepa.encoder.observes,
         config.planner.horizon,
     )
@@ -204,7 +211,7 @@ def collection(config: TrainConfig) -> CollectConfig:
         there = read_variation(recipe.variation)
         vary = vary or (there.flags() if there else ())
     return CollectConfig(
-        config.task_name, config.dataset, config.episodes, steps, config.workers, seed, vary,
+        config.task_name, config.dataset, config.first_episodes, steps, config.workers, seed, vary,
         cluster=config.cluster,
     )  # fmt: skip
 

@@ -114,6 +114,12 @@ class Training:
             )  # fmt: skip
 
     def run(self) -> None:
+        """Go through the stages that are left, and say that it is done."""
+        self.learn_stages()
+        minutes, out = self.progress.seconds / 60, self.config.out
+        say(f"trained in {minutes:.1f} min; judge it with: mujepa evaluate {out}")
+
+    def learn_stages(self) -> None:
         """Go through the stages that are left."""
         try:
             with Interruption() as interruption:
@@ -127,8 +133,6 @@ class Training:
         finally:
             if self.metrics:
                 self.metrics.close()
-        minutes, out = self.progress.seconds / 60, self.config.out
-        say(f"trained in {minutes:.1f} min; judge it with: mujepa evaluate {out}")
 
     def learn(self, index: int, stage: Stage, interruption: Interruption) -> None:
         """THE training loop: draw a batch, compute the terms, step; now and then judge and save."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
 from mujepa.errors import UserError
 from mujepa.rollouts.store import (
+    LIVED,
     Recipe,
     episodes_in_shard,
     read_meta,
@@ -152,7 +153,8 @@ def _complete_shards(folder: Path, recipe: Recipe) -> dict[str, int]:
                 f"{folder} was collected with {key}={there[key]!r}, not {value!r}; "
                 "choose another folder with --out"
             )
-    paths = folder.glob("shard-?????")
+    lived = [folder / name for name in shards if name.startswith(LIVED)]
+    paths = [*folder.glob("shard-?????"), *lived]
     counts = {path.name: episodes_in_shard(path, shards.get(path.name)) for path in paths}
     return {name: count for name, count in counts.items() if count}
 
@@ -173,17 +175,34 @@ def collect_shard(folder: Path, recipe: Recipe, first_episode: int, episodes: in
     indices = range(first_episode, first_episode + episodes)
     streams = [np.random.default_rng([recipe.seed, STREAM, index]) for index in indices]
     trajectory, actions, variants = roam(world, streams, recipe.steps, policy)
+    columns = columns_of(world, trajectory, actions, variants)
+    write_shard(folder, columns, [recipe.steps + 1] * episodes)
+    return len(columns["state"])
+
+
+def columns_of(
+    world: World,
+    trajectory: NDArray[np.float64],
+    actions: NDArray[np.float32],
+    variants: Variants = None,
+) -> dict[str, NDArray[Any]]:
+    """Return what a shard keeps of episodes, frame after frame.
+
+    Args:
+        world: the world.
+        trajectory: states at each model step, (B, T + 1, S).
+        actions: held in between, (B, T, A).
+        variants: the worlds of the episodes, if they vary.
+    """
     states = trajectory.reshape(-1, world.state_size)
-    rows = None if variants is None else [v for v in variants for _ in range(recipe.steps + 1)]
+    rows = None if variants is None else [v for v in variants for _ in range(trajectory.shape[1])]
     padded = np.concatenate([actions, np.zeros_like(actions[:, :1])], axis=1)
-    columns = {
+    return {
         "pixels": world.render(states, rows),
         "action": padded.reshape(len(states), -1),
         "state": states,
         "achieved": world.achieved(states),
     }
-    write_shard(folder, columns, [recipe.steps + 1] * episodes)
-    return len(states)
 
 
 def roam(
