@@ -164,6 +164,11 @@ class TrainConfig:
                 "--critic.bellman-weight learns from steps that were seen, of which --imagined "
                 f"{self.imagined} leaves none; lower it"
             )
+        if self.loss.pixels and self.jepa.encoder.kind != "cnn":
+            raise UserError(
+                f"--loss.pixels {self.loss.pixels} reads images as the CNN encoder does; leave out "
+                f"--jepa.encoder.kind {self.jepa.encoder.kind}"
+            )
         read_variation(self.vary)
 
     def flags(self) -> tuple[str, ...]:
@@ -186,6 +191,8 @@ class TrainConfig:
         """Return the settings as train.json has them; newer ones only where they say something."""
         settings = asdict(self)
         silent = {"vary": (), "precision": "float32", "accumulate": 1}
+        if not self.loss.pixels:
+            del settings["loss"]["pixels"]
         return {k: v for k, v in settings.items() if k not in silent or v != silent[k]}
 
     def check_shares(self, processes: int) -> None:
