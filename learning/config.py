@@ -199,6 +199,11 @@ class TrainConfig:
                 f"--processes {self.processes} needs --cluster; without one: torchrun "
                 f"--nproc-per-node {self.processes} train.py {self.task} ..."
             )
+        if self.loss.pixels and self.jepa.encoder.kind != "cnn":
+            raise UserError(
+                f"--loss.pixels {self.loss.pixels} reads images as the CNN encoder does; leave out "
+                f"--jepa.encoder.kind {self.jepa.encoder.kind}"
+            )
         read_variation(self.vary)
         read_variation(self.then_vary)
         self._check_online()
@@ -276,6 +281,8 @@ class TrainConfig:
         del settings["cluster"], settings["processes"]
         silent = {"vary": (), "precision": "float32", "accumulate": 1}
         silent |= {} if self.online else {"online": False, **ONLINE}
+        if not self.loss.pixels:
+            del settings["loss"]["pixels"]
         return {k: v for k, v in settings.items() if k not in silent or v != silent[k]}
 
     def check_shares(self, processes: int) -> None:
