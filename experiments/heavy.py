@@ -251,7 +251,7 @@ def judge(part: Part) -> dict[str, Any]:
     manifest = make_manifest(world, part.size.judged, part.seed)
     if part.history:
         checkpoint = load_checkpoint(train(part))
-        agent = AgentPolicy(checkpoint.agent(PLANNER, COST))
+        agent = AgentPolicy(checkpoint.agent(PLANNER, COST, "planner"))
         found: dict[str, Any] = {"held": {"agent": act(world, agent, manifest)}}
         if part.history == HISTORY:
             found["probes"] = probe(checkpoint.networks.jepa, world, part)
@@ -468,7 +468,9 @@ def conclude(found: dict[str, dict[str, Any]]) -> Finding:
             ", ".join(f"{value:.1g}" for value in p[f"against {history}"]) for history in (2, 1)
         )
         simulator = f"{rates['told']} / {rates['untold']}"
-        table.append([world, before, after, *frames, tests, simulator, rates["random"]])
+        table.append(
+            [world, before or "-", after or "-", *frames, tests, simulator, rates["random"]]
+        )
         sentences.append(
             f"{world}: R2 {number(before)} before and {number(after)} after contact, success "
             f"{frames[0]} with {HISTORY} frames, {frames[1]} with 2 and {frames[2]} with one"
