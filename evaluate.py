@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
@@ -9,8 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import torch
 import tyro
+from torch import Tensor
 
+from mujepa.agent.alarm import Alarm, Response
 from mujepa.agent.checkpoint import Checkpoint, Mode, load_checkpoint
 from mujepa.agent.device import DeviceName
 from mujepa.agent.mpc import Agent
@@ -35,6 +39,7 @@ from mujepa.evaluation.report import Section, write_png, write_report
 from mujepa.evaluation.summaries import by_distance, print_table, time_decisions
 from mujepa.evaluation.video import draw_frames, record_episode, write_video
 from mujepa.evaluation.violations import violations
+from mujepa.evaluation.watching import listen, usual_threshold
 from mujepa.files import make_folder, replacing_folder, sha256, write_json
 from mujepa.learning.progress import read_metrics
 from mujepa.planners import PlannerConfig, make_planner
@@ -89,6 +94,12 @@ class EvaluateConfig:
     """Another cost than the checkpoint's, for example `critic + 0.05*goal` or, with what the body
     must keep out of in the units of its sensors, `critic + 100*avoid(x>0.1)`. Success stays what
     the goal images ask for, whatever the cost."""
+    replan_every: int | None = None
+    """Model steps through which a plan is followed, if not the checkpoint's; up to the horizon."""
+    alarm: Response | None = None
+    """What the agent does where it is more surprised than in 99 of 100 looks at the usual world,
+    which are taken first, in episodes of their own: `slow`, half the action, or `replan`, plan anew
+    where it would follow its plan (with --replan-every)."""
     horizon: int | None = None
     """Model steps to look ahead, if not the checkpoint's."""
     samples: int | None = None
@@ -105,7 +116,7 @@ class EvaluateConfig:
     """Where to compute."""
 
     def __post_init__(self) -> None:
-        for name in ("episodes", "oracle_episodes", "sweep_episodes"):
+        for name in ("episodes", "oracle_episodes", "sweep_episodes", "replan_every"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
@@ -128,9 +139,15 @@ class EvaluateConfig:
             ("--vary", bool(self.vary)),
             ("--planner oracle", self.planner == "oracle"),
             ("--protocol lewm", self.protocol == "lewm"),
+            ("--alarm", self.alarm is not None),
         ):
             if self.full and given:
                 raise UserError(f"--full does not go with {flag}; run them one after the other")
+        if self.planner == "oracle" and self.alarm is not None:
+            raise UserError(
+                f"--alarm {self.alarm} is of the agent, --planner oracle judges the simulator; "
+                "leave out one of the two"
+            )
         if self.protocol == "lewm" and self.goal_steps is not None:
             raise UserError(
                 f"--protocol lewm has goals 25 steps ahead, not --goal-steps {self.goal_steps}; "
@@ -147,6 +164,9 @@ def evaluate(config: EvaluateConfig) -> None:
     """
     began = time.monotonic()
     checkpoint = load_checkpoint(config.checkpoint, config.device)
+    if config.replan_every is not None:
+        trained = replace(checkpoint.config, replan_every=config.replan_every)
+        checkpoint = replace(checkpoint, config=trained)
     task = _task(checkpoint.config.task, config.goal_steps)
     draw_manifest = make_manifest
     if config.protocol == "lewm":
@@ -156,14 +176,27 @@ def evaluate(config: EvaluateConfig) -> None:
     if config.oracle and task.looped:
         say(f"{task.name} is stepped by its suite's own code: too slow for the oracle, left out")
     planner = _planner(config, checkpoint.config.planner)
-    agent = checkpoint.agent(planner, config.cost, config.actor)
+    watching = Alarm(math.inf, config.alarm) if config.alarm else None
+    agent = checkpoint.agent(planner, config.cost, config.actor, watching)
     reflex = checkpoint.agent(planner, mode="reactive")
     out = config.out or config.checkpoint / "evaluation"
     make_folder(out)  # what cannot be written is said now, not minutes later
     manifest = draw_manifest(world, config.episodes, config.seed)
     outcomes: dict[str, Outcome] = {}
-    for name, policy in _policies(config, checkpoint, agent, reflex, planner, world).items():
-        if name == "reactive" and agent.reactive and config.planner != "oracle":
+    policies = _policies(config, checkpoint, agent, reflex, planner, world)
+    surprises: list[Tensor] = []
+    if config.alarm:
+        threshold = usual_threshold(agent, World(task, image_size), config.seed)
+        alarm = Alarm(threshold, config.alarm)
+        agent = checkpoint.agent(planner, config.cost, config.actor, alarm)
+        policies["agent"], surprises = listen(agent)
+    for name, policy in policies.items():
+        if (
+            name == "reactive"
+            and agent.reactive
+            and not config.alarm
+            and config.planner != "oracle"
+        ):
             outcomes[name] = outcomes["agent"]
             continue
         part = manifest.first(config.oracle_episodes) if name == "oracle" else manifest
@@ -171,6 +204,9 @@ def evaluate(config: EvaluateConfig) -> None:
         with progress_bar(steps, name.replace("_", " "), unit="step") as bar:
             outcomes[name] = run_episodes(task, image_size, policy, part, bar.update)
     result = _result(config, checkpoint, agent, planner, world, manifest, outcomes)
+    if agent.alarm is not None:
+        rang = float((torch.cat(surprises) > agent.alarm.threshold).float().mean())
+        result["alarm"] = asdict(agent.alarm) | {"rang": round(rang, 4)}
     if config.planner != "oracle":
         result["plan_ms"] = time_decisions(agent, world, manifest)
         result["reactive_ms"] = (
