@@ -309,25 +309,42 @@ def _run(contest: Contest, todo: dict[str, Manifest]) -> dict[str, Outcome]:
 def _run_on(
     workers: Workers, config: EvaluateConfig, task: Task, todo: dict[str, Manifest]
 ) -> dict[str, Outcome]:
-    """Share the episodes of all policies between workers; the oracle, which is slow, begins."""
-    order = sorted(todo, key=lambda name: name != "oracle")
-    parts = [(name, part) for name in order for part in split(todo[name])]
-    pieces = [(config, *part) for part in parts]
+    """Share the episodes between workers; the oracle's, which take longer, apart."""
+    oracle = {name: manifest for name, manifest in todo.items() if name == "oracle"}
+    others = {name: manifest for name, manifest in todo.items() if name != "oracle"}
+    outcomes = {
+        **_share_out(workers, config, task, oracle, "oracle"),
+        **_share_out(workers, config, task, others, "episodes"),
+    }
+    return {name: outcomes[name] for name in todo}
+
+
+def _share_out(
+    workers: Workers, config: EvaluateConfig, task: Task, todo: dict[str, Manifest], label: str
+) -> dict[str, Outcome]:
+    parts = [(name, part) for name, manifest in todo.items() for part in split(manifest)]
+    if not parts:
+        return {}
     found: dict[int, Outcome] = {}
-    accelerators = workers.accelerators(config.device)
+    before = workers.ticks
+
+    def show() -> None:
+        done = max(workers.ticks - before, task.budget_steps * len(found))
+        bar.update(done - bar.n)
+
     running = workers.map(
         judge_part,
-        pieces,
-        accelerators=accelerators,
-        meanwhile=lambda: bar.update(workers.ticks - bar.n),
+        [(config, *part) for part in parts],
+        accelerators=workers.accelerators(config.device),
+        meanwhile=show,
     )
     with (
-        progress_bar(task.budget_steps * len(parts), "episodes", unit="step") as bar,
+        progress_bar(task.budget_steps * len(parts), label, unit="step") as bar,
         closing(running),
     ):
         for index, outcome in running:
             found[index] = outcome
-            bar.update(max(workers.ticks, task.budget_steps * len(found)) - bar.n)
+            show()
     return {
         name: join([found[i] for i, part in enumerate(parts) if part[0] == name]) for name in todo
     }
