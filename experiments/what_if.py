@@ -59,6 +59,8 @@ NEAREST = 3
 """The truly best alternative is looked for among so many that the model holds for the best."""
 DIRECTIONS = 4
 """Random directions along which the alternatives of a state are ordered."""
+SHOWN = 4
+"""Alternatives that are drawn."""
 SPREAD = 0.01
 """How far alternatives lie apart, root mean square, where their order is asked for [m]."""
 ERROR, ORDER = 0.5, 0.8
@@ -337,38 +339,40 @@ def passes(row: dict[str, Figures]) -> dict[str, bool]:
 
 def draw(figures: dict[str, dict[str, Figures]], shown: dict[str, Answers]) -> Figure:
     """Return the futures of one state of each task, and the errors by step."""
-    picture = Figure(figsize=(3.4 * len(shown), 6.6), layout="constrained")
+    picture = Figure(figsize=(3.4 * len(shown), 7), layout="constrained")
     axes = picture.subplots(2, len(shown), squeeze=False, height_ratios=(1.15, 1))
     for column, (task, answers) in enumerate(shown.items()):
         fan(axes[0, column], answers)
         axes[0, column].set_title(f"{task}: {TASKS[task]}", size=10)
         by_step(axes[1, column], figures[task], answers.real.shape[2])
     axes[1, 0].set_ylabel("error [cm]")
-    axes[1, 0].legend(fontsize=8, frameon=False)
+    handles = [*axes[0, 0].get_lines()[:4:2], *axes[1, 0].get_lines()]
+    names = [str(handle.get_label()) for handle in handles]
+    picture.legend(handles, names, loc="outside lower center", ncols=3, fontsize=9, frameon=False)
     return picture
 
 
-def fan(axes: Axes, answers: Answers, count: int = 6) -> None:
+def fan(axes: Axes, answers: Answers) -> None:
     """Draw alternatives of the first state whose own lie farther apart than most."""
-    ends = answers.real[:, :, -1]
-    apart = ends.std(axis=1).sum(axis=-1)
-    index = int(np.flatnonzero(apart >= np.median(apart))[0])
+    apart = answers.real[:, :, -1].std(axis=1).sum(axis=-1)
+    index = int(np.flatnonzero(apart >= np.quantile(apart, 0.8))[0])
     picture = answers.world.enlarge(answers.states[index])
     axes.imshow(picture)
-    size = len(picture)
-    for future in range(count):
+    size, points = len(picture), []
+    for future in range(SHOWN):
         for paths, start, style, label in (
-            (answers.real, answers.now, "-", "the world"),
-            (answers.imagined, answers.read, "--", "imagined"),
+            (answers.real, answers.now, "o-", "the world"),
+            (answers.imagined, answers.read, "x--", "imagined"),
         ):
             path = np.concatenate([start[index, None], paths[index, future]])
-            x, y = size * answers.world.project(path).T
-            axes.plot(x, y, style, color=f"C{future}", lw=1.8, label=None if future else label)
-            axes.plot(x[-1], y[-1], "o" if style == "-" else "x", color=f"C{future}", ms=5)
-    axes.set(xlim=(0, size), ylim=(size, 0), xticks=[], yticks=[])
-    legend = axes.legend(fontsize=8, loc="lower right")
-    for line in legend.get_lines():
-        line.set_color("black")
+            points.append(size * answers.world.project(path))
+            colour = f"C{future}"
+            axes.plot(*points[-1].T, style[1:], color=colour, lw=2, label=label)
+            axes.plot(*points[-1][-1], style[0], color=colour, ms=7, mew=2)
+    low, high = np.min(np.concatenate(points), axis=0), np.max(np.concatenate(points), axis=0)
+    half = max(60, (high - low).max() / 2 + 20)
+    (x, y), ends = (low + high) / 2, np.array([-half, half])
+    axes.set(xlim=x + ends, ylim=y - ends, xticks=[], yticks=[], facecolor="black")
 
 
 def by_step(axes: Axes, row: dict[str, Figures], horizon: int) -> None:
