@@ -34,22 +34,31 @@ class Alarm:
     Attributes:
         threshold: surprise above which it is set off; infinite: it only watches.
         response: `slow` or `replan`.
+        looks: it stays set off for so many looks at the world, the surprising one among them.
         share: of the action that is taken when slow, from what does nothing (0) to all of it (1).
     """
 
     threshold: float
     response: Response = "replan"
+    looks: int = 5
     share: float = 0.5
 
     def __post_init__(self) -> None:
-        if not self.threshold >= 0 or not 0 <= self.share <= 1:
-            raise ValueError(f"threshold must not be negative and share be from 0 to 1, got {self}")
+        if not self.threshold >= 0 or self.looks < 1 or not 0 <= self.share <= 1:
+            raise ValueError(
+                "threshold must not be negative, looks at least 1 and share from 0 to 1, "
+                f"got {self}"
+            )
 
-    def set_off(self, surprise: Tensor | None, count: int) -> Tensor:
-        """Return in which of so many environments it is set off, (B,); nowhere before a step."""
-        if surprise is None:
-            return torch.zeros(count, dtype=torch.bool)
-        return surprise > self.threshold
+    def next(self, left: Tensor | None, surprise: Tensor) -> Tensor:
+        """Return for how many looks it stays set off in each environment, (B,).
+
+        Args:
+            left: the same at the look before; None: it has not been set off.
+            surprise: of this look, (B,).
+        """
+        left = torch.zeros_like(surprise, dtype=torch.int64) if left is None else left
+        return torch.where(surprise > self.threshold, self.looks, (left - 1).clamp(min=0))
 
 
 def surprise(jepa: JEPA, memory: Memory, action: Tensor, seen: Tensor) -> Tensor:

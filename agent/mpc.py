@@ -50,6 +50,8 @@ class AgentState:
         planned_at: model step of the latest plan.
         action: (B, A), held at present, in [-1, 1]; None before the first image.
         surprise: (B,), about the latest image; None before the second one, and without an alarm.
+        alarmed: (B,), for how many looks the alarm stays set off, this one among them; None as
+            `surprise` is.
     """
 
     goal: Goal
@@ -62,6 +64,7 @@ class AgentState:
     action: Tensor | None = None
     wanted: Goal | None = None
     surprise: Tensor | None = None
+    alarmed: Tensor | None = None
 
 
 class Agent:
@@ -229,9 +232,9 @@ class Agent:
             assert state.plan is not None
             now = state.step // self.frame_skip
             action = state.plan.actions[:, now - state.planned_at]
-        if self.alarm is not None and self.alarm.response == "slow":
+        if self.alarm is not None and self.alarm.response == "slow" and state.alarmed is not None:
             slower = self._idle + self.alarm.share * (action - self._idle)
-            action = torch.where(self._alarmed(state)[:, None], slower, action)
+            action = torch.where(state.alarmed[:, None] > 0, slower, action)
         return replace(state, action=action)
 
     def _look(self, state: AgentState, images: Tensor) -> AgentState:
@@ -246,7 +249,9 @@ class Agent:
             size = len(self._low)
             return replace(state, memory=Memory.at_rest(embedding, self.jepa.history, size))
         if self.alarm is not None:
-            state = replace(state, surprise=surprise(self.jepa, memory, action, embedding))
+            surprised = surprise(self.jepa, memory, action, embedding)
+            left = self.alarm.next(state.alarmed, surprised)
+            state = replace(state, surprise=surprised, alarmed=left)
         return replace(state, memory=memory.push(action, embedding))
 
     def _plan(self, state: AgentState, memory: Memory) -> AgentState:
@@ -255,18 +260,14 @@ class Agent:
         if state.plan is None or now % self.replan_every == 0:
             state = replace(state, wanted=self._wanted(state, memory))
             return replace(state, plan=self.search(state, memory), planned_at=now)
-        if self.alarm is None or self.alarm.response != "replan":
+        if self.alarm is None or self.alarm.response != "replan" or state.alarmed is None:
             return state
-        alarmed = self._alarmed(state)
+        alarmed = state.alarmed > 0
         if not alarmed.any():
             return state
         kept = self.planner.follow(state.plan, self._bounds, now - state.planned_at)
         plan = merge_plans(kept, self.search(state, memory), alarmed)
         return replace(state, plan=plan, planned_at=now)
-
-    def _alarmed(self, state: AgentState) -> Tensor:
-        assert self.alarm is not None
-        return self.alarm.set_off(state.surprise, len(state.seeds)).to(self.device)
 
     def _wanted(self, state: AgentState, memory: Memory) -> Goal:
         if self.guide is None:

@@ -59,7 +59,13 @@ def listen(agent: Agent) -> tuple[WatchedPolicy, list[Tensor]]:
     return WatchedPolicy(agent, watch), heard
 
 
-def usual_threshold(agent: Agent, world: World, seed: int, share: float = FALSE_ALARMS) -> float:
+def usual_threshold(
+    agent: Agent,
+    world: World,
+    seed: int,
+    share: float = FALSE_ALARMS,
+    episodes: int = EPISODES,
+) -> float:
     """Return the surprise that so large a share of the looks at the usual world is above.
 
     Args:
@@ -67,8 +73,9 @@ def usual_threshold(agent: Agent, world: World, seed: int, share: float = FALSE_
         world: the usual one.
         seed: of the episodes, which are apart from those of training and judging.
         share: of the looks.
+        episodes: how many.
     """
-    streams = (np.random.default_rng([seed, STREAM, index]) for index in range(EPISODES))
+    streams = (np.random.default_rng([seed, STREAM, index]) for index in range(episodes))
     manifest = manifest_of([world.sample_episode(rng) for rng in streams], seed)
     policy, heard = listen(agent)
     run_episodes(world.task, world.image_size, policy, manifest)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -87,12 +88,22 @@ def test_replanning_always_is_planning_at_every_step(agent, untrained, tiny):
 def test_a_surprise_brings_a_new_plan_before_its_time_and_no_other(agent):
     goal, films = images(1)[0], images(4, seed=1)
     heard = float(act(agent(NEVER, "slow"), goal, films[:2])[0][1].surprise)
-    wary, calm = agent(0.999 * heard, "replan"), agent(1.001 * heard, "replan")
+    wary, calm = agent(0.999 * heard, "replan", 1), agent(1.001 * heard, "replan", 1)
     states, _ = act(wary, goal, films)
     assert states[1].planned_at == 1
     assert states[3].planned_at == 3  # the usual time, which the alarm does not move
     states, _ = act(calm, goal, films[:2])
     assert states[1].plan is states[0].plan
+
+
+def test_it_stays_set_off_for_so_many_looks_after_the_last_surprise():
+    alarm, left, seen = Alarm(1.0, looks=3), None, []
+    for surprises in ([0.5, 2.0], [0.5, 0.5], [2.0, 2.0], [0.5, 0.5], [0.5, 0.5], [0.5, 0.5]):
+        left = alarm.next(left, torch.tensor(surprises))
+        seen.append((left > 0).tolist())
+    assert list(zip(*seen, strict=True)) == [
+        (False, False, True, True, True, False), (True, True, True, True, True, False)
+    ]  # fmt: skip
 
 
 def test_a_slow_step_is_half_of_the_action_towards_what_does_nothing(untrained, tiny):
@@ -134,7 +145,9 @@ def test_an_alarm_that_cannot_change_anything_is_refused(untrained):
         untrained().agent(alarm=Alarm(1.0, "replan"))
 
 
-@pytest.mark.parametrize("changes", [{"threshold": -1.0}, {"threshold": math.nan}, {"share": 2.0}])
+@pytest.mark.parametrize(
+    "changes", [{"threshold": -1.0}, {"threshold": math.nan}, {"share": 2.0}, {"looks": 0}]
+)
 def test_an_impossible_alarm_is_refused(changes):
     with pytest.raises(ValueError, match="threshold must not be negative"):
         replace(Alarm(1.0), **changes)
@@ -161,12 +174,12 @@ def test_listening_changes_nothing(untrained, tiny, world):
 
 
 def test_evaluate_sets_the_threshold_and_says_how_often_it_was_set_off(tmp_path, capsys):
-    pretrained = __file__.replace("tests/test_alarm.py", "pretrained/reacher")
-    toy = "--episodes 4 --no-oracle --samples 8 --iterations 1 --device cpu"
-    command = f"evaluate {pretrained} {toy} --replan-every 3 --alarm replan --vary colour=1"
+    pretrained = Path(__file__).parents[1] / "pretrained" / "reacher"
+    toy = "--episodes 4 --no-oracle --samples 8 --iterations 1 --device cpu --actor reactive"
+    command = f"evaluate {pretrained} {toy} --replan-every 3 --alarm slow --vary colour=1"
     assert main([*command.split(), "--out", str(tmp_path)]) == 0
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["planner"]["replan_every"] == 3
-    assert result["alarm"]["response"] == "replan"
+    assert result["alarm"]["response"] == "slow"
     assert result["alarm"]["rang"] > 0.5  # it has never seen such colours
     assert "alarm: set off at" in capsys.readouterr().out
