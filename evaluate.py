@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,13 +17,15 @@ from mujepa.agent.checkpoint import Checkpoint, Mode, load_checkpoint
 from mujepa.agent.device import DeviceName
 from mujepa.agent.mpc import Agent
 from mujepa.cli import run
+from mujepa.cluster import check_cluster, connect
+from mujepa.envs.opengl import gl_context
 from mujepa.envs.registry import find_task
 from mujepa.envs.task import Task
 from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
 from mujepa.errors import UserError
 from mujepa.evaluation.decoder import find_decoder
-from mujepa.evaluation.loop import EPISODES_AT_ONCE, Outcome, run_episodes
+from mujepa.evaluation.loop import Outcome, join, run_episodes, run_part, split
 from mujepa.evaluation.manifest import Manifest, make_manifest
 from mujepa.evaluation.policies import (
     AgentPolicy,
@@ -38,6 +42,7 @@ from mujepa.evaluation.violations import violations
 from mujepa.files import make_folder, replacing_folder, sha256, write_json
 from mujepa.learning.progress import read_metrics
 from mujepa.planners import PlannerConfig, make_planner
+from mujepa.pool import Workers, tick
 from mujepa.provenance import command, machine, versions
 from mujepa.screen import progress_bar, say
 
@@ -103,6 +108,10 @@ class EvaluateConfig:
     """Folder of the results; by default `evaluation` in the checkpoint's folder."""
     device: DeviceName = "auto"
     """Where to compute."""
+    cluster: str | None = None
+    """Spread the episodes over a cluster of Ray: `local`, `auto` or `ray://HOST:PORT`
+    (docs/scale.md); the checkpoint has to be on a disk that its machines share. The result is the
+    same. What --full adds runs here."""
 
     def __post_init__(self) -> None:
         for name in ("episodes", "oracle_episodes", "sweep_episodes"):
@@ -136,7 +145,29 @@ class EvaluateConfig:
                 f"--protocol lewm has goals 25 steps ahead, not --goal-steps {self.goal_steps}; "
                 "leave out one of the two"
             )
+        check_cluster(self.cluster)
         read_variation(self.vary)
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Who is judged, and where: what a configuration describes, but for the episodes.
+
+    Attributes:
+        checkpoint: of the agent.
+        planner: its search.
+        world: where it acts.
+        agent: as it is judged.
+        reflex: its reactive actor alone.
+        policies: the agent and its bounds, by name; `agent` first.
+    """
+
+    checkpoint: Checkpoint
+    planner: PlannerConfig
+    world: World
+    agent: Agent
+    reflex: Agent
+    policies: dict[str, Policy[Any]]
 
 
 def evaluate(config: EvaluateConfig) -> None:
@@ -146,30 +177,22 @@ def evaluate(config: EvaluateConfig) -> None:
         UserError: bad input, no OpenGL library, or results that cannot be written.
     """
     began = time.monotonic()
-    checkpoint = load_checkpoint(config.checkpoint, config.device)
-    task = _task(checkpoint.config.task, config.goal_steps)
-    draw_manifest = make_manifest
-    if config.protocol == "lewm":
-        task, draw_manifest = lewm_task(task), lewm_manifest
-    image_size = checkpoint.config.image_size
-    world = World(task, image_size, threads=2, variation=read_variation(config.vary))
+    contest = assemble(config, threads=2)
+    checkpoint, planner, world = contest.checkpoint, contest.planner, contest.world
+    agent, reflex, task = contest.agent, contest.reflex, contest.world.task
     if config.oracle and task.looped:
         say(f"{task.name} is stepped by its suite's own code: too slow for the oracle, left out")
-    planner = _planner(config, checkpoint.config.planner)
-    agent = checkpoint.agent(planner, config.cost, config.actor)
-    reflex = checkpoint.agent(planner, mode="reactive")
     out = config.out or config.checkpoint / "evaluation"
-    make_folder(out)  # what cannot be written is said now, not minutes later
-    manifest = draw_manifest(world, config.episodes, config.seed)
-    outcomes: dict[str, Outcome] = {}
-    for name, policy in _policies(config, checkpoint, agent, reflex, planner, world).items():
-        if name == "reactive" and agent.reactive and config.planner != "oracle":
-            outcomes[name] = outcomes["agent"]
-            continue
-        part = manifest.first(config.oracle_episodes) if name == "oracle" else manifest
-        steps = task.budget_steps * -(-len(part.episodes) // EPISODES_AT_ONCE)
-        with progress_bar(steps, name.replace("_", " "), unit="step") as bar:
-            outcomes[name] = run_episodes(task, image_size, policy, part, bar.update)
+    draw_manifest = lewm_manifest if config.protocol == "lewm" else make_manifest
+    with connect(config.cluster) as workers:
+        gl_context()  # what cannot be drawn or written is said now, not minutes later
+        make_folder(out)
+        manifest = draw_manifest(world, config.episodes, config.seed)
+        todo = _todo(config, contest, manifest)
+        alone = not config.cluster and (len(split(manifest)) == 1 or agent.device.type != "cpu")
+        outcomes = _run(contest, todo) if alone else _run_on(workers, config, task, todo)
+    if agent.reactive and config.planner != "oracle":
+        outcomes = {"agent": outcomes["agent"], "reactive": outcomes["agent"], **outcomes}
     result = _result(config, checkpoint, agent, planner, world, manifest, outcomes)
     if config.planner != "oracle":
         result["plan_ms"] = time_decisions(agent, world, manifest)
@@ -198,6 +221,86 @@ def evaluate(config: EvaluateConfig) -> None:
     print_table(result, task, outcomes)
     names = ("report.html", "result.json", *(("episode.mp4",) if shown else ()))
     say("  ".join(str(out / name) for name in names))
+
+
+def assemble(config: EvaluateConfig, threads: int) -> Contest:
+    """Return who is judged and where, with so many threads to step the oracle's simulations.
+
+    Raises:
+        UserError: the checkpoint is missing or damaged, or does not fit what is asked.
+    """
+    checkpoint = load_checkpoint(config.checkpoint, config.device)
+    task = _task(checkpoint.config.task, config.goal_steps)
+    if config.protocol == "lewm":
+        task = lewm_task(task)
+    variation = read_variation(config.vary)
+    world = World(task, checkpoint.config.image_size, threads=threads, variation=variation)
+    planner = _planner(config, checkpoint.config.planner)
+    agent = checkpoint.agent(planner, config.cost, config.actor)
+    reflex = checkpoint.agent(planner, mode="reactive")
+    policies = _policies(config, checkpoint, agent, reflex, planner, world)
+    return Contest(checkpoint, planner, world, agent, reflex, policies)
+
+
+def _todo(config: EvaluateConfig, contest: Contest, manifest: Manifest) -> dict[str, Manifest]:
+    """Return the episodes that each policy has to run."""
+    todo = dict.fromkeys(contest.policies, manifest)
+    if contest.agent.reactive and config.planner != "oracle":
+        del todo["reactive"]  # the agent is it
+    if "oracle" in todo:
+        todo["oracle"] = manifest.first(config.oracle_episodes)
+    return todo
+
+
+def _run(contest: Contest, todo: dict[str, Manifest]) -> dict[str, Outcome]:
+    """Run the episodes here, one policy after the other."""
+    task, size = contest.world.task, contest.world.image_size
+    outcomes = {}
+    for name, manifest in todo.items():
+        steps = task.budget_steps * len(split(manifest))
+        with progress_bar(steps, name.replace("_", " "), unit="step") as bar:
+            policy = contest.policies[name]
+            outcomes[name] = run_episodes(task, size, policy, manifest, bar.update)
+    return outcomes
+
+
+def _run_on(
+    workers: Workers, config: EvaluateConfig, task: Task, todo: dict[str, Manifest]
+) -> dict[str, Outcome]:
+    """Share the episodes of all policies between workers; the oracle, which is slow, begins."""
+    order = sorted(todo, key=lambda name: name != "oracle")
+    parts = [(name, part) for name in order for part in split(todo[name])]
+    pieces = [(config, *part) for part in parts]
+    found: dict[int, Outcome] = {}
+    accelerators = workers.accelerators(config.device)
+    running = workers.map(
+        judge_part,
+        pieces,
+        accelerators=accelerators,
+        meanwhile=lambda: bar.update(workers.ticks - bar.n),
+    )
+    with (
+        progress_bar(task.budget_steps * len(parts), "episodes", unit="step") as bar,
+        closing(running),
+    ):
+        for index, outcome in running:
+            found[index] = outcome
+            bar.update(max(workers.ticks, task.budget_steps * len(found)) - bar.n)
+    return {
+        name: join([found[i] for i, part in enumerate(parts) if part[0] == name]) for name in todo
+    }
+
+
+def judge_part(config: EvaluateConfig, name: str, part: Manifest) -> Outcome:
+    """Run one policy through one part of the episodes; what a worker does."""
+    contest = _assembled(config)
+    task, size = contest.world.task, contest.world.image_size
+    return run_part(task, size, contest.policies[name], part, tick)
+
+
+@functools.lru_cache(maxsize=1)
+def _assembled(config: EvaluateConfig) -> Contest:
+    return assemble(config, threads=1)
 
 
 def _look_into(

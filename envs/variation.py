@@ -23,6 +23,7 @@ import mujoco
 import numpy as np
 
 from mujepa.envs.factors import FACTORS
+from mujepa.envs.motion import Backdrop, Motion, make_drift, make_intruders
 from mujepa.envs.opengl import camera_frame
 from mujepa.envs.scenery import PATTERNS, Scenery, place_ornaments
 from mujepa.errors import UserError
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
 
     Vary = Mapping[str, float | Sequence[float]] | Sequence[str] | str | None
     """Ranges of factors, as Python or as text."""
+
+
+MOVING = "flicker", "drift", "intruder", "jitter"
+"""The factors that move by themselves."""
 
 
 @dataclass(frozen=True)
@@ -103,10 +108,17 @@ class Variation:
 
 @dataclass(frozen=True, eq=False)
 class Variant:
-    """One episode's own world: a changed copy of the model, and what is drawn over its scene."""
+    """One episode's own world: a changed copy of the model, and what is drawn over its scene.
+
+    Attributes:
+        model: the copy.
+        scenery: what stands still.
+        motion: what moves by itself, if anything.
+    """
 
     model: mujoco.MjModel
     scenery: Scenery
+    motion: Motion | None = None
 
 
 def working_factors(task: Task, model: mujoco.MjModel) -> list[str]:
@@ -193,15 +205,32 @@ def make_variant(model: mujoco.MjModel, camera: str | FreeCamera, draw: Draw) ->
         FACTORS[name].apply(model, value, _stream(draw, name))
     if {"mass", "camera"} & changed.keys():
         _derive_constants(model)
-    pattern, ornaments = 0, []
+    pattern, ornaments, motion = 0, [], None
     if "texture" in changed:
         pattern = int(_stream(draw, "texture").integers(PATTERNS))
-    if "distractors" in changed:
-        rng, count = _stream(draw, "distractors"), int(changed["distractors"])
+    if {"distractors", *MOVING} & changed.keys():
         data = mujoco.MjData(model)
         mujoco.mj_forward(model, data)
-        ornaments = place_ornaments(model, data, camera_frame(model, data, camera), count, rng)
-    return Variant(model, Scenery(pattern, changed.get("texture", 0.0), ornaments))
+        frame = camera_frame(model, data, camera)
+        rng, count = _stream(draw, "distractors"), int(changed.get("distractors", 0))
+        ornaments = place_ornaments(model, data, frame, count, rng)
+        if set(MOVING) & changed.keys():
+            motion = _motion(model, Backdrop.behind(model, data, frame), draw)
+    return Variant(model, Scenery(pattern, changed.get("texture", 0.0), ornaments), motion)
+
+
+def _motion(model: mujoco.MjModel, backdrop: Backdrop, draw: Draw) -> Motion:
+    """Return what moves by itself in an episode that has drawn this."""
+    flicker, drift, intruder, jitter = (draw.values.get(name, 0.0) for name in MOVING)
+    return Motion(
+        (draw.look, list(FACTORS).index("flicker")),
+        float(model.opt.timestep),
+        flicker,
+        jitter,
+        backdrop,
+        make_drift(int(drift), _stream(draw, "drift")),
+        make_intruders(int(intruder), _stream(draw, "intruder")),
+    )
 
 
 def _stream(draw: Draw, name: str) -> np.random.Generator:

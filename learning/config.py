@@ -18,6 +18,7 @@ from mujepa.agent.ensemble import EnsembleConfig
 from mujepa.agent.hierarchy import StridesConfig
 from mujepa.agent.jepa import JEPAConfig
 from mujepa.agent.losses import LossConfig
+from mujepa.cluster import check_cluster
 from mujepa.envs.names import folder_name
 from mujepa.envs.registry import find_task, named_task
 from mujepa.envs.variation import read_variation
@@ -113,6 +114,13 @@ class TrainConfig:
     """Where to compute."""
     threads: int = 0
     """Threads that compute on the CPU, 0 for one per core; results repeat for equal numbers."""
+    cluster: str | None = None
+    """Collect and train on a cluster of Ray: `local`, `auto` or `ray://HOST:PORT` (docs/scale.md);
+    data and --out have to be on a disk that its machines share. A worker that is lost is replaced
+    by one that resumes."""
+    processes: int = 1
+    """With --cluster: processes that train the one model together, through Ray Train; without it
+    `torchrun` says how many (docs/scale.md)."""
     accumulate: int = 1
     """Parts in which the encoder reads a batch: their number divides its memory, and each part is
     read twice; what is learned stays the same."""
@@ -152,6 +160,7 @@ class TrainConfig:
             "actor_batch",
             "checkpoint_every",
             "accumulate",
+            "processes",
         ):
             if getattr(self, name) < 1:
                 raise UserError(
@@ -184,6 +193,17 @@ class TrainConfig:
                 "--critic.bellman-weight learns from steps that were seen, of which --imagined "
                 f"{self.imagined} leaves none; lower it"
             )
+        check_cluster(self.cluster)
+        if self.processes > 1 and self.cluster is None:
+            raise UserError(
+                f"--processes {self.processes} needs --cluster; without one: torchrun "
+                f"--nproc-per-node {self.processes} train.py {self.task} ..."
+            )
+        if self.loss.pixels and self.jepa.encoder.kind != "cnn":
+            raise UserError(
+                f"--loss.pixels {self.loss.pixels} reads images as the CNN encoder does; leave out "
+                f"--jepa.encoder.kind {self.jepa.encoder.kind}"
+            )
         read_variation(self.vary)
         read_variation(self.then_vary)
         self._check_online()
@@ -212,6 +232,7 @@ class TrainConfig:
         for flag, given in (
             ("--world-model", self.world_model is not None),
             ("--wandb", self.wandb != "off"),
+            ("--cluster", self.cluster is not None),
         ):
             if given:
                 raise UserError(f"--online does not go with {flag}; leave out one of the two")
@@ -236,6 +257,12 @@ class TrainConfig:
         return self.data or Path("data") / name
 
     @property
+    def stage_updates(self) -> tuple[int, ...]:
+        """Updates of each stage."""
+        first = (self.updates, self.ensemble_updates, self.critic_updates, self.actor_updates)
+        return (*first, self.strides_updates) if self.strides.ahead else first
+
+    @property
     def first_episodes(self) -> int | None:
         """Episodes to collect with random actions; None for as many as the task asks for."""
         return self.episodes or (self.online_episodes if self.online else None)
@@ -246,10 +273,16 @@ class TrainConfig:
         return named_task(self.task, self.goal_site, self.camera, self.tolerance)
 
     def settings(self) -> dict[str, Any]:
-        """Return the settings as train.json has them; newer ones only where they say something."""
+        """Return the settings as train.json has them: what is learned, and not where.
+
+        Newer ones are there only where they say something.
+        """
         settings = asdict(self)
+        del settings["cluster"], settings["processes"]
         silent = {"vary": (), "precision": "float32", "accumulate": 1}
         silent |= {} if self.online else {"online": False, **ONLINE}
+        if not self.loss.pixels:
+            del settings["loss"]["pixels"]
         return {k: v for k, v in settings.items() if k not in silent or v != silent[k]}
 
     def check_shares(self, processes: int) -> None:
