@@ -86,11 +86,9 @@ class Sizes:
     flags: tuple[str, ...] = ("--batch", "64")
 
 
-TOY = "--cost critic --batch 4 --critic-batch 8 --actor-batch 6 --planner.horizon 2"
-SMOKE = Sizes(
-    2, 1, 2, (2, 1, 2, 1), 4, 4, 4,
-    (*TOY.split(), *"--planner.samples 8 --planner.elites 2 --planner.iterations 1".split()),
-)  # fmt: skip
+TOY = """--cost critic --batch 4 --critic-batch 8 --actor-batch 6 --planner.horizon 2
+--planner.samples 8 --planner.elites 2 --planner.iterations 1"""
+SMOKE = Sizes(2, 1, 2, (2, 1, 2, 1), 4, 4, 4, tuple(TOY.split()))
 
 
 @dataclass(frozen=True)
