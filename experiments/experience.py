@@ -79,11 +79,11 @@ class Sizes:
     rounds: int = 5
     after: int = 2
     episodes: int = 33
-    updates: tuple[int, int, int, int] = (400, 160, 300, 120)
+    updates: tuple[int, int, int, int] = (320, 130, 250, 80)
     half: int = 1000
     judged: int = 200
-    also: int = 80
-    flags: tuple[str, ...] = ("--batch", "64")
+    also: int = 50
+    flags: tuple[str, ...] = ("--batch", "64", "--actor-batch", "128")
 
 
 TOY = """--cost critic --batch 4 --critic-batch 8 --actor-batch 6 --planner.horizon 2
