@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from mujepa.learning.config import TrainConfig
 
-JUDGED = 50
+JUDGED = 30
 """Episodes that an agent is judged on after each round; evaluation has others."""
 JUDGING, LIVING, ROUND = 6, 7, 8
 """Third words of the random streams: of these episodes, of those lived through, of a round."""
