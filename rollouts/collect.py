@@ -99,7 +99,7 @@ def collect(folder: Path, recipe: Recipe, episodes: int, workers: int) -> Iterat
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(
-        min(workers, len(missing)), mp_context=context, initializer=_begin_worker
+        min(workers, len(missing)), mp_context=context, initializer=begin_worker
     ) as pool:
         jobs = {
             pool.submit(
@@ -235,7 +235,8 @@ def behave(
     return np.stack(states, axis=1), np.stack(actions, axis=1)
 
 
-def _begin_worker() -> None:
+def begin_worker() -> None:
+    """Prepare a process of a pool: it computes with one thread, and ends with its parent."""
     os.environ["OMP_NUM_THREADS"] = "1"
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
