@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import mujoco
 import numpy as np
 
-from mujepa.envs.scenery import STATIC, Ornament, beyond, surface_distance
+from mujepa.envs.scenery import STATIC, Ornament, beyond, surface_distances
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,8 +67,8 @@ class Backdrop:
         """
         eye, axes, half = frame[0].copy(), frame[1].copy(), float(np.tan(np.deg2rad(frame[2]) / 2))
         line = np.linspace(-EDGE, EDGE, CELLS)
-        rays = [axes @ np.array([half * x, half * y, -1.0]) for y in line for x in line]
-        depth = np.array([surface_distance(model, data, eye, ray) for ray in rays])
+        rays = np.array([[half * x, half * y, -1.0] for y in line for x in line]) @ axes.T
+        depth = surface_distances(model, data, eye, rays)
         nothing = depth < 0
         depth[nothing] = beyond(model, eye) if nothing.all() else depth.max()
         return cls(eye, axes, half, depth.reshape(CELLS, CELLS))
