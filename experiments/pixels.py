@@ -371,7 +371,8 @@ def signed(figures: Figures) -> str:
 def draw(tasks: Sequence[str], figures: dict[str, dict[str, Any]]) -> Figure:
     """Return the figure: what is seen, what is held, what is known."""
     figure = Figure(figsize=(10, 6), layout="constrained")
-    above, below = np.ravel(figure.subfigures(2, 1, height_ratios=(1, 1.5)))
+    grid = figure.add_gridspec(2, 1, height_ratios=(1, 1.5))
+    above, below = (figure.add_subfigure(grid[row]) for row in range(2))
     panels = above.subplots(1, 3 * len(tasks))
     for panel, (title, image) in zip(np.atleast_1d(panels).flat, pictures(tasks), strict=True):
         panel.imshow(image)
