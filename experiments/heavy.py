@@ -118,7 +118,7 @@ class Size:
     """
 
     episodes: int = 2000
-    updates: int = 1500
+    updates: int = 2500
     batch: int = 64
     rollout: int = 6
     judged: int = 200
