@@ -118,7 +118,7 @@ class Size:
     """
 
     episodes: int = 2000
-    updates: int = 1500
+    updates: int = 2500
     batch: int = 64
     rollout: int = 6
     judged: int = 200
@@ -215,10 +215,12 @@ def heavy(config: HeavyConfig) -> None:
     size = SMOKE if config.smoke else Size()
     folder = config.work / ("heavy-smoke" if config.smoke else "heavy")
     make_folder(folder)
+    few = 1 if config.smoke else None
+    worlds, seeds = list(WORLDS)[:few], config.seeds[:few]
     parts = [
-        Part(world, seed, history, size, folder, oracle=seed == config.seeds[0])
-        for seed in config.seeds[: 1 if config.smoke else None]
-        for world in WORLDS
+        Part(world, seed, history, size, folder, oracle=seed == seeds[0])
+        for seed in seeds
+        for world in worlds
         for history in (*HISTORIES, 0)
     ]
     spawn = multiprocessing.get_context("spawn")
@@ -227,7 +229,7 @@ def heavy(config: HeavyConfig) -> None:
         results = list(pool.map(judge, parts))
     found = {
         world: weigh([r for part, r in zip(parts, results, strict=True) if part.world == world])
-        for world in WORLDS
+        for world in worlds
     }
     EXPERIMENT.publish(config, conclude(found), began)
 
@@ -493,8 +495,8 @@ def number(figures: Figures | None) -> str:
 
 def draw(found: dict[str, dict[str, Any]]) -> Figure:
     """Return the figure: what is read by duration of contact, and success."""
-    figure = Figure(figsize=(10, 6), layout="constrained")
-    axes = figure.subplots(len(found), 2)
+    figure = Figure(figsize=(11, 6), layout="constrained")
+    axes = figure.subplots(len(found), 2, squeeze=False)
     for row, (world, figures) in zip(axes, found.items(), strict=True):
         draw_reads(row[0], world, figures)
         draw_rates(row[1], world, figures)
@@ -524,7 +526,7 @@ def draw_reads(axes: Axes, world: str, figures: dict[str, Any]) -> None:
 def draw_rates(axes: Axes, world: str, figures: dict[str, Any]) -> None:
     """Draw success with its interval over episodes, and that of each seed."""
     names = {
-        "told": "simulator,\ntold", "untold": "simulator,\nnot told",
+        "told": "simulator\ntold", "untold": "simulator\nnot told",
         **{f"history {history}": f"{history} frame{'s' * (history > 1)}" for history in HISTORIES},
         "random": "random",
     }  # fmt: skip
@@ -534,7 +536,7 @@ def draw_rates(axes: Axes, world: str, figures: dict[str, Any]) -> None:
         axes.bar(place, rate["rate"], color=colour, alpha=0.5)
         axes.vlines(place, rate["low"], rate["high"], color="black", lw=1.2)
         axes.plot([place] * len(rate["seeds"]), rate["seeds"], "o", color="black", ms=3)
-    axes.set_xticks(range(len(names)), list(names.values()))
+    axes.set_xticks(range(len(names)), list(names.values()), fontsize=8)
     axes.set_ylim(0, 1)
     axes.set_ylabel(f"success, {world} hidden")
 
