@@ -89,7 +89,7 @@ class Sizes:
 
 TOY = """--cost critic --batch 4 --critic-batch 8 --actor-batch 6 --planner.horizon 2
 --planner.samples 8 --planner.elites 2 --planner.iterations 1"""
-SMOKE = Sizes(2, 1, 2, (1, 1, 1, 1), 4, 4, 4, tuple(TOY.split()))
+SMOKE = Sizes(1, 1, 2, (1, 1, 1, 1), 4, 4, 4, tuple(TOY.split()))
 
 
 @dataclass(frozen=True)
@@ -362,12 +362,12 @@ def draw(found: Found, sizes: Sizes) -> Figure:
     panels = figure.subplots(1, 3, sharey=True)
     for axes, task in zip(panels, TASKS, strict=False):
         draw_curves(axes, found[task]["online"], sizes.rounds, ARMS["online"])
-        for arm, colour in ARMS.items():
+        for (arm, colour), marker in zip(ARMS.items(), "os^D", strict=True):
             runs = found[task][arm]
             own = rate(pool(runs))
             spread = [[own.rate - own.low], [own.high - own.rate]]
             axes.errorbar(
-                runs[0]["steps"], own.rate, yerr=spread, fmt="o", color=colour, capsize=3,
+                runs[0]["steps"], own.rate, yerr=spread, fmt=marker, color=colour, capsize=3,
                 label=NAMES[arm],
             )  # fmt: skip
         axes.set(xscale="log", xlabel="environment steps", title=task)
