@@ -34,6 +34,7 @@ from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.policies import AgentPolicy
 from mujepa.evaluation.statistics import Paired, Rate, paired, success_rate
 from mujepa.files import read_json, write_json
+from mujepa.learning.schedule import rounds_weight
 from mujepa.rollouts.store import Dataset
 
 EXPERIMENT = Experiment(
@@ -69,7 +70,7 @@ class Sizes:
         rounds: of an online run.
         after: rounds after the world has changed.
         episodes: of each round.
-        updates: of world model, ensemble, critic and actor in each round.
+        updates: of world model, ensemble, critic and actor, times the rounds' weight.
         half: episodes of half of the shipped agent's data.
         judged: episodes of the main comparison.
         also: episodes of the others.
@@ -79,7 +80,7 @@ class Sizes:
     rounds: int = 5
     after: int = 2
     episodes: int = 33
-    updates: tuple[int, int, int, int] = (320, 130, 250, 80)
+    updates: tuple[int, int, int, int] = (70, 28, 56, 18)
     half: int = 1000
     judged: int = 200
     also: int = 50
@@ -88,7 +89,7 @@ class Sizes:
 
 TOY = """--cost critic --batch 4 --critic-batch 8 --actor-batch 6 --planner.horizon 2
 --planner.samples 8 --planner.elites 2 --planner.iterations 1"""
-SMOKE = Sizes(2, 1, 2, (2, 1, 2, 1), 4, 4, 4, tuple(TOY.split()))
+SMOKE = Sizes(1, 1, 2, (1, 1, 1, 1), 4, 4, 4, tuple(TOY.split()))
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ class Study:
             flags += ["--explore", str(CURIOSITY)]
         names = ("updates", "ensemble-updates", "critic-updates", "actor-updates")
         for name, each in zip(names, self.sizes.updates, strict=True):
-            flags += [f"--{name}", str(each * (rounds + more))]
+            flags += [f"--{name}", str(each * rounds_weight(rounds + more))]
         flags += ["--seed", str(self.seed), "--threads", "1", "--workers", "1", "--resume"]
         out.mkdir(parents=True, exist_ok=True)
         with (
@@ -361,12 +362,12 @@ def draw(found: Found, sizes: Sizes) -> Figure:
     panels = figure.subplots(1, 3, sharey=True)
     for axes, task in zip(panels, TASKS, strict=False):
         draw_curves(axes, found[task]["online"], sizes.rounds, ARMS["online"])
-        for arm, colour in ARMS.items():
+        for (arm, colour), marker in zip(ARMS.items(), "os^D", strict=True):
             runs = found[task][arm]
             own = rate(pool(runs))
             spread = [[own.rate - own.low], [own.high - own.rate]]
             axes.errorbar(
-                runs[0]["steps"], own.rate, yerr=spread, fmt="o", color=colour, capsize=3,
+                runs[0]["steps"], own.rate, yerr=spread, fmt=marker, color=colour, capsize=3,
                 label=NAMES[arm],
             )  # fmt: skip
         axes.set(xscale="log", xlabel="environment steps", title=task)

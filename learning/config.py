@@ -23,11 +23,12 @@ from mujepa.envs.names import folder_name
 from mujepa.envs.registry import find_task, named_task
 from mujepa.envs.variation import read_variation
 from mujepa.errors import UserError
+from mujepa.learning.schedule import online_share
 from mujepa.planners import PlannerConfig
 
 LARGEST_SEED = 2**32 - 1
 ONLINE = {
-    "online_rounds": 8, "online_episodes": 40, "explore": 0.0, "then_vary": (), "then_at": None,
+    "online_rounds": 6, "online_episodes": 40, "explore": 0.0, "then_vary": (), "then_at": None,
 }  # fmt: skip
 """Settings of `--online`, with their defaults."""
 
@@ -72,9 +73,10 @@ class TrainConfig:
     """Updates of the second level, if there is one (`--strides.ahead`)."""
     online: bool = False
     """Learn from experience, in rounds: act, add what happened to the data, learn on, be judged.
-    The updates are shared by the rounds; the first learns from --episodes of random actions, as
-    many as --online-episodes by default. Data are in OUT/data, the curve is in online.json."""
-    online_rounds: int = 8
+    The rounds share the updates in proportion to their data; the first learns from --episodes of
+    random actions, as many as --online-episodes by default. Data are in OUT/data, the curve is in
+    online.json."""
+    online_rounds: int = 6
     """With --online: rounds."""
     online_episodes: int = 40
     """With --online: episodes that the agent lives through in each round, with starts and goals as
@@ -237,7 +239,7 @@ class TrainConfig:
             if given:
                 raise UserError(f"--online does not go with {flag}; leave out one of the two")
         fewest = min(self.updates, self.ensemble_updates, self.critic_updates, self.actor_updates)
-        if fewest < self.online_rounds:
+        if not online_share(fewest, 0, self.online_rounds):
             raise UserError(
                 f"--online-rounds {self.online_rounds} cannot share {fewest} updates; "
                 "every stage needs at least one in each round"

@@ -33,6 +33,7 @@ from mujepa.learning.config import ONLINE
 from mujepa.learning.experience import STREAM, load_experience
 from mujepa.learning.life import live
 from mujepa.learning.progress import Progress, read_metrics
+from mujepa.learning.schedule import online_share
 from mujepa.learning.training import Training
 from mujepa.rollouts.store import LIVED, Dataset, read_meta
 from mujepa.screen import progress_bar, say
@@ -123,8 +124,9 @@ class Online:
         )
         own = int(np.random.SeedSequence([config.seed, STREAM, ROUND, number]).generate_state(1)[0])
         experience = replace(experience, world=world, seed=own if number else config.seed)
-        shares = {name: self._share(getattr(config, name), number) for name in STAGES}
-        minutes = config.minutes and config.minutes / config.online_rounds
+        rounds = config.online_rounds
+        shares = {name: online_share(getattr(config, name), number, rounds) for name in STAGES}
+        minutes = config.minutes and config.minutes / rounds
         plain = {"online": False, **ONLINE}
         part = replace(config, **plain, **shares, minutes=minutes, out=out, resume=True)
         training = Training(part, experience)
@@ -135,10 +137,6 @@ class Online:
                 training.networks.load_state_dict(before.networks.state_dict())
         training.learn_stages()
         return load_checkpoint(out / "last", config.device), training.progress.seconds
-
-    def _share(self, total: int, number: int) -> int:
-        rounds = self.config.online_rounds
-        return total * (number + 1) // rounds - total * number // rounds
 
     def _judge(self, number: int, checkpoint: Checkpoint, world: World) -> int:
         """Return how many of the run's own episodes the agent holds."""

@@ -37,3 +37,17 @@ class Clock:
 def schedule(update: int, fraction: float) -> float:
     """Return the share of the learning rate: linear warm-up, then a cosine down to a hundredth."""
     return min(1.0, (update + 1) / WARM_UP) * (0.01 + 0.99 * (1 + math.cos(math.pi * fraction)) / 2)
+
+
+def online_share(total: int, number: int, rounds: int) -> int:
+    """Return which of all updates a round has, in about the proportion of its data.
+
+    The first round learns from random episodes, which are twice as long as those lived through.
+    """
+    before, after, whole = (rounds_weight(it) for it in (number, number + 1, rounds))
+    return total * after // whole - total * before // whole
+
+
+def rounds_weight(rounds: int) -> int:
+    """Return the weight of the first rounds together: 2 + 3 + 4 + ..."""
+    return rounds * (rounds + 3) // 2
