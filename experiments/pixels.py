@@ -270,9 +270,9 @@ def distractions(
     motion = variant and variant.motion
     if motion is None:
         return {}
-    pattern = np.stack([motion.drifting[0].place(time) for time in times]) * np.pi / EDGE
+    pattern = np.stack([motion.drifting.places(time)[0] for time in times]) * np.pi / EDGE
     return {
-        "intruder": np.stack([motion.intruders[0].place(time) for time in times]),
+        "intruder": np.stack([motion.intruders.places(time)[0] for time in times]),
         "drift": np.concatenate([np.cos(pattern), np.sin(pattern)], axis=1),
         "flicker": np.stack([motion.tint(time) for time in times]),
         "jitter": np.stack([motion.shake(time) for time in times]),

@@ -242,7 +242,7 @@ def test_a_disc_is_seen_where_it_says_it_is_and_hides_nothing_that_moves():
         np.testing.assert_array_equal(seen[red], plain[red])
         changed = (np.abs(seen - plain).sum(axis=-1) > 60).nonzero()
         if len(changed[0]) > 40:  # not under the walls
-            x, y = variant.motion.intruders[0].place(time)
+            x, y = variant.motion.intruders.places(time)[0]
             middle = [(changed[1].mean() + 0.5) / 32 - 1, 1 - (changed[0].mean() + 0.5) / 32]
             np.testing.assert_allclose(middle, [x, y], atol=0.1)
             found += 1
