@@ -39,6 +39,11 @@ COMMANDS = {
         "CompareConfig",
         "compare evaluations: pairs of episodes, training seeds -> report",
     ),
+    "sweep": (
+        "sweep",
+        "SweepConfig",
+        "train and judge several settings, on one machine or many -> comparison",
+    ),
     "visualize": (
         "visualize",
         "VisualizeConfig",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Annotated
 import tyro
 
 from mujepa.cli import run
+from mujepa.cluster import check_cluster, connect
 from mujepa.envs.registry import find_task, named_task
 from mujepa.envs.variation import read_variation
 from mujepa.errors import UserError
@@ -43,6 +43,9 @@ class CollectConfig:
     vary: tuple[str, ...] = ()
     """What differs from episode to episode, NAME=LOW:HIGH or NAME=VALUE, such as `mass=0.5:2
     light=0.3:1`; `mujepa envs TASK` lists the factors."""
+    cluster: str | None = None
+    """Collect on a cluster of Ray: `local`, `auto` or `ray://HOST:PORT` (docs/scale.md); --out has
+    to be on a disk that its machines share. The data are the same."""
     goal_site: str | None = None
     """For a MuJoCo file: the site whose position is the goal; by default its only one."""
     camera: str | None = None
@@ -57,6 +60,7 @@ class CollectConfig:
                 raise UserError(f"--{name} must be at least 1, got {value}")
         if self.workers < 0 or self.seed < 0:
             raise UserError(f"--workers {self.workers} and --seed {self.seed} must not be negative")
+        check_cluster(self.cluster)
         read_variation(self.vary)
 
 
@@ -71,8 +75,10 @@ def collect(config: CollectConfig) -> None:
     per_episode = recipe.steps + 1
     episodes = config.episodes or find_task(task).episodes
     total = sum(shard_sizes(episodes)) * per_episode
-    workers = config.workers or len(os.sched_getaffinity(0))
-    with progress_bar(total, "collect", unit="frame") as bar:
+    with (
+        connect(config.cluster, config.workers) as workers,
+        progress_bar(total, "collect", unit="frame") as bar,
+    ):
         collected = 0
         for frames in collect_shards(config.out, recipe, episodes, workers):
             bar.update(frames)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 import time
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,13 +21,15 @@ from mujepa.agent.checkpoint import Checkpoint, Mode, load_checkpoint
 from mujepa.agent.device import DeviceName
 from mujepa.agent.mpc import Agent
 from mujepa.cli import run
+from mujepa.cluster import check_cluster, connect
+from mujepa.envs.opengl import gl_context
 from mujepa.envs.registry import find_task
 from mujepa.envs.task import Task
 from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
 from mujepa.errors import UserError
 from mujepa.evaluation.decoder import find_decoder
-from mujepa.evaluation.loop import EPISODES_AT_ONCE, Outcome, run_episodes
+from mujepa.evaluation.loop import Outcome, join, run_episodes, run_part, split
 from mujepa.evaluation.manifest import Manifest, make_manifest
 from mujepa.evaluation.policies import (
     AgentPolicy,
@@ -43,6 +47,7 @@ from mujepa.evaluation.watching import listen, usual_threshold
 from mujepa.files import make_folder, replacing_folder, sha256, write_json
 from mujepa.learning.progress import read_metrics
 from mujepa.planners import PlannerConfig, make_planner
+from mujepa.pool import Workers, tick
 from mujepa.provenance import command, machine, versions
 from mujepa.screen import progress_bar, say
 
@@ -114,6 +119,10 @@ class EvaluateConfig:
     """Folder of the results; by default `evaluation` in the checkpoint's folder."""
     device: DeviceName = "auto"
     """Where to compute."""
+    cluster: str | None = None
+    """Spread the episodes over a cluster of Ray: `local`, `auto` or `ray://HOST:PORT`
+    (docs/scale.md); the checkpoint has to be on a disk that its machines share. The result is the
+    same. What --full adds runs here."""
 
     def __post_init__(self) -> None:
         for name in ("episodes", "oracle_episodes", "sweep_episodes", "replan_every"):
@@ -148,12 +157,36 @@ class EvaluateConfig:
                 f"--alarm {self.alarm} is of the agent, --planner oracle judges the simulator; "
                 "leave out one of the two"
             )
+        if self.cluster and self.alarm is not None:
+            raise UserError(f"--alarm {self.alarm} is heard here alone; leave --cluster out")
         if self.protocol == "lewm" and self.goal_steps is not None:
             raise UserError(
                 f"--protocol lewm has goals 25 steps ahead, not --goal-steps {self.goal_steps}; "
                 "leave out one of the two"
             )
+        check_cluster(self.cluster)
         read_variation(self.vary)
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Who is judged, and where: what a configuration describes, but for the episodes.
+
+    Attributes:
+        checkpoint: of the agent.
+        planner: its search.
+        world: where it acts.
+        agent: as it is judged.
+        reflex: its reactive actor alone.
+        policies: the agent and its bounds, by name; `agent` first.
+    """
+
+    checkpoint: Checkpoint
+    planner: PlannerConfig
+    world: World
+    agent: Agent
+    reflex: Agent
+    policies: dict[str, Policy[Any]]
 
 
 def evaluate(config: EvaluateConfig) -> None:
@@ -163,46 +196,27 @@ def evaluate(config: EvaluateConfig) -> None:
         UserError: bad input, no OpenGL library, or results that cannot be written.
     """
     began = time.monotonic()
-    checkpoint = load_checkpoint(config.checkpoint, config.device)
-    if config.replan_every is not None:
-        trained = replace(checkpoint.config, replan_every=config.replan_every)
-        checkpoint = replace(checkpoint, config=trained)
-    task = _task(checkpoint.config.task, config.goal_steps)
-    draw_manifest = make_manifest
-    if config.protocol == "lewm":
-        task, draw_manifest = lewm_task(task), lewm_manifest
-    image_size = checkpoint.config.image_size
-    world = World(task, image_size, threads=2, variation=read_variation(config.vary))
+    contest = assemble(config, threads=2)
+    checkpoint, planner, world = contest.checkpoint, contest.planner, contest.world
+    task = contest.world.task
     if config.oracle and task.looped:
         say(f"{task.name} is stepped by its suite's own code: too slow for the oracle, left out")
-    planner = _planner(config, checkpoint.config.planner)
-    watching = Alarm(math.inf, config.alarm) if config.alarm else None
-    agent = checkpoint.agent(planner, config.cost, config.actor, watching)
-    reflex = checkpoint.agent(planner, mode="reactive")
     out = config.out or config.checkpoint / "evaluation"
-    make_folder(out)  # what cannot be written is said now, not minutes later
-    manifest = draw_manifest(world, config.episodes, config.seed)
-    outcomes: dict[str, Outcome] = {}
-    policies = _policies(config, checkpoint, agent, reflex, planner, world)
+    draw_manifest = lewm_manifest if config.protocol == "lewm" else make_manifest
     surprises: list[Tensor] = []
-    if config.alarm:
-        threshold = usual_threshold(agent, World(task, image_size), config.seed)
-        alarm = Alarm(threshold, config.alarm)
-        agent = checkpoint.agent(planner, config.cost, config.actor, alarm)
-        policies["agent"], surprises = listen(agent)
-    for name, policy in policies.items():
-        if (
-            name == "reactive"
-            and agent.reactive
-            and not config.alarm
-            and config.planner != "oracle"
-        ):
-            outcomes[name] = outcomes["agent"]
-            continue
-        part = manifest.first(config.oracle_episodes) if name == "oracle" else manifest
-        steps = task.budget_steps * -(-len(part.episodes) // EPISODES_AT_ONCE)
-        with progress_bar(steps, name.replace("_", " "), unit="step") as bar:
-            outcomes[name] = run_episodes(task, image_size, policy, part, bar.update)
+    with connect(config.cluster) as workers:
+        gl_context()  # what cannot be drawn or written is said now, not minutes later
+        make_folder(out)
+        manifest = draw_manifest(world, config.episodes, config.seed)
+        if config.alarm:
+            contest, surprises = _alarmed(contest, config)
+        agent, reflex = contest.agent, contest.reflex
+        todo = _todo(config, contest, manifest)
+        here = config.alarm or agent.device.type != "cpu" or len(split(manifest)) == 1
+        alone = here and not config.cluster
+        outcomes = _run(contest, todo) if alone else _run_on(workers, config, task, todo)
+    if "reactive" not in todo and config.planner != "oracle":
+        outcomes = {"agent": outcomes["agent"], "reactive": outcomes["agent"], **outcomes}
     result = _result(config, checkpoint, agent, planner, world, manifest, outcomes)
     if agent.alarm is not None:
         rang = float((torch.cat(surprises) > agent.alarm.threshold).float().mean())
@@ -234,6 +248,118 @@ def evaluate(config: EvaluateConfig) -> None:
     print_table(result, task, outcomes)
     names = ("report.html", "result.json", *(("episode.mp4",) if shown else ()))
     say("  ".join(str(out / name) for name in names))
+
+
+def assemble(config: EvaluateConfig, threads: int) -> Contest:
+    """Return who is judged and where, with so many threads to step the oracle's simulations.
+
+    Raises:
+        UserError: the checkpoint is missing or damaged, or does not fit what is asked.
+    """
+    checkpoint = load_checkpoint(config.checkpoint, config.device)
+    if config.replan_every is not None:
+        trained = replace(checkpoint.config, replan_every=config.replan_every)
+        checkpoint = replace(checkpoint, config=trained)
+    task = _task(checkpoint.config.task, config.goal_steps)
+    if config.protocol == "lewm":
+        task = lewm_task(task)
+    variation = read_variation(config.vary)
+    world = World(task, checkpoint.config.image_size, threads=threads, variation=variation)
+    planner = _planner(config, checkpoint.config.planner)
+    watching = Alarm(math.inf, config.alarm) if config.alarm else None
+    agent = checkpoint.agent(planner, config.cost, config.actor, watching)
+    reflex = checkpoint.agent(planner, mode="reactive")
+    policies = _policies(config, checkpoint, agent, reflex, planner, world)
+    return Contest(checkpoint, planner, world, agent, reflex, policies)
+
+
+def _alarmed(contest: Contest, config: EvaluateConfig) -> tuple[Contest, list[Tensor]]:
+    """Set the threshold of the agent's alarm; return who is judged, and a list of its surprises."""
+    assert config.alarm is not None
+    world, checkpoint = contest.world, contest.checkpoint
+    usual = World(world.task, world.image_size)
+    alarm = Alarm(usual_threshold(contest.agent, usual, config.seed), config.alarm)
+    agent = checkpoint.agent(contest.planner, config.cost, config.actor, alarm)
+    policy, surprises = listen(agent)
+    return replace(contest, agent=agent, policies=contest.policies | {"agent": policy}), surprises
+
+
+def _todo(config: EvaluateConfig, contest: Contest, manifest: Manifest) -> dict[str, Manifest]:
+    """Return the episodes that each policy has to run."""
+    todo = dict.fromkeys(contest.policies, manifest)
+    if contest.agent.reactive and not config.alarm and config.planner != "oracle":
+        del todo["reactive"]  # the agent is it
+    if "oracle" in todo:
+        todo["oracle"] = manifest.first(config.oracle_episodes)
+    return todo
+
+
+def _run(contest: Contest, todo: dict[str, Manifest]) -> dict[str, Outcome]:
+    """Run the episodes here, one policy after the other."""
+    task, size = contest.world.task, contest.world.image_size
+    outcomes = {}
+    for name, manifest in todo.items():
+        steps = task.budget_steps * len(split(manifest))
+        with progress_bar(steps, name.replace("_", " "), unit="step") as bar:
+            policy = contest.policies[name]
+            outcomes[name] = run_episodes(task, size, policy, manifest, bar.update)
+    return outcomes
+
+
+def _run_on(
+    workers: Workers, config: EvaluateConfig, task: Task, todo: dict[str, Manifest]
+) -> dict[str, Outcome]:
+    """Share the episodes between workers; the oracle's, which take longer, apart."""
+    oracle = {name: manifest for name, manifest in todo.items() if name == "oracle"}
+    others = {name: manifest for name, manifest in todo.items() if name != "oracle"}
+    outcomes = {
+        **_share_out(workers, config, task, oracle, "oracle"),
+        **_share_out(workers, config, task, others, "episodes"),
+    }
+    return {name: outcomes[name] for name in todo}
+
+
+def _share_out(
+    workers: Workers, config: EvaluateConfig, task: Task, todo: dict[str, Manifest], label: str
+) -> dict[str, Outcome]:
+    parts = [(name, part) for name, manifest in todo.items() for part in split(manifest)]
+    if not parts:
+        return {}
+    found: dict[int, Outcome] = {}
+    before = workers.ticks
+
+    def show() -> None:
+        done = max(workers.ticks - before, task.budget_steps * len(found))
+        bar.update(done - bar.n)
+
+    running = workers.map(
+        judge_part,
+        [(config, *part) for part in parts],
+        accelerators=workers.accelerators(config.device),
+        meanwhile=show,
+    )
+    with (
+        progress_bar(task.budget_steps * len(parts), label, unit="step") as bar,
+        closing(running),
+    ):
+        for index, outcome in running:
+            found[index] = outcome
+            show()
+    return {
+        name: join([found[i] for i, part in enumerate(parts) if part[0] == name]) for name in todo
+    }
+
+
+def judge_part(config: EvaluateConfig, name: str, part: Manifest) -> Outcome:
+    """Run one policy through one part of the episodes; what a worker does."""
+    contest = _assembled(config)
+    task, size = contest.world.task, contest.world.image_size
+    return run_part(task, size, contest.policies[name], part, tick)
+
+
+@functools.lru_cache(maxsize=1)
+def _assembled(config: EvaluateConfig) -> Contest:
+    return assemble(config, threads=1)
 
 
 def _look_into(

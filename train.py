@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import shutil
 import sys
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -10,15 +18,23 @@ from mujepa import processes
 from mujepa.agent.checkpoint import find_checkpoint
 from mujepa.agent.device import choose_device
 from mujepa.cli import run
+from mujepa.cluster import RETRIES, Cluster, connect, perform
 from mujepa.collect import CollectConfig, collect
 from mujepa.envs.registry import find_task
 from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
+from mujepa.errors import UserError
+from mujepa.files import read_json, write_json
 from mujepa.learning.config import TrainConfig
 from mujepa.learning.experience import load_experience
-from mujepa.learning.progress import check_settings
+from mujepa.learning.online import Online
+from mujepa.learning.progress import check_settings, read_metrics
 from mujepa.learning.training import Training, make_networks
 from mujepa.rollouts.store import read_meta
+from mujepa.screen import progress_bar, say
+
+SAID = "said.json"
+"""Where the first of several workers leaves what it says."""
 
 
 def train(config: TrainConfig) -> None:
@@ -34,26 +50,159 @@ def train(config: TrainConfig) -> None:
 
 
 def _train(config: TrainConfig) -> None:
-    config.check_shares(processes.count())
+    config.check_shares(max(processes.count(), config.processes))
+    if config.online and processes.count() > 1:
+        raise UserError("--online learns in one process; start it without torchrun")
     make_networks(config, World(find_task(config.task_name)))
     # What cannot be is said before anything is written.
-    device = choose_device(config.device, processes.local_rank())
+    if config.cluster is None:
+        choose_device(config.device, processes.local_rank())
+    elif processes.count() > 1:
+        raise UserError("torchrun has places of its own for its processes; leave --cluster out")
     if config.world_model:
         find_checkpoint(config.world_model)
-    if processes.rank() == 0:
-        check_settings(config.out, config.settings(), resume=config.resume)
-        collect(_collection(config))
-    processes.wait()
+    with connect(config.cluster, config.workers) as workers:
+        if processes.rank() == 0:
+            check_settings(config.out, config.settings(), resume=config.resume)
+            collect(collection(config))
+        processes.wait()
+        if isinstance(workers, Cluster):
+            _learn_on(workers, config)
+        else:
+            learn(config)
+
+
+def learn(
+    config: TrainConfig, on_record: Callable[[dict[str, Any]], object] = lambda record: None
+) -> None:
+    """Train on data that are there, in this process.
+
+    Args:
+        config: of the run; with `resume` it goes on where one in its folder stands.
+        on_record: told of each record of metrics.jsonl once the checkpoint beside it is written.
+
+    Raises:
+        UserError: there are no data, the disk is full, or a loss is not finite.
+    """
     if config.threads:
         torch.set_num_threads(config.threads)
-    observes, horizon = config.jepa.encoder.observes, config.planner.horizon
+    device = choose_device(config.device, processes.local_rank())
+    if config.online:
+        Online(config, device).run()
+        return
     experience = load_experience(
-        config.dataset, config.validation, config.seed, device, observes, horizon
+        config.dataset,
+        config.validation,
+        config.seed,
+        device,
+        config.jepa.encoder.observes,
+        config.planner.horizon,
     )
-    Training(config, experience).run()
+    Training(config, experience, on_record).run()
 
 
-def _collection(config: TrainConfig) -> CollectConfig:
+def _learn_on(cluster: Cluster, config: TrainConfig) -> None:
+    """Train in one worker of a cluster or in several, and show how far they are."""
+    most = max(1, cluster.cores // config.processes)
+    cores = min(config.threads or most, most)
+    # A worker that takes the place of a lost one goes on where that one stood.
+    there = replace(config, resume=True, threads=config.threads or cores)
+    need = {"cores": cores, "accelerators": cluster.accelerators(config.device)}
+
+    def show() -> None:
+        bar.update(_updates_done(config) - bar.n)
+
+    if config.processes > 1:
+        running = cluster.map(learn_together, [(there, need)], cores=0, meanwhile=show)
+    else:
+        running = cluster.map(learn_quietly, [(there,)], **need, meanwhile=show)
+    bar = progress_bar(sum(config.stage_updates), "train", _updates_done(config))
+    try:
+        with bar, closing(running):
+            for _, said in running:
+                bar.update(bar.total - bar.n)
+                say(said)
+    except KeyboardInterrupt:
+        say(f"interrupted; --resume goes on from the last checkpoint in {config.out}")
+        raise
+
+
+def learn_quietly(
+    config: TrainConfig, on_record: Callable[[dict[str, Any]], object] = lambda record: None
+) -> str:
+    """Train, and return what `learn` says; what a worker of a cluster does."""
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        learn(config, on_record)
+    return said.getvalue().rstrip()
+
+
+def learn_together(config: TrainConfig, need: dict[str, int]) -> str:
+    """Train in several workers at once by Ray Train, and return what the first of them says.
+
+    Args:
+        config: of the run; its folder is on a disk that they share.
+        need: `cores` and `accelerators` of each worker.
+
+    Raises:
+        UserError: as `learn` raised it, or workers were lost again and again.
+    """
+    from ray.exceptions import RayError
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    scratch = (config.out / ".train").absolute()
+    trainer = TorchTrainer(
+        _learn_one,
+        train_loop_config={"config": config, "folder": str(Path.cwd()), "argv": sys.argv},
+        torch_config=TorchConfig(backend="nccl" if need["accelerators"] else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=config.processes,
+            use_gpu=bool(need["accelerators"]),
+            resources_per_worker={"CPU": need["cores"], "GPU": need["accelerators"]},
+        ),
+        run_config=RunConfig(
+            name="train",
+            storage_path=str(scratch),
+            failure_config=FailureConfig(max_failures=RETRIES),
+        ),
+    )
+    try:
+        trainer.fit()
+        found = read_json(scratch / SAID, "run the same command again with --resume")
+    except RayError as error:
+        raise UserError(f"workers were lost again and again ({error}); --resume goes on") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    if "error" in found:
+        raise UserError(found["error"])
+    return found["said"]
+
+
+def _learn_one(task: dict[str, Any]) -> None:
+    """Train as one of several processes; the first leaves what it says, or what is wrong."""
+    config: TrainConfig = task["config"]
+
+    def work() -> None:
+        try:
+            found = {"said": learn_quietly(config)}
+        except UserError as error:
+            found = {"error": str(error)}
+        if processes.rank() == 0:
+            write_json((config.out / ".train" / SAID).absolute(), found)
+
+    perform(task["folder"], task["argv"], work)
+
+
+def _updates_done(config: TrainConfig) -> int:
+    """Return the updates up to the latest record."""
+    records = read_metrics(config.out / "metrics.jsonl")
+    if not records:
+        return 0
+    before = config.stage_updates[: records[-1]["stage_index"]]
+    return sum(before) + records[-1]["update"]
+
+
+def collection(config: TrainConfig) -> CollectConfig:
     """Return what to collect: what a dataset that is there was collected with, or the default."""
     steps, seed, vary = None, config.seed, config.vary
     if (config.dataset / "meta.json").exists():
@@ -62,8 +211,9 @@ def _collection(config: TrainConfig) -> CollectConfig:
         there = read_variation(recipe.variation)
         vary = vary or (there.flags() if there else ())
     return CollectConfig(
-        config.task_name, config.dataset, config.episodes, steps, config.workers, seed, vary
-    )
+        config.task_name, config.dataset, config.first_episodes, steps, config.workers, seed, vary,
+        cluster=config.cluster,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -174,7 +174,7 @@ def disagreement(ensemble: Ensemble) -> CostTerm:
 
 
 TERM = re.compile(
-    r"(?:(?P<weight>\d*\.?\d+(?:e-?\d+)?)\*)?(?P<name>[a-z_][a-z_0-9]*)"
+    r"(?:(?P<weight>-?\d*\.?\d+(?:e-?\d+)?)\*)?(?P<name>[a-z_][a-z_0-9]*)"
     r"(?:\((?P<argument>[^()]*)\))?(?:\.(?P<aggregate>[a-z]+))?"
 )
 
@@ -186,7 +186,7 @@ class Cost:
         expression: terms joined by `+`, each `[WEIGHT*]NAME[.mean|.last|.min|.max]`; NAME is
             `goal` (squared distance), `goal_l1`, `goal_cosine`, `critic`, `effort`, `smoothness`,
             `uncertainty`, `avoid(REGION)`, `reach(REGION)` or `state(QUANTITY, ...)`, and without a
-            suffix the mean over the horizon is taken.
+            suffix the mean over the horizon is taken. A negative weight seeks what it weighs.
         critic: the trained critic, for the term of that name.
         probe: what reads physical quantities from embeddings, for `avoid`, `reach` and `state`.
         ensemble: what disagrees where it knows little, for `uncertainty`.

@@ -64,6 +64,10 @@ class CriticConfig:
         return {name: weight for name in names if (weight := getattr(self, f"{name}_weight")) != 0}
 
 
+ROWS = 1024
+"""Embeddings that a CPU judges at once: what the layers make of them stays in its cache."""
+
+
 class Critic(nn.Module):
     """Temporal distance between embeddings [model steps].
 
@@ -88,6 +92,13 @@ class Critic(nn.Module):
 
         A goal's can be kept for a whole episode.
         """
+        if torch.is_grad_enabled() or embeddings.device.type != "cpu":
+            return self._features(embeddings, previous)
+        parts = (rows.reshape(-1, rows.shape[-1]).split(ROWS) for rows in (embeddings, previous))
+        features = [self._features(*rows) for rows in zip(*parts, strict=True)]
+        return torch.cat(features).view(*embeddings.shape[:-1], -1)
+
+    def _features(self, embeddings: Tensor, previous: Tensor) -> Tensor:
         if self.config.history == 1:
             return self.embed(embeddings).float()
         return self.embed(torch.cat([embeddings, embeddings - previous], dim=-1)).float()

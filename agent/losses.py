@@ -2,13 +2,14 @@
 
 Without a term against it, prediction in embedding space is solved by a constant. SIGReg, or
 variance and covariance, forbid that; inverse dynamics keeps what actions change; temporal
-similarity keeps the path smooth.
+similarity keeps the path smooth. Pixels, off by default, are what other world models predict.
 
 Letters: B batch, T time, D embedding, A action, R predicted steps, K history.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from mujepa import processes
 from mujepa.agent.device import full_precision
+from mujepa.agent.encoder import PATCH
 from mujepa.agent.jepa import JEPA
 from mujepa.agent.memory import Memory
 
@@ -32,6 +34,8 @@ class LossConfig:
         covariance: squared correlation between dimensions.
         inverse_dynamics: squared error of the action read from the embeddings around it.
         temporal_similarity: squared change from one embedding to the next.
+        pixels: squared error of the images read from the embeddings, seen and predicted; for
+            comparison, as it makes another kind of world model.
         directions: random directions that SIGReg tests, fresh each time.
     """
 
@@ -41,6 +45,7 @@ class LossConfig:
     covariance: float = 0.0
     inverse_dynamics: float = 1.0
     temporal_similarity: float = 0.0
+    pixels: float = 0.0
     directions: int = 64
 
     def __post_init__(self) -> None:
@@ -58,6 +63,7 @@ class LossConfig:
             "covariance",
             "inverse_dynamics",
             "temporal_similarity",
+            "pixels",
         )
         return {name: weight for name in names if (weight := getattr(self, name)) != 0}
 
@@ -129,6 +135,47 @@ class InverseDynamics(nn.Module):
         return self.read(embeddings.flatten(1))
 
 
+class PatchDecoder(nn.Module):
+    """Reads images from embeddings, the CNN encoder backwards, (N, D) -> (N, P / 8, P / 8, 192).
+
+    The last axis holds the 8x8 pixels of a patch, with their colours, from 0 to 255.
+
+    Args:
+        dim: D.
+        image_size: P.
+        width: channels.
+    """
+
+    def __init__(self, dim: int, image_size: int, width: int = 64) -> None:
+        super().__init__()
+        grid = image_size // (2 * PATCH)
+        self.features = nn.Sequential(
+            nn.Linear(dim, width * grid * grid),
+            nn.Unflatten(1, (width, grid, grid)),
+            nn.SiLU(),
+            nn.ConvTranspose2d(width, width, 4, stride=2, padding=1),
+            nn.SiLU(),
+        )
+        self.patches = nn.Linear(width, 3 * PATCH * PATCH)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Return the patches."""
+        features = self.features(embeddings).permute(0, 2, 3, 1)
+        # As in PatchEmbedding: scale and offset of the pixels are moved into the weights.
+        weight, bias = 255 * self.patches.weight, 255 * (self.patches.bias + 0.5)
+        return nn.functional.linear(features, weight, bias)
+
+
+def pixel_error(decoder: PatchDecoder, embeddings: Tensor, images: Tensor) -> Tensor:
+    """Mean squared error of images read from embeddings, (N, D) and (N, P, P, 3) uint8 -> ().
+
+    The error is that of pixels from 0 to 1.
+    """
+    count = images.shape[1] // PATCH
+    grid = images.unflatten(1, (count, PATCH)).unflatten(3, (count, PATCH)).transpose(2, 3)
+    return nn.functional.mse_loss(decoder(embeddings), grid.flatten(3).float()) / 255**2
+
+
 def world_model_terms(
     config: LossConfig,
     jepa: JEPA,
@@ -136,6 +183,7 @@ def world_model_terms(
     observations: Tensor,
     actions: Tensor,
     generator: torch.Generator,
+    decoder: PatchDecoder | None = None,
 ) -> dict[str, Tensor]:
     """Compute the terms in use on a batch of windows.
 
@@ -146,6 +194,7 @@ def world_model_terms(
         observations: (B, T, ...), T = K + R; of several processes, the share of this one.
         actions: (B, T - 1, A), in units of the bounds.
         generator: source of SIGReg's directions.
+        decoder: reads images, for the term `pixels`.
 
     Returns:
         Unweighted scalars by name.
@@ -163,10 +212,17 @@ def world_model_terms(
             .mean()
         )
 
+    @functools.cache
+    def predicted() -> Tensor:
+        return jepa.unroll(memory, actions[:, history - 1 :])
+
+    def read_pixels() -> Tensor:
+        assert decoder is not None
+        path = torch.cat([embeddings[:, :history], predicted()], dim=1)
+        return pixel_error(decoder, path.flatten(0, 1), observations.flatten(0, 1))
+
     terms = {
-        "prediction": lambda: prediction_error(
-            jepa.unroll(memory, actions[:, history - 1 :]), embeddings[:, history:]
-        ),
+        "prediction": lambda: prediction_error(predicted(), embeddings[:, history:]),
         "sigreg": lambda: torch.stack(
             [sigreg(step, config.directions, generator) for step in embeddings.unbind(1)]
         ).mean(),
@@ -174,6 +230,7 @@ def world_model_terms(
         "covariance": lambda: covariance_penalty(processes.gathered(everything)),
         "inverse_dynamics": read_actions,
         "temporal_similarity": lambda: temporal_similarity(embeddings),
+        "pixels": read_pixels,
     }
     return {name: terms[name]() for name in config.weights()}
 

@@ -36,6 +36,7 @@ from mujepa.files import write_json
 from mujepa.learning.experience import load_experience
 from mujepa.learning.stages import WorldModelStage
 from mujepa.planners import CEM, Bounds
+from mujepa.pool import Pool
 from mujepa.provenance import machine, versions
 from mujepa.rollouts.collect import collect, make_recipe
 from mujepa.screen import say
@@ -74,7 +75,7 @@ def limits(config: LimitsConfig) -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         task = find_task(load_checkpoint(config.checkpoint, "cpu").config.task)
-        list(collect(Path(folder) / "data", make_recipe(task.name, 0), 64, 1))
+        list(collect(Path(folder) / "data", make_recipe(task.name, 0), 64, Pool(1)))
         world = World(task)
         states = np.stack(
             [world.sample_episode(np.random.default_rng(i)).start for i in range(FRAMES)]

@@ -33,6 +33,7 @@ from mujepa.evaluation.summaries import time_decisions
 from mujepa.files import write_json
 from mujepa.learning.experience import load_experience
 from mujepa.learning.stages import WorldModelStage
+from mujepa.pool import Pool
 from mujepa.provenance import machine, versions
 from mujepa.rollouts.collect import collect, make_recipe
 from mujepa.rollouts.store import Dataset
@@ -98,7 +99,7 @@ def bench(config: BenchConfig) -> None:
 def _collect(folder: Path, workers: int) -> float:
     """Return frames per second over the whole command but for the start of the processes."""
     arrivals = []
-    for frames in collect(folder / str(workers), make_recipe("reacher", 0), 2000, workers):
+    for frames in collect(folder / str(workers), make_recipe("reacher", 0), 2000, Pool(workers)):
         arrivals.append((time.perf_counter(), frames))
     first, last = arrivals[0][0], arrivals[-1][0]
     return sum(frames for _, frames in arrivals[1:]) / (last - first)

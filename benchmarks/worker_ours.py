@@ -43,10 +43,11 @@ def collection(task: str, episodes: int, folder: str) -> Work:
 
 def data(folder: str, episodes: int) -> Work:
     """Collect the frames that training and reading use; count them."""
+    from mujepa.pool import Pool
     from mujepa.rollouts.collect import collect, make_recipe
 
     recipe = make_recipe("reacher", 0)
-    return lambda: sum(collect(Path(folder), recipe, episodes, 1))
+    return lambda: sum(collect(Path(folder), recipe, episodes, Pool(1)))
 
 
 def planning(environments: int, plans: int, planner: dict[str, Any] | None = None) -> Work:

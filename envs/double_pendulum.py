@@ -50,7 +50,10 @@ class DoublePendulum(Task):
     episode_steps: int | None = 60
     whims: int = 1
     episodes: int = 2500
-    recipe: tuple[str, ...] = (*Cartpole.recipe, "--cost", "critic + 5*goal")
+    recipe: tuple[str, ...] = (
+        *(*Cartpole.recipe, "--planner.samples", "96"),
+        *("--cost", "critic + 5*goal"),
+    )
     gains: Gains = ((-5.8, -1.4, -1.46, -0.43), (-4.25, -3.6, -1.23, -0.62))
     shake: float = 0.5
     wobble: float = 0.25

@@ -1,7 +1,8 @@
 """The factors of variation: what each of them changes in a compiled model, and in which models.
 
-This is the one place that names them. Seven change fields of a model's copy; `texture` and
-`distractors` are drawn over the scene, see `envs/scenery.py`.
+This is the one place that names them. Eight change fields of a model's copy; `texture` and
+`distractors` are drawn over the scene, see `envs/scenery.py`; the last four move by themselves, see
+`envs/motion.py`.
 """
 
 # MuJoCo's compiled names have no stubs.
@@ -114,7 +115,7 @@ def _gain(model: mujoco.MjModel, value: float, rng: np.random.Generator) -> None
 
 
 def _nothing(model: mujoco.MjModel, value: float, rng: np.random.Generator) -> None:
-    """Leave the model alone: the scenery is changed instead."""
+    """Leave the model alone: what is drawn is changed instead."""
 
 
 def _always(model: mujoco.MjModel) -> bool:
@@ -181,6 +182,22 @@ FACTORS: dict[str, Factor] = {
     "gain": Factor(
         "physical", "what an action does: force, or the speed or place that a servo seeks",
         1, 0, 100, _has_gain, _gain,
+    ),
+    "flicker": Factor(
+        "visual", "how far what does not move takes on a random colour, new at every moment",
+        0, 0, 1, _has_surroundings, _nothing,
+    ),
+    "drift": Factor(
+        "visual", "number of discs in a pattern that drifts over the background",
+        0, 0, 20, _always, _nothing, whole=True,
+    ),
+    "intruder": Factor(
+        "visual", "number of objects that wander over the background by themselves",
+        0, 0, 5, _always, _nothing, whole=True,
+    ),
+    "jitter": Factor(
+        "visual", "how far the camera shakes, new at every moment, 1: 2 degrees at most",
+        0, 0, 1, _always, _nothing,
     ),
 }  # fmt: skip
 """By name, in the order in which their values are drawn: add new ones at the end."""

@@ -76,7 +76,9 @@ class GoalEnv(GoalSpaces, gymnasium.Env):
         self._desired = self.world.achieved(self._goal[None])[0]
         self._variant = self.world.variant(episode.draw)
         observation, info = self._observe()
-        info |= {"goal_pixels": self._look(self._goal)}
+        variants = [self._variant] if self._variant else None
+        goal_pixels = self.world.observe_goals(self._goal[None], "pixels", variants)[0]
+        info |= {"goal_pixels": goal_pixels}
         info |= {"goal_observation": self.world.proprioception(self._goal[None])[0]}
         return observation, info | (
             {"variation": dict(episode.draw.values)} if episode.draw else {}
@@ -267,7 +269,7 @@ class GoalVectorEnv(GoalSpaces, VectorEnv):
         self._desired[indices] = self.world.achieved(self._goals[indices])
         self._elapsed[indices] = 0
         self._over[indices] = False
-        return self.world.render(self._goals[indices], self._worlds(indices))
+        return self.world.observe_goals(self._goals[indices], "pixels", self._worlds(indices))
 
     def _worlds(self, indices: Sequence[int] | NDArray[np.int64] = ()) -> Variants:
         """Return the worlds of some environments, of all by default; None if none varies."""

@@ -195,6 +195,8 @@ class Renderer:
         )
         if variant is not None:
             variant.scenery.draw(self._scene, material)
+            if variant.motion is not None:
+                variant.motion.draw(self._scene, data.time)
         for marker in markers:
             sphere, rgba = mujoco.mjtGeom.mjGEOM_SPHERE, np.array([0.2, 1, 0.4, 0.35], np.float32)
             Ornament(sphere, np.full(3, 0.05), marker, np.eye(3), rgba).draw(self._scene)

@@ -124,24 +124,20 @@ def place_ornaments(
     """Lay flat shapes on the surroundings, at random places of a camera's image.
 
     Args:
-        model: the model; all that moves is made invisible to the rays that look for surfaces.
+        model: the model.
         data: simulation data with up-to-date positions.
         frame: the camera's position, axes and field of view, as `camera_frame` returns them.
         count: how many.
         rng: source of places, shapes, sizes and colours.
     """
-    moving = model.body_weldid[model.geom_bodyid] != 0
-    groups = model.geom_group.copy()
     eye, axes = frame[0].copy(), frame[1].copy()
     half = np.tan(np.deg2rad(frame[2]) / 2)
-    model.geom_group[moving] = HIDDEN
-    shown, hit = np.array([1, 1, 1, 0, 0, 0], np.uint8), np.zeros(1, np.int32)
     ornaments = []
     for _ in range(count):
         place, share, colour = rng.uniform(-0.9, 0.9, 2), rng.uniform(0.05, 0.12), rng.random(3)
         ray = axes @ np.array([*(half * place), -1.0])
-        away = mujoco.mj_ray(model, data, eye, ray, shown, 1, -1, hit)
-        away = away if away >= 0 else np.linalg.norm(eye - model.stat.center) + model.stat.extent
+        away = surface_distances(model, data, eye, ray[None])[0]
+        away = away if away >= 0 else beyond(model, eye)
         radius = share * half * away
         ornaments.append(
             Ornament(
@@ -149,8 +145,30 @@ def place_ornaments(
                 axes, np.array([*colour, 1], np.float32),
             )
         )  # fmt: skip
-    model.geom_group[:] = groups
     return ornaments
+
+
+def surface_distances(
+    model: mujoco.MjModel,
+    data: mujoco.MjData,
+    eye: NDArray[np.float64],
+    rays: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Return how far away the surroundings are, in lengths of rays (N, 3) from an eye (3,) -> (N,).
+
+    All that moves is made invisible to them for a while. Where there is nothing, it is -1.
+    """
+    groups = model.geom_group.copy()
+    model.geom_group[model.body_weldid[model.geom_bodyid] != 0] = HIDDEN
+    shown, hit = np.array([1, 1, 1, 0, 0, 0], np.uint8), np.zeros(1, np.int32)
+    away = [mujoco.mj_ray(model, data, eye, ray, shown, 1, -1, hit) for ray in rays]
+    model.geom_group[:] = groups
+    return np.array(away)
+
+
+def beyond(model: mujoco.MjModel, eye: NDArray[np.float64]) -> float:
+    """Return a distance from an eye (3,) that is behind all of the scene [m]."""
+    return float(np.linalg.norm(eye - model.stat.center) + model.stat.extent)
 
 
 def _pattern_model() -> mujoco.MjModel:

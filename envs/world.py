@@ -13,6 +13,7 @@ import mujoco
 import numpy as np
 from mujoco.rollout import Rollout
 
+from mujepa.envs.motion import GOAL_TIME
 from mujepa.envs.opengl import Renderer, camera_frame
 from mujepa.envs.sensors import quantities, readings
 from mujepa.envs.variation import Draw, Variant, Variation, make_variant
@@ -248,6 +249,17 @@ class World:
         if part == "pixels":
             return self.render(states, variants)
         return self.proprioception(states).astype(np.float32)
+
+    def observe_goals(
+        self, goals: NDArray[np.float64], part: str, variants: Variants = None
+    ) -> NDArray[Any]:
+        """Return what an encoder reads of goals (B, S): `pixels` or `observation` (float32).
+
+        Their pictures are taken at another time than those of an episode, so that what moves by
+        itself is elsewhere.
+        """
+        later = np.concatenate([np.full((len(goals), 1), GOAL_TIME), goals[:, 1:]], axis=1)
+        return self.observe(later, part, variants)
 
     def render(self, states: NDArray[np.float64], variants: Variants = None) -> NDArray[np.uint8]:
         """Return what the observation camera sees in each state, (B, S) -> (B, P, P, 3) uint8."""

@@ -100,11 +100,23 @@ def compare_all(judged: list[Judged]) -> dict[str, Any]:
     return {"results": rows, "interquartile_mean": asdict(mean), "tasks": len(runs)}
 
 
-def write_comparison(path: Path, judged: list[Judged], found: dict[str, Any]) -> None:
-    """Write the page of what `compare_all` found, one self-contained file."""
+def write_comparison(
+    path: Path, judged: list[Judged], found: dict[str, Any], headline: str = ""
+) -> None:
+    """Write the page of what `compare_all` found, one self-contained file.
+
+    Args:
+        path: of the page.
+        judged: what was compared.
+        found: what came of it.
+        headline: a sentence to begin with.
+    """
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    write_text(path, template.render(found=found, bars=svg(_bars(found)), count=len(judged)))
+    page = template.render(
+        found=found, bars=svg(_bars(found)), count=len(judged), headline=headline
+    )
+    write_text(path, page)
 
 
 def _bars(found: dict[str, Any]) -> Figure:

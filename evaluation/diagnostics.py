@@ -176,7 +176,7 @@ def try_candidates(
         solved[row] = (distance <= world.task.tolerance).any(axis=1)
     return Trials(
         torch.from_numpy(world.observe(starts, observes, variants)),
-        torch.from_numpy(world.observe(goals, observes, variants)),
+        torch.from_numpy(world.observe_goals(goals, observes, variants)),
         torch.from_numpy(actions),
         nearest,
         solved,

@@ -43,7 +43,7 @@ def show_live(agent: Agent, world: World, episode: Episode, seed: int) -> float:
     model = variant.model if variant else world.model
     data, state = mujoco.MjData(model), episode.start[None]
     wanted = world.achieved(episode.goal[None])[0]
-    goal = world.observe(episode.goal[None], agent.observes, variants)[0]
+    goal = world.observe_goals(episode.goal[None], agent.observes, variants)[0]
     acting = agent.reset(goal, seed)
     others = set(threading.enumerate())
     with mujoco.viewer.launch_passive(model, data) as viewer:

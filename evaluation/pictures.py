@@ -67,7 +67,7 @@ def draw_plan(
     goal = mind.goal.embedding
     shown = np.unique(np.linspace(0, len(states) - 1, COLUMNS + 1).round().astype(int))
 
-    real = [*walked.images(states[shown]), walked.images(walked.goal[None])[0]]
+    real = [*walked.images(states[shown]), walked.goal_image]
     decoded = [*decoder.decode(embeddings[shown.tolist()]), decoder.decode(goal)[0]]
     away = walked.distance(states[shown])
     above = [

@@ -7,8 +7,8 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
+from mujepa.evaluation.loop import one_thread
 from mujepa.evaluation.statistics import success_rate
 from mujepa.screen import say
 
@@ -46,18 +46,16 @@ def remaining_at_start(world: World, manifest: Manifest) -> NDArray[np.float64]:
 
 def time_decisions(agent: Agent, world: World, manifest: Manifest) -> dict[str, float]:
     """Time decisions [ms] in one environment on one thread: median and 95th percentile."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     episode = manifest.episodes[0]
     start, goal = world.observe(np.stack([episode.start, episode.goal]), agent.observes)
     state = agent.reset(goal, manifest.seeds[0])
     spent = []
-    for _ in range(TIMED_DECISIONS):
-        began = time.perf_counter()
-        state, _ = agent.act(state, start)
-        spent.append(1000 * (time.perf_counter() - began))
-        state = replace(state, step=state.step + agent.frame_skip - 1)
-    torch.set_num_threads(threads)
+    with one_thread():
+        for _ in range(TIMED_DECISIONS):
+            began = time.perf_counter()
+            state, _ = agent.act(state, start)
+            spent.append(1000 * (time.perf_counter() - began))
+            state = replace(state, step=state.step + agent.frame_skip - 1)
     median, p95 = np.quantile(spent[3:], [0.5, 0.95])
     return {"median": round(float(median), 3), "p95": round(float(p95), 3)}
 

@@ -111,7 +111,7 @@ def record_episode(
     if decoder is not None:
         decoded = _held(decoder.decode(_imagined_for_now(walked, ago)), walked)
     return Recording(
-        goal=walked.images(episode.goal[None])[0],
+        goal=walked.goal_image,
         images=walked.images(walked.states),
         distance=walked.distance(walked.states),
         imagined=_held(np.stack(paths), walked) if paths else None,

@@ -58,6 +58,12 @@ class Walk:
         """Return what the camera of the episode's world sees in states, (N, S) -> (N, P, P, 3)."""
         return self.world.render(states, [self.variant] * len(states) if self.variant else None)
 
+    @property
+    def goal_image(self) -> NDArray[np.uint8]:
+        """The image of the goal, (P, P, 3)."""
+        variants = [self.variant] if self.variant else None
+        return self.world.observe_goals(self.goal[None], "pixels", variants)[0]
+
     def distance(self, states: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return how far states are from the goal, (N, S) -> (N,)."""
         wanted = self.world.achieved(self.goal[None])
@@ -68,7 +74,7 @@ def walk(agent: Agent, world: World, episode: Episode, seed: int, steps: int | N
     """Let the agent act for so many environment steps, or for the task's budget."""
     variant = world.variant(episode.draw)
     variants = [variant] if variant else None
-    mind = agent.reset(world.observe(episode.goal[None], agent.observes, variants)[0], seed)
+    mind = agent.reset(world.observe_goals(episode.goal[None], agent.observes, variants)[0], seed)
     states, minds, seen = [episode.start], [], np.empty(0)
     for step in range(world.task.budget_steps if steps is None else steps):
         if step % agent.frame_skip == 0:

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 LEVELS: dict[str, tuple[float, ...]] = {
     "colour": (0.5, 1.0), "light": (0.4, 2.0), "camera": (0.5, 1.0), "texture": (0.5, 1.0),
     "distractors": (3, 10), "mass": (0.5, 2.0), "friction": (0.5, 2.0), "damping": (0.5, 2.0),
-    "gravity": (0.8, 1.2), "gain": (0.7, 1.3),
+    "gravity": (0.8, 1.2), "gain": (0.7, 1.3), "flicker": (0.5, 1.0), "drift": (3, 10),
+    "intruder": (1, 3), "jitter": (0.5, 1.0),
 }  # fmt: skip
 """Values of each factor of variation that an agent is tried with: mild and strong, or two sides."""
 FARTHER = (1, 2, 3)

@@ -18,6 +18,7 @@ from mujepa.agent.ensemble import EnsembleConfig
 from mujepa.agent.hierarchy import StridesConfig
 from mujepa.agent.jepa import JEPAConfig
 from mujepa.agent.losses import LossConfig
+from mujepa.cluster import check_cluster
 from mujepa.envs.names import folder_name
 from mujepa.envs.registry import find_task, named_task
 from mujepa.envs.variation import read_variation
@@ -25,6 +26,10 @@ from mujepa.errors import UserError
 from mujepa.planners import PlannerConfig
 
 LARGEST_SEED = 2**32 - 1
+ONLINE = {
+    "online_rounds": 8, "online_episodes": 40, "explore": 0.0, "then_vary": (), "then_at": None,
+}  # fmt: skip
+"""Settings of `--online`, with their defaults."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,22 @@ class TrainConfig:
     """Updates of the reactive actor."""
     strides_updates: int = 3000
     """Updates of the second level, if there is one (`--strides.ahead`)."""
+    online: bool = False
+    """Learn from experience, in rounds: act, add what happened to the data, learn on, be judged.
+    The updates are shared by the rounds; the first learns from --episodes of random actions, as
+    many as --online-episodes by default. Data are in OUT/data, the curve is in online.json."""
+    online_rounds: int = 8
+    """With --online: rounds."""
+    online_episodes: int = 40
+    """With --online: episodes that the agent lives through in each round, with starts and goals as
+    the task draws them."""
+    explore: float = 0.0
+    """With --online: weight of curiosity while it lives, against the cost: what the ensemble
+    disagrees on attracts."""
+    then_vary: tuple[str, ...] = ()
+    """With --online: the world changes to this, as --vary has it, from round --then-at on."""
+    then_at: int | None = None
+    """With --online: the round, from 1 on, in which the world changes to --then-vary."""
     minutes: float | None = None
     """Stop earlier, after so many minutes; the result then depends on the machine's speed."""
     batch: int = 128
@@ -93,6 +114,13 @@ class TrainConfig:
     """Where to compute."""
     threads: int = 0
     """Threads that compute on the CPU, 0 for one per core; results repeat for equal numbers."""
+    cluster: str | None = None
+    """Collect and train on a cluster of Ray: `local`, `auto` or `ray://HOST:PORT` (docs/scale.md);
+    data and --out have to be on a disk that its machines share. A worker that is lost is replaced
+    by one that resumes."""
+    processes: int = 1
+    """With --cluster: processes that train the one model together, through Ray Train; without it
+    `torchrun` says how many (docs/scale.md)."""
     accumulate: int = 1
     """Parts in which the encoder reads a batch: their number divides its memory, and each part is
     read twice; what is learned stays the same."""
@@ -132,6 +160,7 @@ class TrainConfig:
             "actor_batch",
             "checkpoint_every",
             "accumulate",
+            "processes",
         ):
             if getattr(self, name) < 1:
                 raise UserError(
@@ -164,7 +193,55 @@ class TrainConfig:
                 "--critic.bellman-weight learns from steps that were seen, of which --imagined "
                 f"{self.imagined} leaves none; lower it"
             )
+        check_cluster(self.cluster)
+        if self.processes > 1 and self.cluster is None:
+            raise UserError(
+                f"--processes {self.processes} needs --cluster; without one: torchrun "
+                f"--nproc-per-node {self.processes} train.py {self.task} ..."
+            )
+        if self.loss.pixels and self.jepa.encoder.kind != "cnn":
+            raise UserError(
+                f"--loss.pixels {self.loss.pixels} reads images as the CNN encoder does; leave out "
+                f"--jepa.encoder.kind {self.jepa.encoder.kind}"
+            )
         read_variation(self.vary)
+        read_variation(self.then_vary)
+        self._check_online()
+
+    def _check_online(self) -> None:
+        changed = [name for name, default in ONLINE.items() if getattr(self, name) != default]
+        if changed and not self.online:
+            raise UserError(f"--{changed[0].replace('_', '-')} says how to learn --online; add it")
+        if not self.online:
+            return
+        if self.online_rounds < 1 or self.online_episodes < 2:
+            raise UserError(
+                f"--online-rounds {self.online_rounds} must be at least 1 and --online-episodes "
+                f"{self.online_episodes} at least 2"
+            )
+        if not self.explore >= 0:
+            raise UserError(f"--explore must not be negative, got {self.explore}")
+        if self.explore and self.mode == "reactive":
+            raise UserError("--explore has no part in what --mode reactive does; leave it out")
+        if bool(self.then_vary) != (self.then_at is not None):
+            raise UserError("--then-vary says what changes and --then-at when: give both or none")
+        if self.then_at is not None and not 1 <= self.then_at < self.online_rounds:
+            raise UserError(
+                f"--then-at must be a round from 1 to {self.online_rounds - 1}, got {self.then_at}"
+            )
+        for flag, given in (
+            ("--world-model", self.world_model is not None),
+            ("--wandb", self.wandb != "off"),
+            ("--cluster", self.cluster is not None),
+        ):
+            if given:
+                raise UserError(f"--online does not go with {flag}; leave out one of the two")
+        fewest = min(self.updates, self.ensemble_updates, self.critic_updates, self.actor_updates)
+        if fewest < self.online_rounds:
+            raise UserError(
+                f"--online-rounds {self.online_rounds} cannot share {fewest} updates; "
+                "every stage needs at least one in each round"
+            )
 
     def flags(self) -> tuple[str, ...]:
         """Return the flags that the task's physics asks for; those of the user come after them."""
@@ -173,9 +250,22 @@ class TrainConfig:
     @property
     def dataset(self) -> Path:
         """Folder of the dataset."""
+        if self.online and self.data is None:
+            return self.out / "data"
         varied = "-varied" if self.vary else ""
         name = f"{folder_name(self.task_name)}-seed{self.seed}{varied}"
         return self.data or Path("data") / name
+
+    @property
+    def stage_updates(self) -> tuple[int, ...]:
+        """Updates of each stage."""
+        first = (self.updates, self.ensemble_updates, self.critic_updates, self.actor_updates)
+        return (*first, self.strides_updates) if self.strides.ahead else first
+
+    @property
+    def first_episodes(self) -> int | None:
+        """Episodes to collect with random actions; None for as many as the task asks for."""
+        return self.episodes or (self.online_episodes if self.online else None)
 
     @property
     def task_name(self) -> str:
@@ -183,9 +273,16 @@ class TrainConfig:
         return named_task(self.task, self.goal_site, self.camera, self.tolerance)
 
     def settings(self) -> dict[str, Any]:
-        """Return the settings as train.json has them; newer ones only where they say something."""
+        """Return the settings as train.json has them: what is learned, and not where.
+
+        Newer ones are there only where they say something.
+        """
         settings = asdict(self)
+        del settings["cluster"], settings["processes"]
         silent = {"vary": (), "precision": "float32", "accumulate": 1}
+        silent |= {} if self.online else {"online": False, **ONLINE}
+        if not self.loss.pixels:
+            del settings["loss"]["pixels"]
         return {k: v for k, v in settings.items() if k not in silent or v != silent[k]}
 
     def check_shares(self, processes: int) -> None:

@@ -15,7 +15,7 @@ from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
 from mujepa.errors import UserError
 from mujepa.evaluation.diagnostics import Trials, ValidationSet, try_candidates
-from mujepa.rollouts.sampling import Split, split_episodes
+from mujepa.rollouts.sampling import Split, split_dataset
 from mujepa.rollouts.store import Dataset
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def load_experience(
         threads=2,
         variation=read_variation(dataset.recipe.variation),
     )
-    split = split_episodes(len(dataset), validation_share, seed)
+    split = split_dataset(dataset, validation_share, seed)
     episodes = split.validation[:VALIDATION_EPISODES]
     length = int(dataset.lengths[episodes].min())
 

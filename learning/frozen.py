@@ -270,7 +270,7 @@ class ActorStage(FrozenStage):
         states = np.stack([episode.goal for episode in data.problems])
         variants = data.world.variants(episode.draw for episode in data.problems)
         with torch.no_grad():
-            seen = torch.from_numpy(data.world.observe(states, data.observes, variants))
+            seen = torch.from_numpy(data.world.observe_goals(states, data.observes, variants))
             return full_precision(self.networks.jepa.encode)(seen.to(data.device))
 
     @functools.cached_property

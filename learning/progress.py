@@ -70,7 +70,8 @@ def check_settings(folder: Path, settings: dict[str, Any], *, resume: bool) -> N
         "minutes",
         "accumulate",
     }  # may change without changing what is learned
-    if surviving_folder(folder / "last").exists():
+    begun = any(folder.glob("round-*/last"))  # of a run that learns online
+    if begun or surviving_folder(folder / "last").exists():
         if not resume:
             raise UserError(
                 f"{folder} holds a run already; continue it with --resume or choose another --out"

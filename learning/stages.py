@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mujepa import processes
 from mujepa.agent.configurator import Configurator
-from mujepa.agent.losses import InverseDynamics, LossConfig, world_model_terms
+from mujepa.agent.losses import InverseDynamics, LossConfig, PatchDecoder, world_model_terms
 from mujepa.evaluation.diagnostics import (
     candidate_ranking,
     distance_correlation,
@@ -109,10 +109,17 @@ class WorldModelStage:
         self._inverse = InverseDynamics(jepa.dim, jepa.history, jepa.action_size).to(
             experience.device
         )
+        self._decoder = None
+        if "pixels" in self.weights:
+            decoder = PatchDecoder(jepa.dim, jepa.observation_shape[0])
+            self._decoder = decoder.to(experience.device)
 
     def modules(self) -> nn.ModuleDict:
-        """Return the world model and the inverse-dynamics head."""
-        return nn.ModuleDict({"jepa": self.networks.jepa, "inverse": self._inverse})
+        """Return the world model, and the heads that only its training needs."""
+        heads: dict[str, nn.Module] = {"inverse": self._inverse}
+        if self._decoder is not None:
+            heads["decoder"] = self._decoder
+        return nn.ModuleDict({"jepa": self.networks.jepa, **heads})
 
     def terms(self, update: int) -> dict[str, Tensor]:
         """Return the terms on a batch of windows of K + R frames."""
@@ -124,8 +131,9 @@ class WorldModelStage:
         observations = data.observe(episodes, offsets, length)
         actions = data.dataset.gather("action", episodes, offsets, length)[:, :-1]
         generator = torch.Generator().manual_seed(int(random.integers(2**62)))
+        actions = data.unit_actions(actions)
         return world_model_terms(
-            self.loss, jepa, self._inverse, observations, data.unit_actions(actions), generator
+            self.loss, jepa, self._inverse, observations, actions, generator, self._decoder
         )
 
     @torch.no_grad()

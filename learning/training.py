@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -45,10 +45,22 @@ WORLD_MODEL, ACTOR = 0, 3
 
 
 class Training:
-    """One run: the networks, the stages that they go through, and the records that are kept."""
+    """One run: the networks, the stages that they go through, and the records that are kept.
 
-    def __init__(self, config: TrainConfig, experience: Experience) -> None:
+    Args:
+        config: of the run.
+        experience: what is learned from.
+        on_record: told of each record once the checkpoint beside it is written.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        experience: Experience,
+        on_record: Callable[[dict[str, Any]], object] = lambda record: None,
+    ) -> None:
         torch.manual_seed(config.seed)
+        self._on_record = on_record
         self.config = config
         self.experience = experience
         self.agent_config, self.networks = make_networks(config, experience.world)
@@ -102,6 +114,12 @@ class Training:
             )  # fmt: skip
 
     def run(self) -> None:
+        """Go through the stages that are left, and say that it is done."""
+        self.learn_stages()
+        minutes, out = self.progress.seconds / 60, self.config.out
+        say(f"trained in {minutes:.1f} min; judge it with: mujepa evaluate {out}")
+
+    def learn_stages(self) -> None:
         """Go through the stages that are left."""
         try:
             with Interruption() as interruption:
@@ -115,8 +133,6 @@ class Training:
         finally:
             if self.metrics:
                 self.metrics.close()
-        minutes, out = self.progress.seconds / 60, self.config.out
-        say(f"trained in {minutes:.1f} min; judge it with: mujepa evaluate {out}")
 
     def learn(self, index: int, stage: Stage, interruption: Interruption) -> None:
         """THE training loop: draw a batch, compute the terms, step; now and then judge and save."""
@@ -214,12 +230,13 @@ class Training:
         learned = index >= ACTOR  # until then the actor knows nothing
         mode = self.config.mode if learned else "planner"
         config = replace(self.agent_config, cost=stage.cost, mode=mode)
+        record: dict[str, Any] = {}
         if diagnostics:
             position = {"stage": stage.name, "stage_index": index, "update": self.progress.update}
             losses = {name: value.item() for name, value in terms.items()}
-            metrics.record(
-                position | losses | diagnostics | {"seconds": round(self.progress.seconds, 2)}
-            )
+            record = position | losses | diagnostics
+            record["seconds"] = round(self.progress.seconds, 2)
+            metrics.record(record)
             if self.progress.best is None or diagnostics["score"] >= self.progress.best:
                 self.progress = replace(self.progress, best=diagnostics["score"])
                 save_checkpoint(self.config.out / "best", config, self.networks, self._provenance())
@@ -232,6 +249,8 @@ class Training:
             stage.modules(),
             optimizer,
         )
+        if record:
+            self._on_record(record)
 
     def _provenance(self) -> dict[str, Any]:
         return {

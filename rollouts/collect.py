@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import shutil
-import threading
+import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +18,7 @@ from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
 from mujepa.errors import UserError
 from mujepa.rollouts.store import (
+    LIVED,
     Recipe,
     episodes_in_shard,
     read_meta,
@@ -35,10 +33,13 @@ if TYPE_CHECKING:
 
     from mujepa.envs.variation import Vary
     from mujepa.envs.world import Variants
+    from mujepa.pool import Workers
 
 EPISODES_PER_SHARD = 100
 STREAM = 0
 """Word after the seed in an episode's random stream; evaluation has another: they never meet."""
+PATIENCE = 60.0
+"""Seconds until what another machine wrote has to be seen here; network disks are late."""
 
 
 def make_recipe(
@@ -69,7 +70,7 @@ def make_recipe(
     )
 
 
-def collect(folder: Path, recipe: Recipe, episodes: int, workers: int) -> Iterator[int]:
+def collect(folder: Path, recipe: Recipe, episodes: int, workers: Workers) -> Iterator[int]:
     """Bring a dataset to at least this many episodes, and yield the frames of each shard added.
 
     Complete shards are kept, so that an interrupted collection continues and a larger number
@@ -79,7 +80,7 @@ def collect(folder: Path, recipe: Recipe, episodes: int, workers: int) -> Iterat
         folder: the dataset's folder, made if missing.
         recipe: what to collect; must equal the recipe of what is there.
         episodes: wanted in total; rounded up to whole shards once there is more than one.
-        workers: processes, each with its own OpenGL context.
+        workers: who collect; they write into the folder.
 
     Raises:
         UserError: the folder holds another recipe, a worker died, or nothing can be written or
@@ -90,39 +91,45 @@ def collect(folder: Path, recipe: Recipe, episodes: int, workers: int) -> Iterat
     names = [f"shard-{index:05d}" for index in range(len(sizes))]
     missing = [index for index, name in enumerate(names) if there.get(name, 0) < sizes[index]]
     good = there.keys() - {names[index] for index in missing}
-    for leftover in folder.glob(".shard-*.tmp"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    _remove_leftovers(folder)
     for leftover in folder.glob(".meta.json.*.tmp"):  # a file, where shards are folders
         leftover.unlink(missing_ok=True)
     write_meta(folder, recipe, sorted(good))  # the recipe first: whoever goes on has to keep to it
     if not missing:
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        min(workers, len(missing)), mp_context=context, initializer=_begin_worker
-    ) as pool:
-        jobs = {
-            pool.submit(
-                collect_shard,
-                folder / names[index],
-                recipe,
-                index * EPISODES_PER_SHARD,
-                sizes[index],
-            ): names[index]
-            for index in missing
-        }
-        try:
-            for job in as_completed(jobs):
-                frames = job.result()
-                good.add(jobs[job])
-                write_meta(folder, recipe, sorted(good))
-                yield frames
-        except BrokenProcessPool as error:
+    jobs = [
+        (folder / names[index], recipe, index * EPISODES_PER_SHARD, sizes[index])
+        for index in missing
+    ]
+    with closing(workers.map(collect_shard, jobs)) as done:
+        for job, frames in done:
+            _wait_for(jobs[job][0])
+            good.add(names[missing[job]])
+            write_meta(folder, recipe, sorted(good))
+            yield frames
+    _remove_leftovers(folder)  # of workers that were lost on the way
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove shards that were being written when their writer died."""
+    for leftover in folder.glob(".shard-*.tmp"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _wait_for(shard: Path) -> None:
+    """Wait until a shard that another machine wrote is seen here.
+
+    Raises:
+        UserError: it is not, so that the disk is not the same.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while not shard.exists():
+        if time.monotonic() > deadline:
             raise UserError(
-                "a collecting process died; run the same command again to continue where it stopped"
-            ) from error
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+                f"{shard} was written by a worker, but it is not here; "
+                "--out must be on a disk that all machines of the cluster share"
+            )
+        time.sleep(0.1)
 
 
 def _complete_shards(folder: Path, recipe: Recipe) -> dict[str, int]:
@@ -146,7 +153,8 @@ def _complete_shards(folder: Path, recipe: Recipe) -> dict[str, int]:
                 f"{folder} was collected with {key}={there[key]!r}, not {value!r}; "
                 "choose another folder with --out"
             )
-    paths = folder.glob("shard-?????")
+    lived = [folder / name for name in shards if name.startswith(LIVED)]
+    paths = [*folder.glob("shard-?????"), *lived]
     counts = {path.name: episodes_in_shard(path, shards.get(path.name)) for path in paths}
     return {name: count for name, count in counts.items() if count}
 
@@ -167,17 +175,34 @@ def collect_shard(folder: Path, recipe: Recipe, first_episode: int, episodes: in
     indices = range(first_episode, first_episode + episodes)
     streams = [np.random.default_rng([recipe.seed, STREAM, index]) for index in indices]
     trajectory, actions, variants = roam(world, streams, recipe.steps, policy)
+    columns = columns_of(world, trajectory, actions, variants)
+    write_shard(folder, columns, [recipe.steps + 1] * episodes)
+    return len(columns["state"])
+
+
+def columns_of(
+    world: World,
+    trajectory: NDArray[np.float64],
+    actions: NDArray[np.float32],
+    variants: Variants = None,
+) -> dict[str, NDArray[Any]]:
+    """Return what a shard keeps of episodes, frame after frame.
+
+    Args:
+        world: the world.
+        trajectory: states at each model step, (B, T + 1, S).
+        actions: held in between, (B, T, A).
+        variants: the worlds of the episodes, if they vary.
+    """
     states = trajectory.reshape(-1, world.state_size)
-    rows = None if variants is None else [v for v in variants for _ in range(recipe.steps + 1)]
+    rows = None if variants is None else [v for v in variants for _ in range(trajectory.shape[1])]
     padded = np.concatenate([actions, np.zeros_like(actions[:, :1])], axis=1)
-    columns = {
+    return {
         "pixels": world.render(states, rows),
         "action": padded.reshape(len(states), -1),
         "state": states,
         "achieved": world.achieved(states),
     }
-    write_shard(folder, columns, [recipe.steps + 1] * episodes)
-    return len(states)
 
 
 def roam(
@@ -233,19 +258,6 @@ def behave(
         after, _ = world.rollout(states[-1], actions[-1][:, None], world.task.frame_skip, variants)
         states.append(after[:, -1])
     return np.stack(states, axis=1), np.stack(actions, axis=1)
-
-
-def _begin_worker() -> None:
-    os.environ["OMP_NUM_THREADS"] = "1"
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """Exit when the process that collects was killed; otherwise workers would wait for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _plain(value: object) -> object:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mujepa.errors import UserError
+from mujepa.rollouts.store import LIVED
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,6 +42,31 @@ def split_episodes(episodes: int, fraction: float, seed: int) -> Split:
         )
     order = np.random.default_rng([seed, 1]).permutation(episodes)
     return Split(np.sort(order[held_out:]), np.sort(order[:held_out]))
+
+
+def split_dataset(dataset: Dataset, fraction: float, seed: int) -> Split:
+    """Split a dataset by whole episodes, so that what is held out stays so when it grows.
+
+    The collected episodes are split among themselves, and so are those of each shard that an agent
+    lived through.
+
+    Args:
+        dataset: the episodes.
+        fraction: share that goes to validation; at least one episode of each part does.
+        seed: of the permutations.
+
+    Raises:
+        UserError: there are too few episodes to split.
+    """
+    lived = np.array([name.startswith(LIVED) for name in dataset.names])[dataset.shards]
+    parts = np.where(lived, dataset.shards, -1)
+    groups = [np.flatnonzero(parts == part) for part in np.unique(parts)]
+    splits = [split_episodes(len(group), fraction, seed) for group in groups]
+    pairs = list(zip(groups, splits, strict=True))
+    return Split(
+        np.concatenate([group[split.train] for group, split in pairs]),
+        np.concatenate([group[split.validation] for group, split in pairs]),
+    )
 
 
 def sample_windows(

@@ -6,7 +6,9 @@
         action.npy              (F, A) float32, the action held after each frame; 0 after the last
         state.npy               (F, S) float64, simulator states
         achieved.npy            (F, G) float64, achieved goals
-        shard.json              lengths of the episodes, sizes and checksums of the columns
+        shard.json              lengths of the episodes, sizes and checksums of the columns; of
+                                episodes that an agent lived through also which agent, `made_by`
+    data/reacher/lived-00001/   such episodes; none in what `mujepa collect` makes
 
 A shard appears whole, by renaming its folder. meta.json names the shards with the checksum of their
 shard.json, so that every byte is covered by it.
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 COLUMNS = ("pixels", "action", "state", "achieved")
+LIVED = "lived-"
+"""How the names of shards begin that an agent lived through."""
 REMEDY = "collect it again with: mujepa collect TASK --out FOLDER"
 
 
@@ -57,24 +61,31 @@ class Recipe:
     behaviour: dict[str, Any]
     action_low: list[float]
     action_high: list[float]
-    variation: dict[str, list[float]] = field(default_factory=dict)
+    variation: dict[str, list[float | str]] = field(default_factory=dict)
 
 
-def write_shard(folder: Path, columns: dict[str, NDArray[Any]], lengths: list[int]) -> None:
+def write_shard(
+    folder: Path,
+    columns: dict[str, NDArray[Any]],
+    lengths: list[int],
+    made_by: dict[str, Any] | None = None,
+) -> None:
     """Write one shard, whole or not at all.
 
     Args:
         folder: where.
         columns: frames by column, (F, ...) each, F the sum of the lengths.
         lengths: frames of each episode.
+        made_by: the agent that acted, if it was not the task's behaviour policy.
     """
+    origin = {"made_by": made_by} if made_by else {}
     with replacing_folder(folder) as temporary:
         files = {}
         for name in COLUMNS:
             path = temporary / f"{name}.npy"
             np.save(path, columns[name])
             files[name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
-        write_json(temporary / "shard.json", {"lengths": lengths, "files": files})
+        write_json(temporary / "shard.json", {"lengths": lengths, "files": files} | origin)
 
 
 def write_meta(folder: Path, recipe: Recipe, shards: list[str]) -> None:
@@ -126,7 +137,8 @@ def episodes_in_shard(folder: Path, expected: str | None = None) -> int:
 def _check_shard(folder: Path, expected: str | None = None) -> list[int]:
     info = read_json(folder / "shard.json", REMEDY)
     damaged = expected is not None and sha256(folder / "shard.json") != expected
-    damaged |= info.keys() != {"lengths", "files"} or set(info["files"]) != set(COLUMNS)
+    damaged |= info.keys() - {"made_by"} != {"lengths", "files"}
+    damaged = damaged or set(info["files"]) != set(COLUMNS)
     if damaged or not all(_intact(folder, name, file) for name, file in info["files"].items()):
         raise UserError(f"{folder} is damaged (checksum); {REMEDY}")
     return info["lengths"]

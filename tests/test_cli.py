@@ -20,6 +20,7 @@ from mujepa.agent.checkpoint import AgentConfig, Networks, load_checkpoint, save
 from mujepa.cli import COMMANDS, main
 from mujepa.envs.registry import TASKS
 from mujepa.envs.variation import working_factors
+from mujepa.pool import Pool
 from mujepa.rollouts.collect import collect, make_recipe
 
 TOY = """--updates 2 --critic-updates 2 --ensemble-updates 2 --actor-updates 2 --batch 4
@@ -45,7 +46,7 @@ def complaint(capfd):
 @pytest.fixture(scope="module")
 def original_data(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("original") / "data"
-    assert list(collect(folder, make_recipe("reacher", 0, 12), 6, 1)) == [6 * 13]
+    assert list(collect(folder, make_recipe("reacher", 0, 12), 6, Pool(1))) == [6 * 13]
     return folder
 
 
@@ -100,7 +101,7 @@ def test_every_command_explains_itself_and_each_of_its_options(command, capsys):
 def test_an_unknown_command_is_answered_by_the_nearest(complaint):
     assert complaint("trian") == "unknown command 'trian'; did you mean 'train'?"
     assert complaint("xyzzy").endswith(
-        "; commands: envs, collect, train, evaluate, compare, visualize"
+        "; commands: envs, collect, train, evaluate, compare, sweep, visualize"
     )
 
 

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from mujepa.envs.world import World
 from mujepa.errors import UserError
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.files import sha256
+from mujepa.pool import Pool
 from mujepa.rollouts.collect import behave, collect, collect_shard, make_recipe, shard_sizes
 from mujepa.rollouts.sampling import sample_windows, split_episodes
 from mujepa.rollouts.store import COLUMNS, Dataset, Recipe, read_meta, write_meta, write_shard
@@ -37,7 +37,7 @@ RECIPE = Recipe("toy", 0, 3, 2, 9, {}, [-1.0], [1.0])
 
 
 def gather_all(folder: Path, episodes: int, workers: int = 2, seed: int = 0) -> Dataset:
-    for _ in collect(folder, make_recipe("reacher", seed, STEPS), episodes, workers):
+    for _ in collect(folder, make_recipe("reacher", seed, STEPS), episodes, Pool(workers)):
         pass
     return Dataset(folder)
 
@@ -296,7 +296,7 @@ def test_a_small_shard_grows_into_a_full_one(collected, tmp_path):
 def test_what_is_there_already_is_not_collected_again(copy):
     before, times = content(copy), _times(copy / "shard-00001")
     for wanted in (130, 200, 1):
-        frames = list(collect(copy, make_recipe("reacher", 0, STEPS), wanted, 2))
+        frames = list(collect(copy, make_recipe("reacher", 0, STEPS), wanted, Pool(2)))
         assert frames == []
     assert content(copy) == before
     assert _times(copy / "shard-00001") == times
@@ -323,7 +323,7 @@ def test_another_recipe_in_the_same_folder_is_refused_by_name(copy, change, fiel
     before = content(copy)
     recipe = replace(make_recipe("reacher", 0, STEPS), **change)
     with pytest.raises(UserError, match=f"was collected with {field}.*choose another folder"):
-        list(collect(copy, recipe, 300, 1))
+        list(collect(copy, recipe, 300, Pool(1)))
     assert content(copy) == before
 
 
@@ -338,12 +338,12 @@ def test_shards_of_an_unknown_recipe_are_not_taken_over(copy, tmp_path):
 def test_the_recipe_is_on_disk_before_the_first_shard(tmp_path, monkeypatch):
     """So that whoever goes on after a crash goes on with the same one."""
     recipe = make_recipe("reacher", 0, STEPS)
-    monkeypatch.setattr("mujepa.rollouts.collect.ProcessPoolExecutor", _no_process)
+    monkeypatch.setattr("mujepa.pool.ProcessPoolExecutor", _no_process)
     with pytest.raises(RuntimeError, match="no process today"):
-        list(collect(tmp_path, recipe, 5, 1))
+        list(collect(tmp_path, recipe, 5, Pool(1)))
     assert read_meta(tmp_path)[1] == {}
     with pytest.raises(UserError, match="was collected with seed=0, not 1"):
-        list(collect(tmp_path, replace(recipe, seed=1), 5, 1))
+        list(collect(tmp_path, replace(recipe, seed=1), 5, Pool(1)))
     with pytest.raises(UserError, match="holds no complete shard"):
         Dataset(tmp_path)
 
@@ -369,7 +369,7 @@ def test_a_worker_that_dies_is_reported_and_its_shard_collected_the_next_time(
     with monkeypatch.context() as patch:
         patch.setattr("mujepa.rollouts.collect.collect_shard", _die)
         with pytest.raises(UserError, match="process died; run the same command again"):
-            list(collect(tmp_path, recipe, 130, 2))
+            list(collect(tmp_path, recipe, 130, Pool(2)))
     gather_all(tmp_path, 130)
     assert content(tmp_path) == content(collected)
 
@@ -470,8 +470,8 @@ def test_damage_to_a_shard_is_detected_and_mended_by_collecting_again(
     with pytest.raises(UserError, match=r"shard-00001.*collect it again with: mujepa") as caught:
         Dataset(copy)
     assert "\n" not in str(caught.value)
-    monkeypatch.setattr("mujepa.rollouts.collect.ProcessPoolExecutor", InThisProcess)
-    assert list(collect(copy, make_recipe("reacher", 0, STEPS), 130, 2)) == [100 * (STEPS + 1)]
+    frames = list(collect(copy, make_recipe("reacher", 0, STEPS), 130, InThisProcess()))
+    assert frames == [100 * (STEPS + 1)]
     assert content(copy) == content(collected)
 
 
@@ -524,16 +524,11 @@ def _no_process(*_: object, **__: object) -> None:
     raise RuntimeError("no process today")
 
 
-class InThisProcess(ThreadPoolExecutor):
+class InThisProcess:
     """In the place of worker processes, which take time to start."""
 
-    def __init__(self, workers: int, **_: object) -> None:
-        super().__init__(1)
-
-    def submit(self, function, *arguments):
-        done = Future()
-        done.set_result(function(*arguments))
-        return done
+    def map(self, function, pieces, **_):
+        yield from ((index, function(*piece)) for index, piece in enumerate(pieces))
 
 
 def _die(folder: Path, recipe: Recipe, first_episode: int, episodes: int) -> int:

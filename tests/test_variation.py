@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import gymnasium
 import mujoco
@@ -19,7 +20,7 @@ from mujepa.envs import gym_id
 from mujepa.envs.factors import FACTORS
 from mujepa.envs.gym import GoalEnv, GoalVectorEnv
 from mujepa.envs.registry import TASKS
-from mujepa.envs.variation import Draw, read_variation, working_factors
+from mujepa.envs.variation import MOVING, Draw, read_variation, working_factors
 from mujepa.envs.world import STATE, World
 from mujepa.errors import UserError
 from mujepa.evaluation.loop import run_episodes
@@ -30,11 +31,12 @@ from mujepa.learning.experience import load_experience
 from mujepa.planners import PlannerConfig, make_planner
 from mujepa.rollouts.collect import behave
 from mujepa.rollouts.store import Dataset, read_meta
-from mujepa.train import TrainConfig, _collection
+from mujepa.train import TrainConfig, collection
 
 STRONG = {
     "colour": 0.7, "light": 0.4, "camera": 1.0, "texture": 1.0, "distractors": 8.0, "mass": 2.0,
     "friction": 0.3, "damping": 3.0, "gravity": 1.5, "gain": 0.5,
+    "flicker": 0.8, "drift": 6.0, "intruder": 2.0, "jitter": 1.0,
 }  # fmt: skip
 WORKING = {name: working_factors(task, task.compile()) for name, task in TASKS.items()}
 every_task = pytest.mark.parametrize("name", TASKS)
@@ -59,6 +61,7 @@ def world_of(name: str) -> World:
 def everything(name: str) -> dict[str, tuple[float, float]]:
     """Ranges of all factors that work in a task."""
     ranges = {"distractors": (0.0, 6.0), "mass": (0.5, 2.0), "light": (0.5, 1.0)}
+    ranges |= {"drift": (0.0, 6.0), "intruder": (0.0, 2.0)}
     return {factor: ranges.get(factor, (0.2, 0.8)) for factor in WORKING[name]}
 
 
@@ -154,7 +157,7 @@ def test_what_people_see_is_varied_too(name):
 def test_other_looks_are_other_pictures(name):
     world = world_of(name)
     start = world.sample_episode(np.random.default_rng(0)).start[None]
-    for factor in ("colour", "camera", "distractors"):
+    for factor in ("colour", "camera", "distractors", *MOVING):
         values = {factor: STRONG[factor]}
         seen = [world.render(start, [world.variant(Draw(values, look))]) for look in (1, 2, 1)]
         assert (seen[0] != seen[1]).any()
@@ -191,6 +194,76 @@ def test_a_varied_rollout_equals_a_plain_loop_over_mj_step_in_each_of_its_models
         after = np.empty(world.state_size)
         mujoco.mj_getState(model, data, after, STATE)
         np.testing.assert_array_equal(after, reached[-1])
+
+
+# ------------------------------------------------------------------- what moves by itself
+
+
+@every_task
+def test_what_moves_by_itself_moves_while_the_world_stands_still(name):
+    world = world_of(name)
+    state = world.sample_episode(np.random.default_rng(0)).start
+    film = np.stack([state] * 4)
+    film[:, 0] = np.array([0, 1, 2, 1]) * world.step_seconds * world.task.frame_skip
+    for factor in MOVING:
+        variants = [world.variant(Draw({factor: STRONG[factor]}))] * 4
+        seen = world.render(film, variants)
+        changes = [(one != other).any() for one, other in pairwise(seen[:3])]
+        assert all(changes), factor
+        np.testing.assert_array_equal(seen[3], seen[1])  # by the clock, not by what was drawn last
+        goal = world.observe_goals(film[:1], "pixels", variants[:1])[0]
+        assert (goal != seen[0]).any()
+        np.testing.assert_array_equal(
+            world.observe_goals(film[1:2], "pixels", variants[:1])[0], goal
+        )
+
+
+@every_task
+def test_what_stands_still_looks_alike_at_all_times(name):
+    world = world_of(name)
+    film = np.stack([world.sample_episode(np.random.default_rng(0)).start] * 2)
+    film[1, 0] = 3.2
+    draw = Draw({factor: STRONG[factor] for factor in WORKING[name] if factor not in MOVING})
+    for variants in (None, [world.variant(draw)] * 2):
+        one, other = world.render(film, variants)
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_disc_is_seen_where_it_says_it_is_and_hides_nothing_that_moves():
+    world = world_of("two_room")
+    state = world.state(np.array([-0.25, -0.3]))
+    variant = world.variant(Draw({"intruder": 1.0}, look=4))
+    plain, found = world.render(state[None])[0].astype(int), 0
+    red = np.abs(plain - [242, 77, 64]).sum(axis=-1) < 60
+    assert red.sum() > 4
+    for time in np.arange(0, 12, 0.4):
+        state[0] = time
+        seen = world.render(state[None], [variant])[0].astype(int)
+        np.testing.assert_array_equal(seen[red], plain[red])
+        changed = (np.abs(seen - plain).sum(axis=-1) > 60).nonzero()
+        if len(changed[0]) > 40:  # not under the walls
+            x, y = variant.motion.intruders[0].place(time)
+            middle = [(changed[1].mean() + 0.5) / 32 - 1, 1 - (changed[0].mean() + 0.5) / 32]
+            np.testing.assert_allclose(middle, [x, y], atol=0.1)
+            found += 1
+    assert found > 5
+
+
+def test_an_episode_that_moves_by_itself_is_stepped_drawn_and_wanted_alike_everywhere():
+    vary = {"flicker": 0.3, "drift": 4, "intruder": 1, "jitter": 0.5}
+    env = GoalEnv("reacher", vary=vary)
+    envs = GoalVectorEnv(2, "reacher", vary=vary)
+    (one, first), (both, info) = env.reset(seed=3), envs.reset(seed=3)
+    np.testing.assert_array_equal(both["pixels"][0], one["pixels"])
+    np.testing.assert_array_equal(info["goal_pixels"][0], first["goal_pixels"])
+    stored = env.get_state()
+    action = np.full(env.action_space.shape, 0.5, np.float32)
+    after = env.step(action)[0]
+    np.testing.assert_array_equal(
+        envs.step(np.stack([action] * 2))[0]["pixels"][0], after["pixels"]
+    )
+    env.set_state(stored)
+    np.testing.assert_array_equal(env.step(action)[0]["pixels"], after["pixels"])
 
 
 # ------------------------------------------------------------------------------ by seed
@@ -311,6 +384,8 @@ def test_a_slack_string_is_drawn_alike_whatever_was_drawn_before():
         ("mass=1 mass=2", "--vary mass mass: name each factor once"),
         ({"mass": (1, 2, 3)}, "mass=(1, 2, 3) is neither (low, high) nor a value"),
         ({"mass": "heavy"}, "mass='heavy' is neither (low, high) nor a value"),
+        ("friction=0:2:log", "friction=0:2:log: ratios need a real number above 0"),
+        ("distractors=1:4:log", "distractors=1:4:log: ratios need a real number above 0"),
     ],
 )
 def test_a_variation_that_cannot_be_is_refused_in_one_line(vary, answer):
@@ -416,7 +491,7 @@ def test_a_run_records_its_variation_and_is_not_resumed_without(folder, capfd):
 
 
 def test_data_that_are_there_are_learned_from_as_they_are(folder):
-    collecting = _collection(TrainConfig("reacher", folder / "other", folder / "data"))
+    collecting = collection(TrainConfig("reacher", folder / "other", folder / "data"))
     assert read_variation(collecting.vary).plain() == {"light": [0.3, 1.0], "mass": [0.5, 2.0]}
     assert (
         TrainConfig("reacher", folder).dataset
@@ -449,3 +524,21 @@ def test_a_varied_episode_is_filmed_in_its_own_world(folder):
     )
     outcome = run_episodes(task, 64, AgentPolicy(agent), manifest)
     np.testing.assert_array_equal(recording.distance[1:], outcome.distance[0])
+
+
+def test_a_range_drawn_as_ratios_halves_as_often_as_it_doubles():
+    variation = read_variation("mass=0.25:4:log")
+    drawn = [variation.draw(np.random.default_rng(seed)).values["mass"] for seed in range(400)]
+    assert 0.25 <= min(drawn) <= max(drawn) <= 4
+    counts, _ = np.histogram(np.log2(drawn), [-2, -1, 0, 1, 2])
+    assert counts.min() > 70  # 100 each
+    even = read_variation("mass=0.25:4").draw(np.random.default_rng(0)).values["mass"]
+    share = (even - 0.25) / 3.75
+    assert drawn[0] == pytest.approx(0.25 * 16**share)
+
+
+def test_a_range_drawn_as_ratios_survives_files_and_flags():
+    variation = read_variation({"mass": (0.25, 4, "log"), "light": 0.5})
+    assert variation.logarithmic == {"mass"}
+    assert read_variation(json.loads(json.dumps(variation.plain()))) == variation
+    assert read_variation(variation.flags()) == variation
