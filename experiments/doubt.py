@@ -121,7 +121,7 @@ def main(config: Config) -> None:
     began = time.monotonic()
     tasks = TASKS
     if config.smoke:
-        config = replace(config, watched=6, episodes=6, seeds=config.seeds[:2])
+        config = replace(config, watched=4, episodes=4, seeds=config.seeds[:2])
         tasks = ("reacher",)
     folders = agents(config, tasks)
     context = multiprocessing.get_context("spawn")
