@@ -381,7 +381,7 @@ def told(axes: Axes, row: dict[str, Figures]) -> None:
         axes.hlines(places, *np.transpose(ends), color=colour, lw=1.5)
         axes.plot([v.mean for v in values], places, "o", color=colour, ms=4, label=signal)
     axes.axvline(0.5, color="#98a2b3", lw=0.8)
-    axes.set(xlim=(0, 1.03), yticks=range(len(names)), yticklabels=names)
+    axes.set(xlim=(-0.03, 1.03), yticks=range(len(names)), yticklabels=names)
     axes.set_xlabel(f"AUROC of episodes after {LOOKS[-1]} looks")
     axes.invert_yaxis()
 
@@ -398,7 +398,12 @@ def held(axes: Axes, row: dict[str, Figures]) -> None:
         ]
         places = np.arange(len(conditions)) + 0.17 * (shift - 2)
         axes.bar(places, means, 0.16, yerr=spread, color=colour, label=mode, error_kw={"lw": 0.8})
-    axes.set(ylim=(0, 1.25), xticks=range(len(conditions)), xticklabels=conditions)
+    axes.set(
+        ylim=(0, 1.4),
+        yticks=np.linspace(0, 1, 6),
+        xticks=range(len(conditions)),
+        xticklabels=conditions,
+    )
     axes.set_ylabel("share held")
 
 
