@@ -31,6 +31,8 @@ bench: $(VENV)/.dev $(VENV)/.opengl $(PEER)/.installed  ## speed on this machine
 	$(BIN)/python benchmarks/stages.py
 	$(BIN)/python benchmarks/limits.py
 	$(BIN)/python benchmarks/growth.py
+	$(BIN)/python benchmarks/evaluation.py
+	$(BIN)/python benchmarks/cluster.py
 	$(BIN)/python benchmarks/peers.py
 	$(BIN)/python benchmarks/performance_page.py
 	$(BIN)/python benchmarks/history.py

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import sys
 import time
 from contextlib import closing
@@ -11,8 +12,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import torch
 import tyro
+from torch import Tensor
 
+from mujepa.agent.alarm import Alarm, Response
 from mujepa.agent.checkpoint import Checkpoint, Mode, load_checkpoint
 from mujepa.agent.device import DeviceName
 from mujepa.agent.mpc import Agent
@@ -39,6 +43,7 @@ from mujepa.evaluation.report import Section, write_png, write_report
 from mujepa.evaluation.summaries import by_distance, print_table, time_decisions
 from mujepa.evaluation.video import draw_frames, record_episode, write_video
 from mujepa.evaluation.violations import violations
+from mujepa.evaluation.watching import listen, usual_threshold
 from mujepa.files import make_folder, replacing_folder, sha256, write_json
 from mujepa.learning.progress import read_metrics
 from mujepa.planners import PlannerConfig, make_planner
@@ -94,6 +99,12 @@ class EvaluateConfig:
     """Another cost than the checkpoint's, for example `critic + 0.05*goal` or, with what the body
     must keep out of in the units of its sensors, `critic + 100*avoid(x>0.1)`. Success stays what
     the goal images ask for, whatever the cost."""
+    replan_every: int | None = None
+    """Model steps through which a plan is followed, if not the checkpoint's; up to the horizon."""
+    alarm: Response | None = None
+    """What the agent does where it is more surprised than in 99 of 100 looks at the usual world,
+    which are taken first, in episodes of their own: `slow`, half the action, or `replan`, plan anew
+    where it would follow its plan (with --replan-every)."""
     horizon: int | None = None
     """Model steps to look ahead, if not the checkpoint's."""
     samples: int | None = None
@@ -114,7 +125,7 @@ class EvaluateConfig:
     same. What --full adds runs here."""
 
     def __post_init__(self) -> None:
-        for name in ("episodes", "oracle_episodes", "sweep_episodes"):
+        for name in ("episodes", "oracle_episodes", "sweep_episodes", "replan_every"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
@@ -137,9 +148,17 @@ class EvaluateConfig:
             ("--vary", bool(self.vary)),
             ("--planner oracle", self.planner == "oracle"),
             ("--protocol lewm", self.protocol == "lewm"),
+            ("--alarm", self.alarm is not None),
         ):
             if self.full and given:
                 raise UserError(f"--full does not go with {flag}; run them one after the other")
+        if self.planner == "oracle" and self.alarm is not None:
+            raise UserError(
+                f"--alarm {self.alarm} is of the agent, --planner oracle judges the simulator; "
+                "leave out one of the two"
+            )
+        if self.cluster and self.alarm is not None:
+            raise UserError(f"--alarm {self.alarm} is heard here alone; leave --cluster out")
         if self.protocol == "lewm" and self.goal_steps is not None:
             raise UserError(
                 f"--protocol lewm has goals 25 steps ahead, not --goal-steps {self.goal_steps}; "
@@ -179,21 +198,29 @@ def evaluate(config: EvaluateConfig) -> None:
     began = time.monotonic()
     contest = assemble(config, threads=2)
     checkpoint, planner, world = contest.checkpoint, contest.planner, contest.world
-    agent, reflex, task = contest.agent, contest.reflex, contest.world.task
+    task = contest.world.task
     if config.oracle and task.looped:
         say(f"{task.name} is stepped by its suite's own code: too slow for the oracle, left out")
     out = config.out or config.checkpoint / "evaluation"
     draw_manifest = lewm_manifest if config.protocol == "lewm" else make_manifest
+    surprises: list[Tensor] = []
     with connect(config.cluster) as workers:
         gl_context()  # what cannot be drawn or written is said now, not minutes later
         make_folder(out)
         manifest = draw_manifest(world, config.episodes, config.seed)
+        if config.alarm:
+            contest, surprises = _alarmed(contest, config)
+        agent, reflex = contest.agent, contest.reflex
         todo = _todo(config, contest, manifest)
-        alone = not config.cluster and (len(split(manifest)) == 1 or agent.device.type != "cpu")
+        here = config.alarm or agent.device.type != "cpu" or len(split(manifest)) == 1
+        alone = here and not config.cluster
         outcomes = _run(contest, todo) if alone else _run_on(workers, config, task, todo)
-    if agent.reactive and config.planner != "oracle":
+    if "reactive" not in todo and config.planner != "oracle":
         outcomes = {"agent": outcomes["agent"], "reactive": outcomes["agent"], **outcomes}
     result = _result(config, checkpoint, agent, planner, world, manifest, outcomes)
+    if agent.alarm is not None:
+        rang = float((torch.cat(surprises) > agent.alarm.threshold).float().mean())
+        result["alarm"] = asdict(agent.alarm) | {"rang": round(rang, 4)}
     if config.planner != "oracle":
         result["plan_ms"] = time_decisions(agent, world, manifest)
         result["reactive_ms"] = (
@@ -230,22 +257,37 @@ def assemble(config: EvaluateConfig, threads: int) -> Contest:
         UserError: the checkpoint is missing or damaged, or does not fit what is asked.
     """
     checkpoint = load_checkpoint(config.checkpoint, config.device)
+    if config.replan_every is not None:
+        trained = replace(checkpoint.config, replan_every=config.replan_every)
+        checkpoint = replace(checkpoint, config=trained)
     task = _task(checkpoint.config.task, config.goal_steps)
     if config.protocol == "lewm":
         task = lewm_task(task)
     variation = read_variation(config.vary)
     world = World(task, checkpoint.config.image_size, threads=threads, variation=variation)
     planner = _planner(config, checkpoint.config.planner)
-    agent = checkpoint.agent(planner, config.cost, config.actor)
+    watching = Alarm(math.inf, config.alarm) if config.alarm else None
+    agent = checkpoint.agent(planner, config.cost, config.actor, watching)
     reflex = checkpoint.agent(planner, mode="reactive")
     policies = _policies(config, checkpoint, agent, reflex, planner, world)
     return Contest(checkpoint, planner, world, agent, reflex, policies)
 
 
+def _alarmed(contest: Contest, config: EvaluateConfig) -> tuple[Contest, list[Tensor]]:
+    """Set the threshold of the agent's alarm; return who is judged, and a list of its surprises."""
+    assert config.alarm is not None
+    world, checkpoint = contest.world, contest.checkpoint
+    usual = World(world.task, world.image_size)
+    alarm = Alarm(usual_threshold(contest.agent, usual, config.seed), config.alarm)
+    agent = checkpoint.agent(contest.planner, config.cost, config.actor, alarm)
+    policy, surprises = listen(agent)
+    return replace(contest, agent=agent, policies=contest.policies | {"agent": policy}), surprises
+
+
 def _todo(config: EvaluateConfig, contest: Contest, manifest: Manifest) -> dict[str, Manifest]:
     """Return the episodes that each policy has to run."""
     todo = dict.fromkeys(contest.policies, manifest)
-    if contest.agent.reactive and config.planner != "oracle":
+    if contest.agent.reactive and not config.alarm and config.planner != "oracle":
         del todo["reactive"]  # the agent is it
     if "oracle" in todo:
         todo["oracle"] = manifest.first(config.oracle_episodes)
@@ -267,25 +309,42 @@ def _run(contest: Contest, todo: dict[str, Manifest]) -> dict[str, Outcome]:
 def _run_on(
     workers: Workers, config: EvaluateConfig, task: Task, todo: dict[str, Manifest]
 ) -> dict[str, Outcome]:
-    """Share the episodes of all policies between workers; the oracle, which is slow, begins."""
-    order = sorted(todo, key=lambda name: name != "oracle")
-    parts = [(name, part) for name in order for part in split(todo[name])]
-    pieces = [(config, *part) for part in parts]
+    """Share the episodes between workers; the oracle's, which take longer, apart."""
+    oracle = {name: manifest for name, manifest in todo.items() if name == "oracle"}
+    others = {name: manifest for name, manifest in todo.items() if name != "oracle"}
+    outcomes = {
+        **_share_out(workers, config, task, oracle, "oracle"),
+        **_share_out(workers, config, task, others, "episodes"),
+    }
+    return {name: outcomes[name] for name in todo}
+
+
+def _share_out(
+    workers: Workers, config: EvaluateConfig, task: Task, todo: dict[str, Manifest], label: str
+) -> dict[str, Outcome]:
+    parts = [(name, part) for name, manifest in todo.items() for part in split(manifest)]
+    if not parts:
+        return {}
     found: dict[int, Outcome] = {}
-    accelerators = workers.accelerators(config.device)
+    before = workers.ticks
+
+    def show() -> None:
+        done = max(workers.ticks - before, task.budget_steps * len(found))
+        bar.update(done - bar.n)
+
     running = workers.map(
         judge_part,
-        pieces,
-        accelerators=accelerators,
-        meanwhile=lambda: bar.update(workers.ticks - bar.n),
+        [(config, *part) for part in parts],
+        accelerators=workers.accelerators(config.device),
+        meanwhile=show,
     )
     with (
-        progress_bar(task.budget_steps * len(parts), "episodes", unit="step") as bar,
+        progress_bar(task.budget_steps * len(parts), label, unit="step") as bar,
         closing(running),
     ):
         for index, outcome in running:
             found[index] = outcome
-            bar.update(max(workers.ticks, task.budget_steps * len(found)) - bar.n)
+            show()
     return {
         name: join([found[i] for i, part in enumerate(parts) if part[0] == name]) for name in todo
     }

@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from mujepa.agent.actor import Actor, ActorConfig
+from mujepa.agent.alarm import Alarm
 from mujepa.agent.configurator import Configurator
 from mujepa.agent.cost import Cost
 from mujepa.agent.critic import Critic, CriticConfig
@@ -145,8 +146,9 @@ class Checkpoint:
         planner: PlannerConfig | None = None,
         cost: str | None = None,
         mode: Mode | None = None,
+        alarm: Alarm | None = None,
     ) -> Agent:
-        """Return the agent, with another planner, cost or mode if wanted.
+        """Return the agent, with another planner, cost or mode if wanted, and with an alarm.
 
         Raises:
             UserError: the cost cannot be read, or the settings do not fit together.
@@ -174,6 +176,7 @@ class Checkpoint:
                 None if mode == "planner" else networks.actor,
                 reactive=mode == "reactive",
                 guide=above and Guide(above, configurator),
+                alarm=alarm,
             )
         except ValueError as error:
             raise UserError(str(error)) from error

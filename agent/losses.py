@@ -138,7 +138,7 @@ class InverseDynamics(nn.Module):
 class PatchDecoder(nn.Module):
     """Reads images from embeddings, the CNN encoder backwards, (N, D) -> (N, P / 8, P / 8, 192).
 
-    The last axis holds the 8x8 pixels of a patch, with their colours, from 0 to 1.
+    The last axis holds the 8x8 pixels of a patch, with their colours, from 0 to 255.
 
     Args:
         dim: D.
@@ -160,14 +160,20 @@ class PatchDecoder(nn.Module):
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """Return the patches."""
-        return self.patches(self.features(embeddings).permute(0, 2, 3, 1)) + 0.5
+        features = self.features(embeddings).permute(0, 2, 3, 1)
+        # As in PatchEmbedding: scale and offset of the pixels are moved into the weights.
+        weight, bias = 255 * self.patches.weight, 255 * (self.patches.bias + 0.5)
+        return nn.functional.linear(features, weight, bias)
 
 
 def pixel_error(decoder: PatchDecoder, embeddings: Tensor, images: Tensor) -> Tensor:
-    """Mean squared error of images read from embeddings, (N, D) and (N, P, P, 3) uint8 -> ()."""
+    """Mean squared error of images read from embeddings, (N, D) and (N, P, P, 3) uint8 -> ().
+
+    The error is that of pixels from 0 to 1.
+    """
     count = images.shape[1] // PATCH
     grid = images.unflatten(1, (count, PATCH)).unflatten(3, (count, PATCH)).transpose(2, 3)
-    return (decoder(embeddings) - grid.flatten(3) / 255).square().mean()
+    return nn.functional.mse_loss(decoder(embeddings), grid.flatten(3).float()) / 255**2
 
 
 def world_model_terms(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from mujepa.agent.alarm import merge_plans, surprise
 from mujepa.agent.cost import Trajectory
 from mujepa.agent.memory import Memory
 from mujepa.errors import UserError
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mujepa.agent.actor import Actor
+    from mujepa.agent.alarm import Alarm
     from mujepa.agent.configurator import Configurator
     from mujepa.agent.cost import Goal
     from mujepa.agent.encoder import Observes
@@ -47,6 +49,9 @@ class AgentState:
         plan: the latest plan; None before the first image, and where nothing is planned.
         planned_at: model step of the latest plan.
         action: (B, A), held at present, in [-1, 1]; None before the first image.
+        surprise: (B,), about the latest image; None before the second one, and without an alarm.
+        alarmed: (B,), for how many looks the alarm stays set off, this one among them; None as
+            `surprise` is.
     """
 
     goal: Goal
@@ -58,6 +63,8 @@ class AgentState:
     planned_at: int = 0
     action: Tensor | None = None
     wanted: Goal | None = None
+    surprise: Tensor | None = None
+    alarmed: Tensor | None = None
 
 
 class Agent:
@@ -75,9 +82,11 @@ class Agent:
         actor: the policy; it proposes a sequence to the planner. None: the planner is alone.
         reactive: let the actor act without the planner.
         guide: the second level, which names a nearer goal where the goal is far.
+        alarm: what it does differently where it is surprised, if anything.
 
     Raises:
-        ValueError: `replan_every` is outside the planner's horizon, or there is no actor to react.
+        ValueError: `replan_every` is outside the planner's horizon, there is no actor to react, or
+            no plan that an alarm could renew.
     """
 
     def __init__(
@@ -92,12 +101,18 @@ class Agent:
         *,
         reactive: bool = False,
         guide: Guide | None = None,
+        alarm: Alarm | None = None,
     ) -> None:
         if reactive and actor is None:
             raise ValueError("a reactive agent needs an actor")
         if not 1 <= replan_every <= planner.horizon:
             raise ValueError(
                 f"replan_every must be from 1 to the horizon {planner.horizon}, got {replan_every}"
+            )
+        if alarm is not None and alarm.response == "replan" and (reactive or replan_every == 1):
+            raise ValueError(
+                "an alarm that replans needs a planner, and replan_every above 1; "
+                f"got replan_every {replan_every}{', reactive' if reactive else ''}"
             )
         self.configurator = configurator
         self.jepa = configurator.jepa
@@ -106,12 +121,16 @@ class Agent:
         self.actor = actor
         self.reactive = reactive
         self.guide = guide
+        self.alarm = alarm
         self.frame_skip = frame_skip
         self.replan_every = replan_every
         self.device = next(self.jepa.parameters()).device
         self._low, self._high = np.asarray(action_low), np.asarray(action_high)
         unit = torch.ones(len(self._low), device=self.device)
         self._bounds = Bounds(-unit, unit)
+        idle = np.clip(0.0, self._low, self._high)
+        idle = 2 * (idle - self._low) / (self._high - self._low) - 1
+        self._idle = torch.from_numpy(idle).float().to(self.device)
 
     @torch.no_grad()
     def reset(self, goal: NDArray[Any], seed: int | Sequence[int] = 0) -> AgentState:
@@ -203,25 +222,52 @@ class Agent:
         return Trajectory(embeddings[:, None], actions[:, None], state.memory)
 
     def _decide(self, state: AgentState, images: Tensor) -> AgentState:
+        state = self._look(state, images)
+        assert state.memory is not None
+        if self.reactive:
+            assert self.actor is not None
+            action = self.actor(state.memory, state.goal.embedding)
+        else:
+            state = self._plan(state, state.memory)
+            assert state.plan is not None
+            now = state.step // self.frame_skip
+            action = state.plan.actions[:, now - state.planned_at]
+        if self.alarm is not None and self.alarm.response == "slow" and state.alarmed is not None:
+            slower = self._idle + self.alarm.share * (action - self._idle)
+            action = torch.where(state.alarmed[:, None] > 0, slower, action)
+        return replace(state, action=action)
+
+    def _look(self, state: AgentState, images: Tensor) -> AgentState:
+        """Remember what is seen, and how surprising it was."""
         embedding = self.jepa.encode(images)
         if len(embedding) != len(state.seeds):
             raise UserError(
                 f"{len(embedding)} images, but the agent was reset with {len(state.seeds)} goals"
             )
-        if state.memory is None or state.action is None:
-            memory = Memory.at_rest(embedding, self.jepa.history, len(self._low))
-        else:
-            memory = state.memory.push(state.action, embedding)
-        state = replace(state, memory=memory)
-        if self.reactive:
-            assert self.actor is not None
-            return replace(state, action=self.actor(memory, state.goal.embedding))
+        memory, action = state.memory, state.action
+        if memory is None or action is None:
+            size = len(self._low)
+            return replace(state, memory=Memory.at_rest(embedding, self.jepa.history, size))
+        if self.alarm is not None:
+            surprised = surprise(self.jepa, memory, action, embedding)
+            left = self.alarm.next(state.alarmed, surprised)
+            state = replace(state, surprise=surprised, alarmed=left)
+        return replace(state, memory=memory.push(action, embedding))
+
+    def _plan(self, state: AgentState, memory: Memory) -> AgentState:
+        """Plan where it is time to, or where the alarm is set off."""
         now = state.step // self.frame_skip
-        if state.plan is None or now - state.planned_at >= self.replan_every:
+        if state.plan is None or now % self.replan_every == 0:
             state = replace(state, wanted=self._wanted(state, memory))
-            state = replace(state, plan=self.search(state, memory), planned_at=now)
-            assert state.plan is not None
-        return replace(state, action=state.plan.actions[:, now - state.planned_at])
+            return replace(state, plan=self.search(state, memory), planned_at=now)
+        if self.alarm is None or self.alarm.response != "replan" or state.alarmed is None:
+            return state
+        alarmed = state.alarmed > 0
+        if not alarmed.any():
+            return state
+        kept = self.planner.follow(state.plan, self._bounds, now - state.planned_at)
+        plan = merge_plans(kept, self.search(state, memory), alarmed)
+        return replace(state, plan=plan, planned_at=now)
 
     def _wanted(self, state: AgentState, memory: Memory) -> Goal:
         if self.guide is None:

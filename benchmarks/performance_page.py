@@ -26,7 +26,7 @@ PARTS = ("collection", "planning", "training", "reading", "memory")
 class PerformanceConfig:
     """Bring the tables of pages up to date."""
 
-    pages: tuple[Path, ...] = (ROOT / "docs" / "performance.md",)
+    pages: tuple[Path, ...] = (ROOT / "docs" / "performance.md", ROOT / "docs" / "scale.md")
     """Pages with markers, such as `<!-- peers -->` and `<!-- /peers -->`."""
     results: Path = RESULTS
     """Folder of what was measured."""
@@ -111,6 +111,26 @@ def growth(results: Path) -> str:
     return "\n".join([*lines, "", _where(result)])
 
 
+def evaluation(results: Path) -> str:
+    """Return how long evaluations take as a Markdown table."""
+    result = _read(results, "evaluation")
+    lines = [_line(["task", "seconds"]), _line(["---", "---:"])]
+    lines += [_line([name, f"{row['seconds']:.0f}"]) for name, row in result["tasks"].items()]
+    return "\n".join([*lines, "", _where(result)])
+
+
+def workers(results: Path) -> str:
+    """Return one sentence about what a second worker of a cluster brings."""
+    result = _read(results, "cluster", "python benchmarks/cluster.py")
+    collecting, judging = (
+        result["ratios"][f"{what}, two workers over one"] for what in ("collection", "evaluation")
+    )
+    return (
+        f"Two workers of Ray on two cores are {collecting:.2f} times as fast as one in collection "
+        f"and {judging:.2f} times in evaluation. {_where(result)}"
+    )
+
+
 def outsized(results: Path) -> str:
     """Return one sentence about training from more data than memory."""
     result = _read(results, "outsized", "sudo python benchmarks/outsized.py")
@@ -158,6 +178,7 @@ def _line(cells: list[str]) -> str:
 MADE: dict[str, Callable[[Path], str]] = {
     **{"peers": table, "peers-origin": origin},
     **{"limits": limits, "growth": growth, "outsized": outsized},
+    **{"evaluation": evaluation, "workers": workers},
 }
 """What is made for which markers."""
 

@@ -37,7 +37,7 @@ class Acrobot(DoublePendulum):
     recipe: tuple[str, ...] = (
         *DoublePendulum.recipe,
         *("--jepa.predictor.no-past-actions", "--cost", "critic"),
-        *("--planner.samples", "384", "--planner.elites", "48"),
+        *("--planner.samples", "96", "--planner.elites", "12"),
     )
 
     def remaining(

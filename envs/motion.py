@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 import mujoco
 import numpy as np
+from scipy.ndimage import maximum_filter
 
-from mujepa.envs.scenery import STATIC, Ornament, beyond, surface_distance
+from mujepa.envs.scenery import STATIC, Ornament, beyond, surface_distances
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,10 +30,11 @@ SHAKE = np.deg2rad(2)
 """How far a camera that shakes turns about each axis, at most [rad]."""
 EDGE = 1.4
 """Where shapes that drift leave a picture and come in again; the picture's own edge is at 1."""
+LARGEST = 0.35
+"""Largest radius of a disc, as a share of half the picture."""
 CELLS = 17
 """Lines of sight along each side of a picture of which a `Backdrop` knows where they end."""
-FLICKER, SHAKING = 0, 1
-"""Words in the random streams of moments."""
+DISC = mujoco.mjtGeom.mjGEOM_ELLIPSOID
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ class Backdrop:
         eye: the camera's position, (3,) [m].
         axes: its axes as columns: right, up, backwards; (3, 3).
         half: half of the width of a picture one metre away [m].
-        depth: how far away surfaces are, by row and column of lines of sight [m].
+        depth: how far away a disc is to be that hides nothing, by row and column of lines of sight
+            to its middle [m].
     """
 
     eye: NDArray[np.float64]
@@ -67,59 +70,65 @@ class Backdrop:
         """
         eye, axes, half = frame[0].copy(), frame[1].copy(), float(np.tan(np.deg2rad(frame[2]) / 2))
         line = np.linspace(-EDGE, EDGE, CELLS)
-        rays = [axes @ np.array([half * x, half * y, -1.0]) for y in line for x in line]
-        depth = np.array([surface_distance(model, data, eye, ray) for ray in rays])
+        rays = np.array([[half * x, half * y, -1.0] for y in line for x in line]) @ axes.T
+        depth = surface_distances(model, data, eye, rays)
         nothing = depth < 0
         depth[nothing] = beyond(model, eye) if nothing.all() else depth.max()
-        return cls(eye, axes, half, depth.reshape(CELLS, CELLS))
+        around = 2 * int(np.ceil(LARGEST / (line[1] - line[0]))) + 1
+        farthest = maximum_filter(depth.reshape(CELLS, CELLS), around, mode="nearest")
+        return cls(eye, axes, half, farthest)
 
-    def lay(self, place: NDArray[np.float64], share: float) -> tuple[NDArray[np.float64], float]:
-        """Return where something lies that must hide nothing of the scene, and how large it is.
-
-        Args:
-            place: where it appears, from -1 to 1 in the picture, (2,): to the right, upwards.
-            share: its radius, as a share of half the picture.
+    def lay(self, places: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return where discs lie that appear at places (N, 2), from -1 to 1: right, upwards.
 
         Returns:
-            Its position (3,) and its radius [m].
+            Their positions (N, 3), and half of the picture's width there (N,) [m].
         """
-        scale = (CELLS - 1) / (2 * EDGE)
-        low = np.floor((place - share + EDGE) * scale).astype(int).clip(0, CELLS - 1)
-        high = np.ceil((place + share + EDGE) * scale).astype(int).clip(0, CELLS - 1)
-        depth = self.depth[low[1] : high[1] + 1, low[0] : high[0] + 1].max()
-        ray = self.axes @ np.array([*(self.half * place), -1.0])
-        return self.eye + depth * ray, share * self.half * depth
+        cells = ((places + EDGE) * ((CELLS - 1) / (2 * EDGE)) + 0.5).astype(int)
+        column, row = np.clip(cells, 0, CELLS - 1).T
+        depth = self.depth[row, column]
+        rays = places @ (self.half * self.axes[:, :2].T) - self.axes[:, 2]
+        return self.eye + depth[:, None] * rays, self.half * depth
 
 
 @dataclass(frozen=True)
-class Wanderer:
-    """A flat disc that goes its own way over the backdrop.
+class Wanderers:
+    """Flat discs that go their own ways over the backdrop, N of them.
 
-    Its place in the picture at time t is home + velocity * t, wrapped at the edges, plus
+    Their places in the picture at time t are home + velocity * t, wrapped at the edges, plus
     swing * sin(2 pi (rate * t + phase)).
 
     Attributes:
-        share: its radius, as a share of half the picture.
-        rgba: its colour, (4,).
-        home: (2,).
-        velocity: halves of the picture per second, (2,).
-        swing: how far it swings, in halves of the picture.
-        rate: of the swing along either axis, (2,) [1/s].
-        phase: of the swing, (2,).
+        shares: radii, as shares of half the picture, (N,).
+        colours: (N, 4).
+        home: (N, 2).
+        velocity: halves of the picture per second, (N, 2).
+        swing: how far they swing, in halves of the picture.
+        rate: of the swing along either axis, (N, 2) [1/s].
+        phase: of the swing, (N, 2).
     """
 
-    share: float
-    rgba: NDArray[np.float32]
+    shares: NDArray[np.float64]
+    colours: NDArray[np.float32]
     home: NDArray[np.float64]
     velocity: NDArray[np.float64]
     swing: float
     rate: NDArray[np.float64]
     phase: NDArray[np.float64]
 
-    def place(self, time: float) -> NDArray[np.float64]:
-        """Return where it appears, from -1 to 1 inside the picture, (2,)."""
+    def places(self, time: float) -> NDArray[np.float64]:
+        """Return where they appear, from -1 to 1 inside the picture, (N, 2)."""
         drifted = (self.home + self.velocity * time + EDGE) % (2 * EDGE) - EDGE
         return drifted + self.swing * np.sin(2 * np.pi * (self.rate * time + self.phase))
+
+    def draw(self, scene: mujoco.MjvScene, backdrop: Backdrop, time: float) -> None:
+        """Add the discs to a scene."""
+        if not len(self.shares):
+            return
+        positions, halves = backdrop.lay(self.places(time))
+        sizes = (self.shares * halves)[:, None] * np.array([1, 1, 0.1])
+        for size, position, colour in zip(sizes, positions, self.colours, strict=True):
+            Ornament(DISC, size, position, backdrop.axes, colour).draw(scene)
 
 
 @dataclass(frozen=True)
@@ -141,43 +150,47 @@ class Motion:
     flicker: float
     jitter: float
     backdrop: Backdrop
-    drifting: Sequence[Wanderer]
-    intruders: Sequence[Wanderer]
+    drifting: Wanderers
+    intruders: Wanderers
 
     def tint(self, time: float) -> NDArray[np.float64]:
         """Return the colour that the surroundings take on at a time, (3,)."""
-        return self._moment(time, FLICKER).random(3)
+        return self._chance(time)[:3]
 
     def shake(self, time: float) -> NDArray[np.float64]:
         """Return how far the camera is turned at a time, to the right and upwards, (2,) [rad]."""
-        return self.jitter * SHAKE * self._moment(time, SHAKING).uniform(-1, 1, 2)
+        return self.jitter * SHAKE * (2 * self._chance(time)[3:] - 1)
 
     def draw(self, scene: mujoco.MjvScene, time: float) -> None:
         """Change an updated scene to what is seen at a time."""
         if self.flicker:
-            tint = self.tint(time)
+            tint = self.flicker * self.tint(time)
             for geom in scene.geoms[: scene.ngeom]:
                 if geom.category == STATIC:
-                    geom.rgba[:3] += self.flicker * (tint - geom.rgba[:3])
-        for wanderer in (*self.drifting, *self.intruders):
-            position, radius = self.backdrop.lay(wanderer.place(time), wanderer.share)
-            size = radius * np.array([1, 1, 0.1])
-            disc = mujoco.mjtGeom.mjGEOM_ELLIPSOID
-            Ornament(disc, size, position, self.backdrop.axes, wanderer.rgba).draw(scene)
+                    geom.rgba[:3] = (1 - self.flicker) * geom.rgba[:3] + tint
+        self.drifting.draw(scene, self.backdrop, time)
+        self.intruders.draw(scene, self.backdrop, time)
         if self.jitter:
-            right, up = np.tan(self.shake(time))
-            for eye in scene.camera:
-                forward, above = eye.forward.copy(), eye.up.copy()
-                turned = forward + right * np.cross(forward, above) + up * above
-                turned /= np.linalg.norm(turned)
-                above -= (above @ turned) * turned
-                eye.forward[:], eye.up[:] = turned, above / np.linalg.norm(above)
+            _turn(scene, *np.tan(self.shake(time)))
 
-    def _moment(self, time: float, word: int) -> np.random.Generator:
-        return np.random.default_rng([*self.seed, word, round(time / self.timestep)])
+    def _chance(self, time: float) -> NDArray[np.float64]:
+        """Return what is random at a moment, from 0 to 1: colour (3) and turn (2)."""
+        return np.random.default_rng([*self.seed, round(time / self.timestep)]).random(5)
 
 
-def make_drift(count: int, rng: np.random.Generator) -> list[Wanderer]:
+def _turn(scene: mujoco.MjvScene, right: float, up: float) -> None:
+    """Turn a scene's camera, by tangents of angles."""
+    forward, above, aside = scene.camera[0].forward.copy(), scene.camera[0].up.copy(), np.empty(3)
+    mujoco.mju_cross(aside, forward, above)
+    turned = forward + right * aside + up * above
+    turned /= np.sqrt(turned @ turned)
+    above -= (above @ turned) * turned
+    above /= np.sqrt(above @ above)
+    for eye in scene.camera:  # two of them, which are one unless a scene is seen in stereo
+        eye.forward[:], eye.up[:] = turned, above
+
+
+def make_drift(count: int, rng: np.random.Generator) -> Wanderers:
     """Return a pattern of discs, the same in all episodes, with a way of its own in each.
 
     Args:
@@ -186,37 +199,40 @@ def make_drift(count: int, rng: np.random.Generator) -> list[Wanderer]:
     """
     start, heading = rng.uniform(-EDGE, EDGE, 2), rng.uniform(-np.pi, np.pi)
     velocity = rng.uniform(0.4, 0.8) * np.array([np.cos(heading), np.sin(heading)])
-    pattern = np.random.default_rng(0)
-    return [
-        Wanderer(
-            share=pattern.uniform(0.15, 0.35),
-            rgba=np.array([*pattern.random(3), 1], np.float32),
-            home=start + pattern.uniform(-EDGE, EDGE, 2),
-            velocity=velocity,
-            swing=0.0,
-            rate=np.zeros(2),
-            phase=np.zeros(2),
-        )
-        for _ in range(count)
-    ]
+    pattern = np.random.default_rng(0).random((count, 6))  # the first of them whatever their number
+    still = np.zeros((count, 2))
+    return Wanderers(
+        shares=0.15 + (LARGEST - 0.15) * pattern[:, 0],
+        colours=_opaque(pattern[:, 1:4]),
+        home=start + EDGE * (2 * pattern[:, 4:] - 1),
+        velocity=np.tile(velocity, (count, 1)),
+        swing=0.0,
+        rate=still,
+        phase=still,
+    )
 
 
-def make_intruders(count: int, rng: np.random.Generator) -> list[Wanderer]:
+def make_intruders(count: int, rng: np.random.Generator) -> Wanderers:
     """Return objects of bright colours that wander through the whole picture.
 
     Args:
         count: how many.
         rng: source of their colours and ways.
     """
-    return [
-        Wanderer(
-            share=0.16,
-            rgba=np.array([*colorsys.hsv_to_rgb(rng.random(), 1, 1), 1], np.float32),
-            home=np.zeros(2),
-            velocity=np.zeros(2),
-            swing=0.85,
-            rate=rng.uniform(0.08, 0.25, 2),
-            phase=rng.random(2),
-        )
-        for _ in range(count)
-    ]
+    drawn = rng.random((count, 5))
+    still = np.zeros((count, 2))
+    hues = [colorsys.hsv_to_rgb(hue, 1, 1) for hue in drawn[:, 0]]
+    return Wanderers(
+        shares=np.full(count, 0.16),
+        colours=_opaque(np.array(hues).reshape(count, 3)),
+        home=still,
+        velocity=still,
+        swing=0.85,
+        rate=0.08 + 0.17 * drawn[:, 1:3],
+        phase=drawn[:, 3:],
+    )
+
+
+def _opaque(colours: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return colours (N, 3) with nothing shining through, (N, 4)."""
+    return np.concatenate([colours, np.ones((len(colours), 1))], axis=1).astype(np.float32)

@@ -136,7 +136,7 @@ def place_ornaments(
     for _ in range(count):
         place, share, colour = rng.uniform(-0.9, 0.9, 2), rng.uniform(0.05, 0.12), rng.random(3)
         ray = axes @ np.array([*(half * place), -1.0])
-        away = surface_distance(model, data, eye, ray)
+        away = surface_distances(model, data, eye, ray[None])[0]
         away = away if away >= 0 else beyond(model, eye)
         radius = share * half * away
         ornaments.append(
@@ -148,22 +148,22 @@ def place_ornaments(
     return ornaments
 
 
-def surface_distance(
+def surface_distances(
     model: mujoco.MjModel,
     data: mujoco.MjData,
     eye: NDArray[np.float64],
-    ray: NDArray[np.float64],
-) -> float:
-    """Return how far away the surroundings are, in lengths of a ray (3,) from an eye (3,).
+    rays: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Return how far away the surroundings are, in lengths of rays (N, 3) from an eye (3,) -> (N,).
 
-    All that moves is made invisible to it for a while. Where there is nothing, it is -1.
+    All that moves is made invisible to them for a while. Where there is nothing, it is -1.
     """
     groups = model.geom_group.copy()
     model.geom_group[model.body_weldid[model.geom_bodyid] != 0] = HIDDEN
     shown, hit = np.array([1, 1, 1, 0, 0, 0], np.uint8), np.zeros(1, np.int32)
-    away = mujoco.mj_ray(model, data, eye, ray, shown, 1, -1, hit)
+    away = [mujoco.mj_ray(model, data, eye, ray, shown, 1, -1, hit) for ray in rays]
     model.geom_group[:] = groups
-    return away
+    return np.array(away)
 
 
 def beyond(model: mujoco.MjModel, eye: NDArray[np.float64]) -> float:

@@ -34,12 +34,14 @@ if TYPE_CHECKING:
     from mujepa.envs.opengl import FreeCamera
     from mujepa.envs.task import Task
 
-    Vary = Mapping[str, float | Sequence[float]] | Sequence[str] | str | None
+    Vary = Mapping[str, float | Sequence[float | str]] | Sequence[str] | str | None
     """Ranges of factors, as Python or as text."""
 
 
 MOVING = "flicker", "drift", "intruder", "jitter"
 """The factors that move by themselves."""
+LOGARITHMIC = "log"
+"""Ends a range that is drawn as ratios: doubling is as likely everywhere."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,11 @@ class Variation:
     Attributes:
         ranges: lowest and highest value of each factor that varies; values between are equally
             likely.
+        logarithmic: the factors whose logarithms are equally likely instead.
     """
 
     ranges: dict[str, tuple[float, float]]
+    logarithmic: frozenset[str] = frozenset()
 
     def draw(self, rng: np.random.Generator) -> Draw:
         """Draw the values of an episode from a child of its random stream, which stays as it is.
@@ -81,6 +85,8 @@ class Variation:
         low, high = self.ranges[name]
         if FACTORS[name].whole:
             return float(math.floor(low + share * (high - low + 1)))
+        if name in self.logarithmic:
+            return float(low * (high / low) ** share)
         return float(low + share * (high - low))
 
     def check(self, task: Task, model: mujoco.MjModel) -> None:
@@ -97,13 +103,19 @@ class Variation:
                     f"factors that work there: {', '.join(there)}"
                 )
 
-    def plain(self) -> dict[str, list[float]]:
+    def plain(self) -> dict[str, list[float | str]]:
         """Return the ranges as JSON holds them."""
-        return {name: list(bounds) for name, bounds in self.ranges.items()}
+        return {name: [*bounds, *self._scale(name)] for name, bounds in self.ranges.items()}
 
     def flags(self) -> tuple[str, ...]:
         """Return the ranges as one types them after `--vary`."""
-        return tuple(f"{name}={low!r}:{high!r}" for name, (low, high) in self.ranges.items())
+        return tuple(
+            f"{name}={':'.join(map(str, (*bounds, *self._scale(name))))}"
+            for name, bounds in self.ranges.items()
+        )
+
+    def _scale(self, name: str) -> tuple[str, ...]:
+        return (LOGARITHMIC,) if name in self.logarithmic else ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +150,8 @@ def read_variation(vary: Vary | Variation) -> Variation | None:
     """Return the variation that is meant, or None if nothing varies.
 
     Args:
-        vary: such as `{"mass": (0.5, 2), "light": 0.5}` or `["mass=0.5:2", "light=0.5"]`.
+        vary: such as `{"mass": (0.5, 2), "light": 0.5}` or `["mass=0.5:2", "light=0.5"]`; ranges
+            that end in `log`, as `(0.5, 2, "log")` and `mass=0.5:2:log`, are drawn as ratios.
 
     Raises:
         UserError: a factor is unknown or named twice, or a range is none or lies out of bounds.
@@ -149,34 +162,41 @@ def read_variation(vary: Vary | Variation) -> Variation | None:
         given = [(name, *_bounds(name, value)) for name, value in vary.items()]
     else:
         given = [_read(text) for text in (vary.split() if isinstance(vary, str) else vary)]
-    ranges = {name: (low, high) for name, low, high in given}
+    ranges = {name: (low, high) for name, low, high, _ in given}
     if len(ranges) < len(given):
         raise UserError(f"--vary {' '.join(name for name, *_ in given)}: name each factor once")
-    for name, (low, high) in ranges.items():
-        _check(name, low, high)
-    return Variation({name: ranges[name] for name in FACTORS if name in ranges}) if ranges else None
+    for name, low, high, logarithmic in given:
+        _check(name, low, high, logarithmic=logarithmic)
+    if not ranges:
+        return None
+    logarithmic = frozenset(name for name, _, _, as_ratio in given if as_ratio)
+    return Variation({name: ranges[name] for name in FACTORS if name in ranges}, logarithmic)
 
 
-def _read(text: str) -> tuple[str, float, float]:
+def _read(text: str) -> tuple[str, float, float, bool]:
     name, _, bounds = text.partition("=")
+    bounds, logarithmic = bounds.removesuffix(f":{LOGARITHMIC}"), bounds.endswith(f":{LOGARITHMIC}")
     low, separator, high = bounds.partition(":")
     try:
-        return name, float(low), float(high if separator else low)
+        return name, float(low), float(high if separator else low), logarithmic
     except ValueError:
         raise UserError(
-            f"--vary {text!r} is neither NAME=LOW:HIGH nor NAME=VALUE, such as mass=0.5:2"
+            f"--vary {text!r} is neither NAME=LOW:HIGH nor NAME=VALUE, such as mass=0.5:2 or "
+            f"mass=0.25:4:{LOGARITHMIC}"
         ) from None
 
 
-def _bounds(name: str, value: float | Sequence[float]) -> tuple[float, float]:
+def _bounds(name: str, value: float | Sequence[float | str]) -> tuple[float, float, bool]:
+    logarithmic = isinstance(value, Sequence) and list(value[-1:]) == [LOGARITHMIC]
     try:
-        low, high = np.broadcast_to(np.asarray(value, np.float64).ravel(), 2)
+        bounds = value[:-1] if isinstance(value, Sequence) and logarithmic else value
+        low, high = np.broadcast_to(np.asarray(bounds, np.float64).ravel(), 2)
     except ValueError:
         raise UserError(f"vary {name}={value!r} is neither (low, high) nor a value") from None
-    return float(low), float(high)
+    return float(low), float(high), logarithmic
 
 
-def _check(name: str, low: float, high: float) -> None:
+def _check(name: str, low: float, high: float, *, logarithmic: bool) -> None:
     if name not in FACTORS:
         near = difflib.get_close_matches(name, FACTORS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"factors: {', '.join(FACTORS)}"
@@ -189,6 +209,11 @@ def _check(name: str, low: float, high: float) -> None:
         )
     if factor.whole and not (low.is_integer() and high.is_integer()):
         raise UserError(f"--vary {name}={low:g}:{high:g}: {name} must be whole numbers")
+    if logarithmic and (factor.whole or low <= 0):
+        raise UserError(
+            f"--vary {name}={low:g}:{high:g}:{LOGARITHMIC}: ratios need a real number above 0; "
+            f"leave out :{LOGARITHMIC}"
+        )
 
 
 def make_variant(model: mujoco.MjModel, camera: str | FreeCamera, draw: Draw) -> Variant:

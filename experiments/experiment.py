@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import math
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -40,6 +42,12 @@ mpl.use("Agg")
 ROOT = Path(__file__).parents[1]
 RESULTS, PAGES = ROOT / "experiments" / "results", ROOT / "docs" / "experiments"
 SUMMARY = ROOT / "docs" / "does-it-hold.md"
+SHIPPED = ROOT / "pretrained"
+TOY = (
+    *("--episodes", "12", "--updates", "2", "--batch", "8", "--ensemble-updates", "2"),
+    *("--critic-updates", "2", "--critic-batch", "8", "--actor-updates", "2", "--actor-batch", "8"),
+)
+"""Flags of trainings that learn next to nothing."""
 
 Verdict = Literal["holds", "holds in part", "fails", "undecided"]
 
@@ -200,6 +208,50 @@ def markdown(rows: Sequence[Sequence[object]]) -> str:
     heads, *others = [[str(cell).replace("|", "\\|") for cell in row] for row in rows]
     rule = ["---"] * len(heads)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, rule, *others))
+
+
+def agents(
+    config: ExperimentConfig, tasks: Sequence[str], *flags: str, name: str = ""
+) -> dict[str, dict[int, Path]]:
+    """Return the folder of the agent of each task and seed; those that are not there are trained.
+
+    The shipped agents are those of seed 0. The others are trained two at a time, on one thread
+    each; an interrupted training is gone on with. With --smoke they learn next to nothing.
+
+    Args:
+        config: seeds, and where the trainings go.
+        tasks: which, those first that take longest.
+        flags: of `mujepa train`, beside task and seed.
+        name: of trainings with such flags, to tell them from those without.
+
+    Raises:
+        UserError: a training failed.
+    """
+    flags, name = (TOY, "-toy") if config.smoke else (flags, name)
+    folders = {
+        task: {
+            seed: SHIPPED / task if seed == 0 else config.work / f"{task}-seed{seed}{name}"
+            for seed in config.seeds
+        }
+        for task in tasks
+    }
+
+    def train(task: str, seed: int) -> None:
+        out = folders[task][seed]
+        settings = f"--out {out} --data {out}-data --threads 1 --workers 1 --resume".split()
+        told = [sys.executable, "-m", "mujepa.cli", "train", task, "--seed", str(seed)]
+        log = out.with_name(f"{out.name}.log")
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a", encoding="utf-8") as file:
+            done = subprocess.run([*told, *settings, *flags], stdout=file, stderr=file, check=False)
+        if done.returncode:
+            raise UserError(f"training {out} failed; {log} says why")
+
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(train, task, seed) for task in tasks for seed in config.seeds if seed]
+        for job in jobs:
+            job.result()
+    return folders
 
 
 def plain(figures: dict[str, Figures]) -> dict[str, Any]:

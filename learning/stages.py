@@ -116,7 +116,7 @@ class WorldModelStage:
 
     def modules(self) -> nn.ModuleDict:
         """Return the world model, and the heads that only its training needs."""
-        heads = {"inverse": self._inverse}
+        heads: dict[str, nn.Module] = {"inverse": self._inverse}
         if self._decoder is not None:
             heads["decoder"] = self._decoder
         return nn.ModuleDict({"jepa": self.networks.jepa, **heads})

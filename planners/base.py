@@ -180,6 +180,11 @@ class Planner(ABC):
         elites = None if search.elites is None else self._advance(search.elites, steps)
         return Search(self._advance(search.mean, steps), fresh.std, elites)
 
+    def follow(self, plan: Plan, bounds: Bounds, steps: int) -> Plan:
+        """Return a plan that was followed for `steps` model steps, its last action held."""
+        actions = self._advance(plan.actions, steps)
+        return replace(plan, actions=actions, search=self.shift(plan.search, bounds, steps))
+
     @property
     def rounds(self) -> int:
         """How many times candidates are looked at."""

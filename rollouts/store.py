@@ -61,7 +61,7 @@ class Recipe:
     behaviour: dict[str, Any]
     action_low: list[float]
     action_high: list[float]
-    variation: dict[str, list[float]] = field(default_factory=dict)
+    variation: dict[str, list[float | str]] = field(default_factory=dict)
 
 
 def write_shard(

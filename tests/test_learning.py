@@ -5,14 +5,17 @@ import pytest
 import torch
 
 from mujepa.agent.hierarchy import StridesConfig
+from mujepa.agent.losses import LossConfig
 from mujepa.agent.memory import Memory
 from mujepa.cli import main
 from mujepa.errors import UserError
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.learning import frozen
+from mujepa.learning.config import TrainConfig
 from mujepa.learning.embedded import Embedded
 from mujepa.learning.experience import load_experience
 from mujepa.learning.frozen import ActorStage, EnsembleStage
+from mujepa.learning.stages import WorldModelStage
 from mujepa.learning.strides import StridesStage
 
 
@@ -38,6 +41,34 @@ def distances(one, other):
 
 def settings(**more):
     return {"updates": 1, "batch": 30, "learning_rate": 1e-3, "cost": "critic"} | more
+
+
+def test_pixels_are_learned_beside_the_other_terms_which_stay_what_they_are(embedded):
+    data, networks = embedded
+    sizes = {"updates": 1, "batch": 8, "rollout": 2, "learning_rate": 1e-3}
+    stages = [
+        WorldModelStage(data.experience, networks, LossConfig(pixels=weight), **sizes)
+        for weight in (0.0, 2.0)
+    ]
+    assert [list(stage.modules()) for stage in stages] == [
+        ["jepa", "inverse"], ["jepa", "inverse", "decoder"]
+    ]  # fmt: skip
+    plain, more = (stage.terms(3) for stage in stages)
+    assert more.pop("pixels") > 0
+    assert plain.keys() == more.keys()
+    assert plain["prediction"] == more["prediction"]
+    assert plain["sigreg"] == more["sigreg"]
+
+
+def test_pixels_are_read_by_an_encoder_of_images_and_recorded_where_they_count(tmp_path, capsys):
+    command = f"train reacher --out {tmp_path}/run --data {tmp_path}/data --loss.pixels 1"
+    assert main([*command.split(), "--jepa.encoder.kind", "mlp"]) == 2
+    assert "--loss.pixels 1.0 reads images" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    plain = TrainConfig("reacher", tmp_path).settings()
+    assert "pixels" not in plain["loss"]
+    weighed = TrainConfig("reacher", tmp_path, loss=LossConfig(pixels=1.0)).settings()
+    assert weighed["loss"]["pixels"] == 1
 
 
 def test_frames_are_numbered_through_the_episodes(embedded):

@@ -11,7 +11,9 @@ from mujepa.agent.jepa import JEPA, JEPAConfig
 from mujepa.agent.losses import (
     InverseDynamics,
     LossConfig,
+    PatchDecoder,
     covariance_penalty,
+    pixel_error,
     prediction_error,
     sigreg,
     temporal_similarity,
@@ -146,6 +148,56 @@ def test_frames_and_actions_are_matched_in_time(model):
         read.append((inverse(around) - actions[:, step]).square().mean())
     torch.testing.assert_close(terms["prediction"], torch.stack(predicted).mean())
     torch.testing.assert_close(terms["inverse_dynamics"], torch.stack(read).mean())
+
+
+PIXELS = LossConfig(prediction=0.0, sigreg=0.0, inverse_dynamics=0.0, pixels=1.0)
+
+
+@torch.no_grad()
+def test_images_are_read_from_the_frames_that_were_seen_and_from_those_that_are_predicted(model):
+    """Against an image put together from its patches, and a path made one step at a time."""
+    jepa, inverse = model
+    pictures, actions = windows()
+    decoder = PatchDecoder(6, 32, width=8)
+    terms = world_model_terms(PIXELS, jepa, inverse, pictures, actions, generator(), decoder)
+    assert list(terms) == ["pixels"]
+    embeddings = jepa.encode_windows(pictures)
+    path = [embeddings[:, 0], embeddings[:, 1]]
+    for step in range(1, 5):
+        memory = Memory(torch.stack(path[-2:], dim=1), actions[:, step - 1 : step])
+        path.append(jepa.predictor(memory, actions[:, step]))
+    errors = []
+    for step, embedding in enumerate(path):
+        patches = decoder(embedding).unflatten(3, (8, 8, 3)).transpose(2, 3)
+        image = patches.reshape(4, 32, 32, 3) / 255
+        errors.append((image - pictures[:, step] / 255).square().mean())
+    torch.testing.assert_close(terms["pixels"], torch.stack(errors).mean())
+
+
+def test_pixels_teach_encoder_predictor_and_decoder(model):
+    jepa, inverse = model
+    decoder = PatchDecoder(6, 32, width=8)
+    terms = world_model_terms(PIXELS, jepa, inverse, *windows(), generator(), decoder)
+    terms["pixels"].backward()
+    for module in (jepa.encoder.project, jepa.predictor, decoder):
+        assert all(weight.grad.abs().max() > 0 for weight in module.parameters())
+
+
+def test_a_patch_decoder_learns_to_tell_images_apart():
+    torch.manual_seed(0)
+    decoder = PatchDecoder(2, 32, width=16)
+    images = (255 * torch.rand(3, 4, 4, 3)).byte()
+    images = images.repeat_interleave(8, dim=1).repeat_interleave(8, dim=2)
+    embeddings = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]])
+    optimizer = torch.optim.AdamW(decoder.parameters(), 1e-2)
+    errors = []
+    for _ in range(40):
+        error = pixel_error(decoder, embeddings, images)
+        optimizer.zero_grad()
+        error.backward()
+        optimizer.step()
+        errors.append(error.item())
+    assert errors[-1] < 0.1 * errors[0]
 
 
 @pytest.mark.parametrize("term", sorted(ALL.weights()))

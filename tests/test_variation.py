@@ -242,7 +242,7 @@ def test_a_disc_is_seen_where_it_says_it_is_and_hides_nothing_that_moves():
         np.testing.assert_array_equal(seen[red], plain[red])
         changed = (np.abs(seen - plain).sum(axis=-1) > 60).nonzero()
         if len(changed[0]) > 40:  # not under the walls
-            x, y = variant.motion.intruders[0].place(time)
+            x, y = variant.motion.intruders.places(time)[0]
             middle = [(changed[1].mean() + 0.5) / 32 - 1, 1 - (changed[0].mean() + 0.5) / 32]
             np.testing.assert_allclose(middle, [x, y], atol=0.1)
             found += 1
@@ -384,6 +384,8 @@ def test_a_slack_string_is_drawn_alike_whatever_was_drawn_before():
         ("mass=1 mass=2", "--vary mass mass: name each factor once"),
         ({"mass": (1, 2, 3)}, "mass=(1, 2, 3) is neither (low, high) nor a value"),
         ({"mass": "heavy"}, "mass='heavy' is neither (low, high) nor a value"),
+        ("friction=0:2:log", "friction=0:2:log: ratios need a real number above 0"),
+        ("distractors=1:4:log", "distractors=1:4:log: ratios need a real number above 0"),
     ],
 )
 def test_a_variation_that_cannot_be_is_refused_in_one_line(vary, answer):
@@ -522,3 +524,21 @@ def test_a_varied_episode_is_filmed_in_its_own_world(folder):
     )
     outcome = run_episodes(task, 64, AgentPolicy(agent), manifest)
     np.testing.assert_array_equal(recording.distance[1:], outcome.distance[0])
+
+
+def test_a_range_drawn_as_ratios_halves_as_often_as_it_doubles():
+    variation = read_variation("mass=0.25:4:log")
+    drawn = [variation.draw(np.random.default_rng(seed)).values["mass"] for seed in range(400)]
+    assert 0.25 <= min(drawn) <= max(drawn) <= 4
+    counts, _ = np.histogram(np.log2(drawn), [-2, -1, 0, 1, 2])
+    assert counts.min() > 70  # 100 each
+    even = read_variation("mass=0.25:4").draw(np.random.default_rng(0)).values["mass"]
+    share = (even - 0.25) / 3.75
+    assert drawn[0] == pytest.approx(0.25 * 16**share)
+
+
+def test_a_range_drawn_as_ratios_survives_files_and_flags():
+    variation = read_variation({"mass": (0.25, 4, "log"), "light": 0.5})
+    assert variation.logarithmic == {"mass"}
+    assert read_variation(json.loads(json.dumps(variation.plain()))) == variation
+    assert read_variation(variation.flags()) == variation

@@ -1,0 +1,545 @@
+"""What is heavy: whether an agent learns by acting what cannot be seen, and acts upon it.
+
+A pusher strikes a puck into a part of a lane where it cannot follow (experiments/worlds/lane.py).
+Pucks look the same, but weigh 0.25 to 4 kg; in a second world, the friction of the ground hides.
+World models that remember many frames, two and one learn from the same data; what the embeddings
+that the first of them remembers tell of the hidden factor is read by probes, and all of them plan.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import multiprocessing
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from experiment import (
+    Experiment,
+    ExperimentConfig,
+    Figures,
+    Finding,
+    Verdict,
+    over_seeds,
+    plain,
+)
+from matplotlib.figure import Figure
+
+from mujepa.agent.checkpoint import load_checkpoint
+from mujepa.cli import main, run
+from mujepa.collect import CollectConfig, collect
+from mujepa.envs.registry import find_task, named_task
+from mujepa.envs.variation import read_variation
+from mujepa.envs.world import World
+from mujepa.errors import UserError
+from mujepa.evaluation.fresh import live_through
+from mujepa.evaluation.loop import run_episodes
+from mujepa.evaluation.manifest import Manifest, make_manifest
+from mujepa.evaluation.policies import (
+    AgentPolicy,
+    Observation,
+    OraclePolicy,
+    OracleState,
+    Policy,
+    RandomPolicy,
+    ZeroPolicy,
+)
+from mujepa.evaluation.statistics import paired, success_rate
+from mujepa.files import make_folder, read_json, write_json
+from mujepa.lab.world_model import fit_perceptron
+from mujepa.planners import CostFn, PlannerConfig, make_planner
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from mujepa.agent.jepa import JEPA
+    from mujepa.envs.world import Variants
+
+EXPERIMENT = Experiment(
+    "heavy",
+    "An agent learns by acting what cannot be seen: mass and friction can be read from what it "
+    "remembers after contact, not before, and planning with that memory beats planning from one "
+    "frame.",
+)
+TASK = f"{Path(__file__).parent / 'worlds' / 'lane.py'}:Lane"
+WORLDS = {"mass": "mass=0.25:4:log", "friction": "friction=0.4:2.5:log"}
+"""What hides in each of them, as `--vary` has it."""
+HISTORY = 6
+"""Frames that the agent with a memory remembers."""
+HISTORIES = (HISTORY, 2, 1)
+COST = "state(x).last + 0.1*state(x)"
+"""Where the puck is at the end of what is imagined, and, so that it is not put off, until then."""
+EARLY = 0.1
+PLANNER = PlannerConfig(horizon=12, samples=32, iterations=3, min_std=0.02)
+EDGES = (0.0, 0.1, 0.2, 0.4, 0.6, 1.01)
+"""Seconds of contact, or for friction of sliding, within what is remembered."""
+ENOUGH = 0.4
+"""Seconds from which on the claim says that mass and friction can be read."""
+READABLE, UNREADABLE, SIGNIFICANT = 0.8, 0.1, 0.05
+STREAM = 11
+"""Second word of the random streams of the episodes that the probes read."""
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class HeavyConfig(ExperimentConfig):
+    """Put to the test whether an agent learns by acting what cannot be seen."""
+
+    jobs: int = 2
+    """Trainings at once, with one thread each."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.jobs < 1:
+            raise UserError(f"--jobs must be at least 1, got {self.jobs}")
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is done.
+
+    Attributes:
+        episodes: of experience.
+        updates: of each world model.
+        batch: windows of each update.
+        rollout: model steps predicted open loop in training.
+        judged: episodes that agents are judged on.
+        oracle: of these, for the true simulator as the model.
+        probed: episodes that probes are fitted to (two thirds) and judged on.
+    """
+
+    episodes: int = 2000
+    updates: int = 2500
+    batch: int = 64
+    rollout: int = 6
+    judged: int = 200
+    oracle: int = 60
+    probed: int = 1500
+
+
+SMOKE = Size(episodes=24, updates=4, batch=8, rollout=2, judged=3, oracle=1, probed=24)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of the experiment that runs alone, in a process of its own.
+
+    Attributes:
+        world: which of `WORLDS`.
+        seed: of data, training and judged episodes.
+        history: frames that the world model remembers; 0 judges the bounds instead.
+        size: how much is done.
+        folder: of data, trainings and results.
+        oracle: with a history of 0, judge the true simulator as well.
+    """
+
+    world: str
+    seed: int
+    history: int
+    size: Size
+    folder: Path
+    oracle: bool = False
+
+    @property
+    def name(self) -> str:
+        """Of its files."""
+        return f"{self.world}-seed{self.seed}-" + (f"{self.history}" if self.history else "bounds")
+
+    @property
+    def data(self) -> Path:
+        """Folder of its dataset."""
+        return self.folder / f"data-{self.world}-seed{self.seed}"
+
+    def make_world(self) -> World:
+        """Return the simulator, in which the factor hides."""
+        variation = read_variation(self.vary)
+        return World(find_task(named_task(TASK)), variation=variation)
+
+    @property
+    def vary(self) -> str:
+        """What hides."""
+        return WORLDS[self.world]
+
+
+class SimulatorPolicy(OraclePolicy):
+    """The same planner and cost with the simulator as the model.
+
+    Args:
+        world: the simulator.
+        told: whether it knows mass and friction of the episode; else it believes in the middle of
+            their ranges.
+    """
+
+    def __init__(self, world: World, *, told: bool) -> None:
+        super().__init__(world, make_planner(PLANNER))
+        self.told = told
+
+    def reset(
+        self, observation: Observation, info: dict[str, Any], seeds: Sequence[int]
+    ) -> OracleState:
+        """Begin, with what it is told."""
+        if not self.told:
+            info = {name: value for name, value in info.items() if name != "variation"}
+        return super().reset(observation, info, seeds)
+
+    def cost_fn(
+        self, states: NDArray[np.float64], goals: NDArray[np.float64], variants: Variants = None
+    ) -> CostFn:
+        """Return what remains at the end, and a little of what remains on the way."""
+
+        def cost(actions: Tensor) -> Tensor:
+            batch, candidates, horizon, size = actions.shape
+            controls = self.world.from_unit(actions.reshape(-1, horizon, size).numpy())
+            starts = np.repeat(states, candidates, axis=0)
+            worlds = variants and [one for one in variants for _ in range(candidates)]
+            _, achieved = self.world.rollout(starts, controls, self.world.task.frame_skip, worlds)
+            away = self.world.task.distance(achieved, np.repeat(goals, candidates, axis=0)[:, None])
+            total = away[:, -1] + EARLY * away.mean(axis=1)
+            return torch.from_numpy(total.reshape(batch, candidates)).float()
+
+        return cost
+
+
+def heavy(config: HeavyConfig) -> None:
+    """Run the experiment, or what is left of it."""
+    began = time.monotonic()
+    size = SMOKE if config.smoke else Size()
+    folder = config.work / ("heavy-smoke" if config.smoke else "heavy")
+    make_folder(folder)
+    few = 1 if config.smoke else None
+    worlds, seeds = list(WORLDS)[:few], config.seeds[:few]
+    parts = [
+        Part(world, seed, history, size, folder, oracle=seed == seeds[0])
+        for seed in seeds
+        for world in worlds
+        for history in (*HISTORIES, 0)
+    ]
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(config.jobs, mp_context=spawn) as pool:
+        list(pool.map(gather, [part for part in parts if not part.history]))
+        results = list(pool.map(judge, parts))
+    found = {
+        world: weigh([r for part, r in zip(parts, results, strict=True) if part.world == world])
+        for world in worlds
+    }
+    EXPERIMENT.publish(config, conclude(found), began)
+
+
+def gather(part: Part) -> None:
+    """Collect the experience of a world and a seed."""
+    episodes, seed = part.size.episodes, part.seed
+    collect(CollectConfig(TASK, part.data, episodes, workers=1, seed=seed, vary=(part.vary,)))
+
+
+def judge(part: Part) -> dict[str, Any]:
+    """Train and judge what a part is about, or read what was found before."""
+    path = part.folder / f"{part.name}.json"
+    asked = {"world": part.vary, "seed": part.seed, "history": part.history, **asdict(part.size)}
+    if path.exists():
+        found = read_json(path, "delete it")
+        if found["asked"] == asked:
+            return found
+    torch.set_num_threads(1)
+    world = part.make_world()
+    manifest = make_manifest(world, part.size.judged, part.seed)
+    if part.history:
+        checkpoint = load_checkpoint(train(part))
+        agent = AgentPolicy(checkpoint.agent(PLANNER, COST, "planner"))
+        found: dict[str, Any] = {"held": {"agent": act(world, agent, manifest)}}
+        if part.history == HISTORY:
+            found["probes"] = probe(checkpoint.networks.jepa, world, part)
+    else:
+        floors = {"random": RandomPolicy(world), "zero": ZeroPolicy(world)}
+        found = {"held": {name: act(world, policy, manifest) for name, policy in floors.items()}}
+        if part.oracle:
+            few = manifest.first(part.size.oracle)
+            for name, told in (("told", True), ("untold", False)):
+                found["held"][name] = act(world, SimulatorPolicy(world, told=told), few)
+    found |= {"asked": asked, "hidden": hidden(manifest, part.world)}
+    write_json(path, found)
+    return found
+
+
+def train(part: Part) -> Path:
+    """Train the world model of a part; return the run's folder."""
+    out, size = part.folder / part.name, part.size
+    flags: dict[str, object] = {
+        "--out": out, "--data": part.data, "--episodes": size.episodes, "--seed": part.seed,
+        "--updates": size.updates, "--batch": size.batch, "--rollout": size.rollout,
+        "--jepa.predictor.history": part.history, "--checkpoint-every": size.updates,
+        "--ensemble-updates": 1, "--critic-updates": 1, "--actor-updates": 1,
+        "--cost": COST, "--mode": "planner", "--planner.horizon": 1,  # judged with PLANNER
+        "--threads": 1, "--vary": part.vary,
+    }  # fmt: skip
+    words = [str(word) for flag in flags.items() for word in flag]
+    with (
+        (part.folder / f"{part.name}.log").open("w", encoding="utf-8") as log,
+        contextlib.redirect_stdout(log),
+        contextlib.redirect_stderr(log),
+    ):
+        code = main(["train", TASK, *words, "--resume"])
+    if code:
+        raise UserError(f"training failed; see {log.name}")
+    return out
+
+
+def act(world: World, policy: Policy[Any], manifest: Manifest) -> list[bool]:
+    """Return which episodes a policy solves."""
+    return run_episodes(world.task, world.image_size, policy, manifest).held.tolist()
+
+
+def hidden(manifest: Manifest, name: str) -> list[float]:
+    """Return the hidden factor of each episode."""
+    return [episode.draw.values[name] for episode in manifest.episodes if episode.draw]
+
+
+def probe(jepa: JEPA, world: World, part: Part) -> dict[str, Any]:
+    """Return how well the logarithm of the hidden factor is read from what is remembered.
+
+    Probes read the last embedding, the changes between those before it and the actions: K frames.
+    They are fitted to two thirds of fresh episodes of the behaviour policy and judged on the rest.
+
+    Returns:
+        For `ridge` and `perceptron`: R2 with its interval over episodes, `before` the first
+        contact, `after` enough of it, and by bin of its duration.
+    """
+    words = [[part.seed, STREAM, index] for index in range(part.size.probed)]
+    steps = world.task.episode_steps
+    assert steps is not None
+    data = live_through(jepa, world, [np.random.default_rng(word) for word in words], steps)
+    draws = [world.draw(np.random.default_rng(word)) for word in words]
+    values = np.array([draw.values[part.world] for draw in draws if draw])
+    inputs = remembered(data.embeddings, data.actions, jepa.history)
+    evidence = durations(world, data.states[:, 0], data.actions, world.variants(draws), part.world)
+    recent = window_sums(evidence, jepa.history - 1)
+    virgin = np.cumsum(durations(
+        world, data.states[:, 0], data.actions, world.variants(draws), "mass"
+    ), axis=1) == 0  # fmt: skip
+    target = torch.from_numpy(np.log2(values).astype(np.float32))[:, None].expand(-1, steps)
+    fitted = 2 * len(inputs) // 3
+    centre, scale = inputs[:fitted].mean(dim=(0, 1)), inputs[:fitted].std(dim=(0, 1)) + 1e-6
+    inputs = (inputs - centre) / scale
+    fit = inputs[:fitted].flatten(0, 1), target[:fitted].reshape(-1, 1)
+    readers = {"ridge": fit_ridge(*fit), "perceptron": fit_perceptron(*fit)}
+    bins = {"before": virgin, "after": ~virgin & (recent >= ENOUGH - 1e-9)}
+    for low, high in itertools.pairwise(EDGES):
+        bins[f"{low:g}"] = ~virgin & (recent >= low - 1e-9) & (recent < high - 1e-9)
+    true = target[fitted:].numpy()
+    found: dict[str, Any] = {}
+    for name, reader in readers.items():
+        read = reader(inputs[fitted:]).squeeze(-1).numpy()
+        found[name] = {key: r2(read, true, chosen[fitted:]) for key, chosen in bins.items()}
+    found["windows"] = {key: int(chosen[fitted:].sum()) for key, chosen in bins.items()}
+    return found
+
+
+def remembered(embeddings: Tensor, actions: Tensor, history: int) -> Tensor:
+    """Return what an agent remembers after each step, (E, T, ...), as at rest before the first.
+
+    The last embedding, the changes from each to the next, and the actions between them.
+    """
+    before = embeddings[:, :1].expand(-1, history - 1, -1)
+    frames = torch.cat([before, embeddings], dim=1).unfold(1, history, 1).transpose(2, 3)[:, 1:]
+    idle = actions.new_zeros(len(actions), history - 1, actions.shape[2])
+    taken = torch.cat([idle, actions], dim=1).unfold(1, history - 1, 1)[:, 1:]
+    changes = frames.diff(dim=2).flatten(2)
+    return torch.cat([frames[:, :, -1], changes, taken.flatten(2)], dim=2)
+
+
+def durations(
+    world: World, starts: NDArray[np.float64], actions: Tensor, variants: Variants, name: str
+) -> NDArray[np.float64]:
+    """Return for how many seconds of each model step there is contact, or sliding, (E, T)."""
+    skip = world.task.frame_skip
+    controls = np.repeat(world.from_unit(actions.numpy()), skip, axis=1)
+    states, _ = world.rollout(starts, controls, 1, variants)
+    model, positions = world.model, states[..., 1 : 1 + world.model.nq]
+    if name == "mass":
+        gap = positions[..., 0] - positions[..., 2]
+        there = gap <= model.geom("back").size[0] + model.geom("front").size[0] + 1e-3
+    else:
+        there = np.abs(states[..., 1 + model.nq]) > 0.01
+    return there.reshape(len(states), -1, skip).sum(axis=2) * world.step_seconds
+
+
+def window_sums(values: NDArray[np.float64], steps: int) -> NDArray[np.float64]:
+    """Return the sum of the last so many steps at each step, (E, T)."""
+    total = np.cumsum(np.pad(values, ((0, 0), (steps, 0))), axis=1)
+    return total[:, steps:] - total[:, :-steps]
+
+
+def fit_ridge(inputs: Tensor, targets: Tensor) -> torch.nn.Module:
+    """Return the linear probe of standardised inputs (N, I), with a penalty of one in a hundred."""
+    centre = targets.mean(dim=0)
+    gram = inputs.T @ inputs + 0.01 * len(inputs) * torch.eye(inputs.shape[1])
+    linear = torch.nn.Linear(gram.shape[0], 1).requires_grad_(requires_grad=False)
+    linear.weight.copy_(torch.linalg.solve(gram, inputs.T @ (targets - centre)).T)
+    linear.bias.copy_(centre)
+    return linear
+
+
+def r2(
+    read: NDArray[np.float32], true: NDArray[np.float32], chosen: NDArray[np.bool_]
+) -> list[float] | None:
+    """Return the explained share of variance, and its interval, a bootstrap over episodes (rows).
+
+    None where the windows that are chosen belong to less than ten episodes.
+    """
+    rows = np.flatnonzero(chosen.any(axis=1))
+    if len(rows) < 10:
+        return None
+    count, error, first, second = (
+        (value * chosen).sum(axis=1)[rows]
+        for value in (np.ones_like(true), (read - true) ** 2, true, true**2)
+    )
+    drawn = np.random.default_rng(0).integers(len(rows), size=(RESAMPLES, len(rows)))
+    drawn[0] = np.arange(len(rows))
+    count, error, first, second = (v[drawn].sum(axis=1) for v in (count, error, first, second))
+    share = 1 - error / (second - first**2 / count)
+    return [float(share[0]), *(float(it) for it in np.quantile(share, [0.025, 0.975]))]
+
+
+def weigh(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the figures of one world from those of its parts."""
+    by_history = {
+        history: [np.array(r["held"]["agent"]) for r in results if r["asked"]["history"] == history]
+        for history in HISTORIES
+    }
+    bounds = [r["held"] for r in results if not r["asked"]["history"]]
+    probes = [r["probes"] for r in results if "probes" in r]
+    rates = {f"history {history}": shares(runs) for history, runs in by_history.items()}
+    for name in ("random", "zero", "told", "untold"):
+        rates[name] = shares([np.array(held[name]) for held in bounds if name in held])
+    many = by_history[HISTORY]
+    tests = {
+        f"against {history}": [
+            asdict(paired(one, other)) for one, other in zip(many, by_history[history], strict=True)
+        ]
+        for history in (2, 1)
+    }
+    one = next(held for held in bounds if "told" in held)
+    tests["told against untold"] = [asdict(paired(np.array(one["told"]), np.array(one["untold"])))]
+    reads = {
+        name: {
+            key: over_seeds([p[name][key][0] for p in probes])
+            for key in probes[0][name]
+            if all(p[name][key] for p in probes)
+        }
+        for name in ("ridge", "perceptron")
+    }
+    return {"rates": rates, "tests": tests, "reads": reads, "probes": probes}
+
+
+def shares(runs: Sequence[NDArray[np.bool_]]) -> dict[str, Any]:
+    """Return success with its interval over all episodes, and over seeds."""
+    joined = np.concatenate(runs)
+    rate = success_rate(int(joined.sum()), len(joined))
+    return asdict(rate) | {"episodes": len(joined), "seeds": [float(run.mean()) for run in runs]}
+
+
+def conclude(found: dict[str, dict[str, Any]]) -> Finding:
+    """Decide, by what the page says counts."""
+    decided, sentences = [], []
+    table: list[list[object]] = [
+        ["hidden", "R2 before contact", f"R2 after {ENOUGH:g} s",
+         *(f"success, {history} frames" for history in HISTORIES),
+         "p against 2 / 1 frames, by seed", "simulator, told / not told", "random"],
+    ]  # fmt: skip
+    for world, figures in found.items():
+        before, after = (figures["reads"]["perceptron"].get(key) for key in ("before", "after"))
+        p = {name: [test["p_value"] for test in tests] for name, tests in figures["tests"].items()}
+        gained = [test["difference"] > 0 for test in figures["tests"]["against 1"]]
+        readable = bool(after and after.mean >= READABLE)
+        decided += [
+            readable,
+            bool(before and before.mean <= UNREADABLE),
+            all(gained) and max(p["against 1"]) < SIGNIFICANT,
+        ]
+        rates = {name: f"{rate['rate']:.2f}" for name, rate in figures["rates"].items()}
+        frames = [rates[f"history {history}"] for history in HISTORIES]
+        tests = " / ".join(
+            ", ".join(f"{value:.1g}" for value in p[f"against {history}"]) for history in (2, 1)
+        )
+        simulator = f"{rates['told']} / {rates['untold']}"
+        table.append(
+            [world, before or "-", after or "-", *frames, tests, simulator, rates["random"]]
+        )
+        sentences.append(
+            f"{world}: R2 {number(before)} before and {number(after)} after contact, success "
+            f"{frames[0]} with {HISTORY} frames, {frames[1]} with 2 and {frames[2]} with one"
+        )
+    verdict: Verdict = (
+        "holds" if all(decided) else "holds in part" if any(decided[::3] + decided[2::3])
+        else "fails"
+    )  # fmt: skip
+    figures = {
+        world: {**it, "reads": {name: plain(read) for name, read in it["reads"].items()}}
+        for world, it in found.items()
+    }
+    return Finding(verdict, "; ".join(sentences) + ".", figures, table, draw(found))
+
+
+def number(figures: Figures | None) -> str:
+    """Return a mean as text."""
+    return "-" if figures is None else f"{figures.mean:.2f}"
+
+
+def draw(found: dict[str, dict[str, Any]]) -> Figure:
+    """Return the figure: what is read by duration of contact, and success."""
+    figure = Figure(figsize=(11, 6), layout="constrained")
+    axes = figure.subplots(len(found), 2, squeeze=False)
+    for row, (world, figures) in zip(axes, found.items(), strict=True):
+        draw_reads(row[0], world, figures)
+        draw_rates(row[1], world, figures)
+    return figure
+
+
+def draw_reads(axes: Axes, world: str, figures: dict[str, Any]) -> None:
+    """Draw R2 by seconds of contact or sliding."""
+    keys = ["before", *(f"{low:g}" for low in EDGES[:-1])]
+    labels = ["never", *(f"{a:g}-{min(b, 1):g}" for a, b in itertools.pairwise(EDGES))]
+    for name, colour in (("perceptron", "tab:blue"), ("ridge", "tab:gray")):
+        reads = figures["reads"][name]
+        there = [index for index, key in enumerate(keys) if key in reads]
+        shown = [reads[keys[index]] for index in there]
+        axes.plot(there, [it.mean for it in shown], "o-", color=colour, label=name)
+        axes.fill_between(
+            there, [it.low for it in shown], [it.high for it in shown], color=colour, alpha=0.2
+        )
+    axes.axhline(READABLE, color="black", lw=0.8, ls=":")
+    axes.set_xticks(range(len(labels)), labels)
+    axes.set_ylim(-0.3, 1)
+    axes.set_xlabel(f"{'contact' if world == 'mass' else 'sliding'} within {HISTORY} frames [s]")
+    axes.set_ylabel(f"R2 of log {world}, held out")
+    axes.legend(loc="lower right")
+
+
+def draw_rates(axes: Axes, world: str, figures: dict[str, Any]) -> None:
+    """Draw success with its interval over episodes, and that of each seed."""
+    names = {
+        "told": "simulator\ntold", "untold": "simulator\nnot told",
+        **{f"history {history}": f"{history} frame{'s' * (history > 1)}" for history in HISTORIES},
+        "random": "random",
+    }  # fmt: skip
+    for place, name in enumerate(names):
+        rate = figures["rates"][name]
+        colour = "tab:blue" if name.startswith("history") else "tab:gray"
+        axes.bar(place, rate["rate"], color=colour, alpha=0.5)
+        axes.vlines(place, rate["low"], rate["high"], color="black", lw=1.2)
+        axes.plot([place] * len(rate["seeds"]), rate["seeds"], "o", color="black", ms=3)
+    axes.set_xticks(range(len(names)), list(names.values()), fontsize=8)
+    axes.set_ylim(0, 1)
+    axes.set_ylabel(f"success, {world} hidden")
+
+
+if __name__ == "__main__":
+    sys.exit(run(heavy, HeavyConfig))

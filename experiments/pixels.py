@@ -1,0 +1,425 @@
+"""Does prediction belong in embedding space? The same world model, trained to predict pixels.
+
+    python experiments/pixels.py
+
+On each of three tasks, in the task's own scene and in one where things move that do not matter, two
+world models are trained on the same experience, with the same encoder, predictor, updates and
+planner: one predicts embeddings (prediction and SIGReg), one the pixels of the same frames
+(`--loss.pixels`). They are judged on the same episodes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+os.environ.setdefault("MUJOCO_GL", "egl")  # before mujoco is imported
+
+import numpy as np
+import torch
+from experiment import (
+    Experiment,
+    ExperimentConfig,
+    Figures,
+    Finding,
+    Verdict,
+    over_seeds,
+    plain,
+)
+from matplotlib.figure import Figure
+
+from mujepa.agent.checkpoint import Checkpoint, load_checkpoint
+from mujepa.agent.configurator import Configurator
+from mujepa.agent.probe import LinearProbe
+from mujepa.cli import read, run
+from mujepa.envs.motion import EDGE
+from mujepa.envs.registry import find_task
+from mujepa.envs.variation import read_variation
+from mujepa.envs.world import World
+from mujepa.evaluation.diagnostics import candidate_ranking, effective_rank, try_candidates
+from mujepa.evaluation.loop import run_episodes
+from mujepa.evaluation.manifest import make_manifest
+from mujepa.evaluation.policies import AgentPolicy, RandomPolicy
+from mujepa.evaluation.statistics import paired
+from mujepa.files import read_json, write_json
+from mujepa.learning.config import TrainConfig
+from mujepa.pool import Pool
+from mujepa.rollouts.collect import roam
+from mujepa.train import train
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+    from mujepa.envs.variation import Variant
+
+EXPERIMENT = Experiment(
+    "pixels",
+    "Prediction belongs in embedding space: with the same encoder, predictor, data, updates and "
+    "planner, a model that predicts embeddings plans at least as well as one that predicts pixels "
+    "where the scene is clean, and clearly better where things move that do not matter.",
+)
+SCENES: dict[str, tuple[str, ...]] = {
+    "clean": (),
+    "moving": ("flicker=0.3", "drift=6", "intruder=1", "jitter=0.5"),
+}
+"""What varies, as after `--vary`."""
+MODELS = {
+    "embeddings": (),
+    "pixels": ("--loss.prediction", "0", "--loss.sigreg", "0", "--loss.pixels", "30"),
+}
+"""Flags of the two kinds of world model."""
+TASKS = {
+    "reacher": ("--cost", "critic"),
+    "two_room": ("--cost", "critic"),
+    "push_t": (
+        *("--cost", "goal.min + 0.02*effort", "--critic-updates", "1"),
+        *("--jepa.encoder.dim", "32", "--jepa.predictor.width", "192"),
+        *("--jepa.predictor.depth", "2", "--planner.horizon", "5"),
+    ),
+}
+"""Flags of the tasks. `push_t` has networks of the usual size, as its recipe's are for many more
+updates than there are here."""
+COMMON = (
+    *("--ensemble-updates", "1", "--actor-updates", "1", "--mode", "planner"),
+    *("--validation", "0.05", "--checkpoint-every", "100000", "--device", "cpu"),
+    *("--threads", "1", "--workers", "1", "--resume"),
+)
+"""Flags of all trainings: the planner acts alone, so that ensemble and actor learn nothing."""
+MARGIN = 0.05
+"""In the clean scene, so much less success counts as worse."""
+STREAM = 6
+"""Second word of the random streams of the probes' episodes: those of `evaluation.fresh`."""
+
+
+@dataclass(frozen=True)
+class PixelsConfig(ExperimentConfig):
+    """Train world models that predict embeddings and pixels, and compare what they are worth."""
+
+    jobs: int = 2
+    """Trainings at once, each with one thread."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is trained and judged.
+
+    Attributes:
+        updates: of the world model.
+        critic_updates: of the critic, where the task has one.
+        batch: windows per update.
+        data: episodes of experience.
+        episodes: that success is measured on.
+        probed: fresh episodes that probes are fitted to, and as many that they are judged on.
+        problems: in which candidates are ranked.
+    """
+
+    updates: int = 500
+    critic_updates: int = 600
+    batch: int = 128
+    data: int = 400
+    episodes: int = 200
+    probed: int = 60
+    problems: int = 64
+
+
+SMOKE = Size(
+    updates=2, critic_updates=2, batch=8, data=4, episodes=2, probed=2, problems=2
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One scene of one task, with one seed: data, and both world models."""
+
+    task: str
+    scene: str
+    seed: int
+    size: Size
+    work: Path
+
+    @property
+    def folder(self) -> Path:
+        """Where data and trainings are."""
+        return self.work / f"{self.task}-{self.scene}-{self.seed}"
+
+
+def main(config: PixelsConfig) -> None:
+    """Train, judge, compare and publish."""
+    began = time.monotonic()
+    if config.smoke:
+        config = replace(config, seeds=config.seeds[:1])
+    size = SMOKE if config.smoke else Size()
+    tasks = list(TASKS)[:1] if config.smoke else list(TASKS)
+    work = config.work / ("pixels-smoke" if config.smoke else "pixels")
+    cells = [
+        Cell(task, scene, seed, size, work)
+        for seed, task, scene in product(config.seeds, tasks, SCENES)
+    ]
+    if config.smoke:
+        found = [measure(cell) for cell in cells]
+    else:
+        made = dict(Pool(config.jobs).map(measure, [(cell,) for cell in cells]))
+        found = [made[index] for index in range(len(cells))]
+    results = {(c.task, c.scene, c.seed): result for c, result in zip(cells, found, strict=True)}
+    EXPERIMENT.publish(config, conclude(config, tasks, results), began)
+
+
+# ------------------------------------------------------------------------------ one cell
+
+
+def measure(cell: Cell) -> dict[str, Any]:
+    """Return the figures of both models and the random floor in a cell, made or made before."""
+    path = cell.folder / "figures.json"
+    asked = json.loads(json.dumps([asdict(cell.size), SCENES[cell.scene], MODELS, TASKS, COMMON]))
+    if path.exists() and (there := read_json(path, f"delete {path}"))["asked"] == asked:
+        return there
+    cell.folder.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    task = find_task(cell.task)
+    world = World(task, variation=read_variation(SCENES[cell.scene]))
+    manifest = make_manifest(world, cell.size.episodes, cell.seed)
+    figures: dict[str, Any] = {"asked": asked}
+    for model in MODELS:
+        began = time.process_time()
+        learn(cell, model)
+        minutes = (time.process_time() - began) / 60
+        checkpoint = load_checkpoint(cell.folder / model, "cpu")
+        outcome = run_episodes(task, world.image_size, AgentPolicy(checkpoint.agent()), manifest)
+        figures[model] = {
+            "held": outcome.held.tolist(),
+            "minutes": minutes,
+            "rank": rank(checkpoint, world, cell.size.problems),
+            **probes(checkpoint, world, cell.size.probed, cell.seed),
+        }
+    floor = run_episodes(task, world.image_size, RandomPolicy(world), manifest)
+    figures["random"] = {"held": floor.held.tolist()}
+    write_json(path, figures)
+    return figures
+
+
+def learn(cell: Cell, model: str) -> None:
+    """Train one world model of a cell, with what a planner needs of a critic."""
+    size = cell.size
+    flags = [
+        *(cell.task, "--out", str(cell.folder / model), "--data", str(cell.folder / "data")),
+        *("--seed", str(cell.seed), "--episodes", str(size.data), "--updates", str(size.updates)),
+        *("--batch", str(size.batch), "--critic-updates", str(size.critic_updates)),
+        *TASKS[cell.task], *COMMON, *MODELS[model],
+    ]  # fmt: skip
+    if SCENES[cell.scene]:
+        flags += ["--vary", *SCENES[cell.scene]]
+    with (cell.folder / f"{model}.log").open("a") as log, quiet(log):
+        train(read(TrainConfig, flags))
+
+
+@contextlib.contextmanager
+def quiet(log: Any) -> Iterator[None]:  # noqa: ANN401 - any open text file
+    """Let what is printed go into a file."""
+    with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        yield
+
+
+def rank(checkpoint: Checkpoint, world: World, problems: int) -> float:
+    """Return how well the planner's cost ranks what the simulator has tried, from -1 to 1."""
+    config, networks = checkpoint.config, checkpoint.networks
+    episodes = make_manifest(world, problems, 1000).episodes
+    trials = try_candidates(world, "pixels", episodes, config.planner.horizon)
+    cost = networks.cost(config.cost)
+    return candidate_ranking(Configurator(networks.jepa, networks.critic, cost), trials)
+
+
+def probes(checkpoint: Checkpoint, world: World, episodes: int, seed: int) -> dict[str, Any]:
+    """Return what can be read linearly from embeddings of fresh episodes, as R2 by name.
+
+    `task` is what goals are about; the others are what moves and does not matter.
+    """
+    jepa = checkpoint.networks.jepa
+    truths, embeddings = [], []
+    for index in range(2 * episodes):
+        stream = np.random.default_rng([seed, STREAM, index])
+        states, _, variants = roam(world, [stream], 20)
+        variant = variants[0] if variants else None
+        images = world.render(states[0], [variant] * len(states[0]) if variant else None)
+        with torch.no_grad():
+            embeddings.append(jepa.encode(torch.from_numpy(images)))
+        truths.append({"task": world.achieved(states[0])} | distractions(variant, states[0, :, 0]))
+    fitted, judged = torch.cat(embeddings[:episodes]), torch.cat(embeddings[episodes:])
+    found = {}
+    for name in truths[0]:
+        values = [torch.from_numpy(truth[name]).float() for truth in truths]
+        here, there = torch.cat(values[:episodes]), torch.cat(values[episodes:])
+        probe = LinearProbe(jepa.dim, [str(index) for index in range(here.shape[1])])
+        probe.fit(fitted, here)
+        found[name] = probe.r2(judged, there)
+    return {"r2": found, "effective_rank": effective_rank(judged)}
+
+
+def distractions(
+    variant: Variant | None, times: NDArray[np.float64]
+) -> dict[str, NDArray[np.float64]]:
+    """Return where what does not matter is at so many times, (T, ...) each by name."""
+    motion = variant and variant.motion
+    if motion is None:
+        return {}
+    pattern = np.stack([motion.drifting.places(time)[0] for time in times]) * np.pi / EDGE
+    return {
+        "intruder": np.stack([motion.intruders.places(time)[0] for time in times]),
+        "drift": np.concatenate([np.cos(pattern), np.sin(pattern)], axis=1),
+        "flicker": np.stack([motion.tint(time) for time in times]),
+        "jitter": np.stack([motion.shake(time) for time in times]),
+    }
+
+
+# ------------------------------------------------------------------------- what they say
+
+
+Results = dict[tuple[str, str, int], dict[str, Any]]
+"""The figures of all cells, by task, scene and seed."""
+
+
+def conclude(config: PixelsConfig, tasks: Sequence[str], results: Results) -> Finding:
+    """Compare the models over tasks and seeds, by the rule that the page states."""
+    gains = {
+        scene: over_seeds([gain(results[t, scene, s]) for t in tasks for s in config.seeds])
+        for scene in SCENES
+    }
+    verdict = judge(gains["clean"], gains["moving"])
+    because = (
+        f"Predicting embeddings in place of pixels changes success by {signed(gains['moving'])} "
+        f"where things move that do not matter, and by {signed(gains['clean'])} in the clean scene."
+    )
+    rows = list(product(tasks, SCENES))
+    figures = {f"{task} {scene}": about(config, results, task, scene) for task, scene in rows}
+    table = [
+        [
+            *("task, scene", "held: embeddings", "held: pixels", "p", "random"),
+            *("R2 of the task, e / p", "of the intruder", "rank", "CPU minutes"),
+        ]
+    ]
+    for task, scene in rows:
+        found = figures[f"{task} {scene}"]
+        models = [found[model] for model in MODELS]
+        table.append([
+            f"{task}, {scene}", *(str(model["held"]) for model in models),
+            f"{found['paired']['p_value']:.3f}", f"{found['random'].mean:.2f}",
+            both(models, "r2 task"), both(models, "r2 intruder"), both(models, "rank"),
+            both(models, "minutes", 1),
+        ])  # fmt: skip
+    record = {"gain": plain(gains)} | {
+        row: {
+            key: plain(value) if key in MODELS else asdict(value) if key == "random" else value
+            for key, value in found.items()
+        }
+        for row, found in figures.items()
+    }
+    return Finding(verdict, because, record, table, draw(tasks, figures))
+
+
+def gain(result: dict[str, Any]) -> float:
+    """Return how much more is held by predicting embeddings than by predicting pixels."""
+    return float(np.mean(result["embeddings"]["held"]) - np.mean(result["pixels"]["held"]))
+
+
+def judge(clean: Figures, moving: Figures) -> Verdict:
+    """Return whether the claim holds, by the intervals of what is gained in both scenes."""
+    if clean.high < -MARGIN or moving.high < 0:
+        return "fails"
+    said = [clean.low > -MARGIN, moving.low > 0]
+    return "holds" if all(said) else "holds in part" if any(said) else "undecided"
+
+
+def about(config: PixelsConfig, results: Results, task: str, scene: str) -> dict[str, Any]:
+    """Return the figures of a task in a scene, over seeds."""
+    cells = [results[task, scene, seed] for seed in config.seeds]
+    held = {model: np.concatenate([cell[model]["held"] for cell in cells]) for model in MODELS}
+    found: dict[str, Any] = {
+        "random": over_seeds([float(np.mean(cell["random"]["held"])) for cell in cells]),
+        "paired": asdict(paired(held["embeddings"], held["pixels"])),
+    }
+    for model in MODELS:
+        flat = [
+            {"held": float(np.mean(cell[model]["held"]))}
+            | {key: cell[model][key] for key in ("rank", "minutes", "effective_rank")}
+            | {f"r2 {name}": value for name, value in cell[model]["r2"].items()}
+            for cell in cells
+        ]
+        found[model] = {key: over_seeds([one[key] for one in flat]) for key in flat[0]}
+    return found
+
+
+def both(models: Sequence[dict[str, Figures]], key: str, digits: int = 2) -> str:
+    """Return a figure of both models as text, or nothing if there is none."""
+    if key not in models[0]:
+        return ""
+    return " / ".join(f"{model[key].mean:.{digits}f}" for model in models)
+
+
+def signed(figures: Figures) -> str:
+    """Return a difference as people read it."""
+    return f"{figures.mean:+.2f} [{figures.low:+.2f}, {figures.high:+.2f}]"
+
+
+def draw(tasks: Sequence[str], figures: dict[str, dict[str, Any]]) -> Figure:
+    """Return the figure: what is seen, what is held, what is known."""
+    figure = Figure(figsize=(10, 6), layout="constrained")
+    grid = figure.add_gridspec(2, 1, height_ratios=(1, 1.5))
+    above, below = (figure.add_subfigure(grid[row]) for row in range(2))
+    panels = above.subplots(1, 3 * len(tasks))
+    for panel, (title, image) in zip(np.atleast_1d(panels).flat, pictures(tasks), strict=True):
+        panel.imshow(image)
+        panel.set_title(title, fontsize=9)
+        panel.set_axis_off()
+    left, right = below.subplots(1, 2, width_ratios=(1.2, 1))
+    rows = list(figures)
+    middle = np.arange(len(rows))
+    for offset, model in zip((-0.2, 0.2), MODELS, strict=True):
+        found = [figures[row][model]["held"] for row in rows]
+        bars(left, middle + offset, found, f"predicts {model}")
+    left.scatter(
+        middle, [figures[row]["random"].mean for row in rows], marker="_", s=500, color="black",
+        label="random actions",
+    )  # fmt: skip
+    left.set_xticks(middle, [row.replace(" ", "\n") for row in rows], fontsize=9)
+    left.set_ylim(0, 1.25)
+    left.set_ylabel("share of goals held")
+    left.legend(fontsize=8, ncols=3, loc="upper center", frameon=False)
+    moving = [figures[f"{task} moving"] for task in tasks]
+    names = [name for name in moving[0]["pixels"] if name.startswith("r2 ")]
+    middle = np.arange(len(names))
+    for offset, model in zip((-0.2, 0.2), MODELS, strict=True):
+        means = [np.mean([found[model][name].mean for found in moving]) for name in names]
+        right.bar(middle + offset, np.maximum(means, 0), 0.38)
+    right.set_xticks(middle, [name.removeprefix("r2 ") for name in names], fontsize=9)
+    right.set_ylim(0, 1.25)
+    right.set_ylabel("R2 of linear readings, where things move")
+    return figure
+
+
+def bars(axes: Axes, places: NDArray[Any], found: Sequence[Figures], label: str) -> None:
+    """Draw means as bars and seeds as points."""
+    axes.bar(places, [one.mean for one in found], 0.38, label=label)
+    for place, one in zip(places, found, strict=True):
+        axes.scatter([place] * len(one.seeds), one.seeds, s=9, color="black", zorder=3)
+
+
+def pictures(tasks: Sequence[str]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """Yield what is seen at the start of an episode, and where things move half a second apart."""
+    for name, (scene, vary) in product(tasks, SCENES.items()):
+        world = World(find_task(name), variation=read_variation(vary))
+        states, _, variants = roam(world, [np.random.default_rng(0)], 4)
+        film = world.render(states[0], variants and [*variants] * len(states[0]))
+        for image in film[:1] if scene == "clean" else film[[0, 3]]:
+            yield f"{name}, {scene}" if scene == "clean" else scene, image
+
+
+if __name__ == "__main__":
+    sys.exit(run(main, PixelsConfig))
