@@ -186,7 +186,7 @@ class Cost:
         expression: terms joined by `+`, each `[WEIGHT*]NAME[.mean|.last|.min|.max]`; NAME is
             `goal` (squared distance), `goal_l1`, `goal_cosine`, `critic`, `effort`, `smoothness`,
             `uncertainty`, `avoid(REGION)`, `reach(REGION)` or `state(QUANTITY, ...)`, and without a
-            suffix the mean over the horizon is taken. A negative weight seeks what it weighs.
+            suffix the mean over the horizon is taken. `uncertainty` may have a negative weight.
         critic: the trained critic, for the term of that name.
         probe: what reads physical quantities from embeddings, for `avoid`, `reach` and `state`.
         ensemble: what disagrees where it knows little, for `uncertainty`.
@@ -225,6 +225,8 @@ class Cost:
             elif match and match["argument"] is None:
                 term, label = known.get(match["name"]), match["name"]
             weight = float((match and match["weight"]) or 1)
+            if weight < 0 and label != "uncertainty":  # only curiosity seeks
+                term = None
             if not match or not term or aggregate not in AGGREGATES or not math.isfinite(weight):
                 raise UserError(
                     f"cost {expression!r}: cannot read {part.strip()!r}; write terms as "
