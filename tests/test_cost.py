@@ -99,7 +99,7 @@ def test_a_repeated_term_counts_each_time(critic, trajectory, goal):
 @pytest.mark.parametrize(
     "expression",
     [
-        "", "gaol", "goal.median", "goal +", "two*goal", "--1*goal", "goal*2", "a-b", "avoid",
+        "", "gaol", "goal.median", "goal +", "two*goal", "-1*goal", "goal*2", "a-b", "avoid",
         "avoid()", "goal(x>1)", "1e400*goal", "avoid(x>1", "avoid(x>1)",
     ],
 )  # fmt: skip
