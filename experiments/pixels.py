@@ -74,7 +74,7 @@ SCENES: dict[str, tuple[str, ...]] = {
 """What varies, as after `--vary`."""
 MODELS = {
     "embeddings": (),
-    "pixels": ("--loss.prediction", "0", "--loss.sigreg", "0", "--loss.pixels", "30"),
+    "pixels": ("--loss.prediction", "0", "--loss.sigreg", "0", "--loss.pixels", "3000"),
 }
 """Flags of the two kinds of world model."""
 TASKS = {
@@ -371,8 +371,7 @@ def signed(figures: Figures) -> str:
 def draw(tasks: Sequence[str], figures: dict[str, dict[str, Any]]) -> Figure:
     """Return the figure: what is seen, what is held, what is known."""
     figure = Figure(figsize=(10, 6), layout="constrained")
-    grid = figure.add_gridspec(2, 1, height_ratios=(1, 1.5))
-    above, below = (figure.add_subfigure(grid[row]) for row in range(2))
+    (above,), (below,) = figure.subfigures(2, 1, height_ratios=(1, 1.5), squeeze=False)
     panels = above.subplots(1, 3 * len(tasks))
     for panel, (title, image) in zip(np.atleast_1d(panels).flat, pictures(tasks), strict=True):
         panel.imshow(image)
