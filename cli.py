@@ -24,6 +24,16 @@ COMMANDS = {
         "CollectConfig",
         "collect experience: environment + behaviour policy -> dataset",
     ),
+    "import": (
+        "adopt",
+        "ImportConfig",
+        "import experience: dataset of Minari's -> dataset",
+    ),
+    "export": (
+        "export",
+        "ExportConfig",
+        "export experience: dataset -> dataset of Minari's",
+    ),
     "train": (
         "train",
         "TrainConfig",

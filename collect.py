@@ -16,6 +16,7 @@ from mujepa.envs.variation import read_variation
 from mujepa.errors import UserError
 from mujepa.rollouts.collect import collect as collect_shards
 from mujepa.rollouts.collect import make_recipe, shard_sizes
+from mujepa.rollouts.remote import is_url
 from mujepa.rollouts.store import Dataset
 from mujepa.screen import progress_bar, say
 
@@ -54,6 +55,11 @@ class CollectConfig:
     """For a MuJoCo file: how near the goal counts as reached [m]; by default 5 % of its size."""
 
     def __post_init__(self) -> None:
+        if is_url(self.out):
+            raise UserError(
+                f"--out {self.out}: episodes are collected into a folder of this machine; collect "
+                "there, then copy the folder with the tool of your cloud"
+            )
         for name in ("episodes", "steps"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -15,13 +15,15 @@ from typing import Any
 
 from mujepa.errors import UserError
 
+NO_ROOM = "free space or choose another folder with --out"
+
 
 @contextmanager
-def replacing_file(path: Path) -> Iterator[Path]:
+def replacing_file(path: Path, remedy: str = NO_ROOM) -> Iterator[Path]:
     """Yield a temporary path to write; afterwards it is synced and renamed to `path`.
 
     Raises:
-        UserError: the disk is full or the folder cannot be written.
+        UserError: the disk is full or the folder cannot be written; it ends with the remedy.
     """
     temporary = _temporary(path)
     try:
@@ -31,7 +33,7 @@ def replacing_file(path: Path) -> Iterator[Path]:
         temporary.replace(path)
         _sync(path.parent)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise _cannot_write(path, error, remedy) from error
     finally:
         with suppress(OSError):
             temporary.unlink()
@@ -153,8 +155,5 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _cannot_write(path: Path, error: OSError) -> UserError:
-    return UserError(
-        f"cannot write {path}: {error.strerror or error}; "
-        "free space or choose another folder with --out"
-    )
+def _cannot_write(path: Path, error: OSError, remedy: str = NO_ROOM) -> UserError:
+    return UserError(f"cannot write {path}: {error.strerror or error}; {remedy}")

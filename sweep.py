@@ -21,7 +21,6 @@ import tyro
 
 from mujepa.cli import run
 from mujepa.cluster import LOCAL, RETRIES, Cluster, connect, perform
-from mujepa.collect import collect
 from mujepa.envs.registry import find_task
 from mujepa.envs.world import World
 from mujepa.errors import UserError
@@ -33,7 +32,7 @@ from mujepa.learning.progress import check_settings, read_metrics
 from mujepa.learning.training import STAGE_SHARE, make_networks
 from mujepa.provenance import command, versions
 from mujepa.screen import say
-from mujepa.train import collection, learn_quietly
+from mujepa.train import learn_quietly, provide
 
 METRIC, TIME = "candidate_ranking", "percent"
 FIRST_LOOK, KEPT = 25, 2
@@ -141,7 +140,7 @@ def sweep(config: SweepConfig) -> None:
         assert isinstance(cluster, Cluster)
         ledger = Ledger(config, runs)
         for one in {run.config.dataset: run for run in runs}.values():
-            collect(replace(collection(one.config), cluster=config.cluster or LOCAL))
+            provide(one.config, config.cluster or LOCAL)
         _train_all(cluster, config, runs, ledger)
         _report(config, runs, ledger)
 
@@ -175,7 +174,7 @@ def plan_runs(config: SweepConfig) -> list[Run]:
         words = [word for flag, value in tried.items() for word in (f"--{flag}", value)]
         given = replace(plain, out=config.out / name, threads=config.threads or 1)
         runs.append(Run(name, tried, tyro.cli(TrainConfig, args=words, default=given)))
-    episodes: dict[Path, int | None] = {}
+    episodes: dict[Path | str, int | None] = {}
     for one in runs:
         if episodes.setdefault(one.config.dataset, one.config.episodes) != one.config.episodes:
             raise UserError(

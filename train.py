@@ -30,7 +30,9 @@ from mujepa.learning.experience import load_experience
 from mujepa.learning.online import Online
 from mujepa.learning.progress import check_settings, read_metrics
 from mujepa.learning.training import Training, make_networks
-from mujepa.rollouts.store import read_meta
+from mujepa.rollouts.collect import compare_recipes, make_recipe
+from mujepa.rollouts.remote import Cache
+from mujepa.rollouts.store import Dataset, Recipe, mirror, read_meta
 from mujepa.screen import progress_bar, say
 
 SAID = "said.json"
@@ -64,7 +66,7 @@ def _train(config: TrainConfig) -> None:
     with connect(config.cluster, config.workers) as workers:
         if processes.rank() == 0:
             check_settings(config.out, config.settings(), resume=config.resume)
-            collect(collection(config))
+            provide(config)
         processes.wait()
         if isinstance(workers, Cluster):
             _learn_on(workers, config)
@@ -97,6 +99,7 @@ def learn(
         device,
         config.jepa.encoder.observes,
         config.planner.horizon,
+        Cache(config.cache, config.cache_gigabytes),
     )
     Training(config, experience, on_record).run()
 
@@ -202,18 +205,61 @@ def _updates_done(config: TrainConfig) -> int:
     return sum(before) + records[-1]["update"]
 
 
+def provide(config: TrainConfig, cluster: str | None = None) -> None:
+    """Collect what is missing, or check that a dataset that can only be read is what is wanted.
+
+    Args:
+        config: of the run.
+        cluster: to collect on, if not that of the run.
+
+    Raises:
+        UserError: the dataset is another, or nothing can be collected.
+    """
+    place, recipe = config.dataset, _recipe(config)
+    if isinstance(place, Path) and not (recipe and recipe.imported):
+        collect(replace(collection(config), cluster=cluster or config.cluster))
+        return
+    assert recipe
+    if config.online:
+        raise UserError(f"--online adds to its data, and {place} can only be read; leave out one")
+    wanted = make_recipe(
+        config.task_name, recipe.seed, recipe.steps, vary=config.vary or _flags(recipe)
+    )
+    compare_recipes(place, recipe, wanted, ["behaviour"], "choose another with --data")
+    dataset = Dataset(place, verify=False, cache=Cache(config.cache, config.cache_gigabytes))
+    if config.episodes and config.episodes > len(dataset):
+        raise UserError(
+            f"--episodes {config.episodes}: {place} holds {len(dataset)}, and none can be added "
+            "from here; leave the option out"
+        )
+    if not dataset.reached:
+        say(f"cannot reach {place}; learning from what the cache holds of it")
+
+
+def _recipe(config: TrainConfig) -> Recipe | None:
+    """Return what the dataset was collected with; None if there is none yet."""
+    place = config.dataset
+    if isinstance(place, str):
+        home, _ = mirror(place, Cache(config.cache, config.cache_gigabytes))
+        return read_meta(home)[0]
+    return read_meta(place)[0] if (place / "meta.json").exists() else None
+
+
 def collection(config: TrainConfig) -> CollectConfig:
     """Return what to collect: what a dataset that is there was collected with, or the default."""
-    steps, seed, vary = None, config.seed, config.vary
-    if (config.dataset / "meta.json").exists():
-        recipe, _ = read_meta(config.dataset)
-        steps, seed = recipe.steps, recipe.seed
-        there = read_variation(recipe.variation)
-        vary = vary or (there.flags() if there else ())
+    steps, seed, vary, recipe = None, config.seed, config.vary, _recipe(config)
+    if recipe:
+        steps, seed, vary = recipe.steps, recipe.seed, vary or _flags(recipe)
     return CollectConfig(
-        config.task_name, config.dataset, config.first_episodes, steps, config.workers, seed, vary,
-        cluster=config.cluster,
+        config.task_name, Path(config.dataset), config.first_episodes, steps, config.workers, seed,
+        vary, cluster=config.cluster,
     )  # fmt: skip
+
+
+def _flags(recipe: Recipe) -> tuple[str, ...]:
+    """Return what varies in a dataset, as --vary takes it."""
+    variation = read_variation(recipe.variation)
+    return variation.flags() if variation else ()
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from mujepa.envs.variation import read_variation
 from mujepa.errors import UserError
 from mujepa.learning.schedule import online_share
 from mujepa.planners import PlannerConfig
+from mujepa.rollouts.remote import GIGABYTES, is_url
 
 LARGEST_SEED = 2**32 - 1
 ONLINE = {
@@ -45,9 +46,13 @@ class TrainConfig:
     """Name of the task: `reacher`, `dm_control:reacher-easy`, or a MuJoCo file of your own."""
     out: Path
     """Folder of the run."""
-    data: Path | None = None
+    data: str | None = None
     """Folder of the dataset, collected if it is not there; by default data/TASK-seedSEED, or
-    data/TASK-seedSEED-varied."""
+    data/TASK-seedSEED-varied. Or the URL of one, such as s3://bucket/reacher: docs/data.md."""
+    cache: Path | None = None
+    """Folder for copies of what is read from a URL; by default mujepa in your cache folder."""
+    cache_gigabytes: float = GIGABYTES
+    """How much of it is kept at most; what was not used for longest makes room."""
     episodes: int | None = None
     """Episodes that the dataset must hold; what it lacks is collected, all of it is used. By
     default as many as the task asks for, 2000 as a rule."""
@@ -181,8 +186,10 @@ class TrainConfig:
                 raise UserError(
                     f"--{name.replace('_', '-')} must be positive, got {getattr(self, name)}"
                 )
-        if self.minutes is not None and not self.minutes > 0:
-            raise UserError(f"--minutes must be positive, got {self.minutes}")
+        for name in ("minutes", "cache_gigabytes"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UserError(f"--{name.replace('_', '-')} must be positive, got {value}")
         if not 0 <= self.imagined <= 1 or not 0 < self.validation < 1:
             raise UserError(
                 f"--imagined {self.imagined} and --validation {self.validation} must be shares, "
@@ -235,6 +242,7 @@ class TrainConfig:
             ("--world-model", self.world_model is not None),
             ("--wandb", self.wandb != "off"),
             ("--cluster", self.cluster is not None),
+            (f"--data {self.data}, to which nothing can be added", is_url(self.data)),
         ):
             if given:
                 raise UserError(f"--online does not go with {flag}; leave out one of the two")
@@ -250,13 +258,14 @@ class TrainConfig:
         return find_task(self.task_name).recipe
 
     @property
-    def dataset(self) -> Path:
-        """Folder of the dataset."""
-        if self.online and self.data is None:
+    def dataset(self) -> Path | str:
+        """Folder of the dataset, or its URL."""
+        if self.data:
+            return str(self.data).rstrip("/") if is_url(self.data) else Path(self.data)
+        if self.online:
             return self.out / "data"
         varied = "-varied" if self.vary else ""
-        name = f"{folder_name(self.task_name)}-seed{self.seed}{varied}"
-        return self.data or Path("data") / name
+        return Path("data") / f"{folder_name(self.task_name)}-seed{self.seed}{varied}"
 
     @property
     def stage_updates(self) -> tuple[int, ...]:
@@ -279,8 +288,14 @@ class TrainConfig:
 
         Newer ones are there only where they say something.
         """
-        settings = asdict(self)
-        del settings["cluster"], settings["processes"]
+        settings: dict[str, Any] = asdict(self)
+        settings["data"] = self.data and str(self.dataset)
+        del (
+            settings["cluster"],
+            settings["processes"],
+            settings["cache"],
+            settings["cache_gigabytes"],
+        )
         silent = {"vary": (), "precision": "float32", "accumulate": 1}
         silent |= {} if self.online else {"online": False, **ONLINE}
         if not self.loss.pixels:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mujepa.agent.encoder import Observes
     from mujepa.agent.jepa import JEPA
     from mujepa.envs.world import Episode
+    from mujepa.rollouts.remote import Cache
 
 STREAM = 2
 """Second word of the random streams of training (collection has 0, the split 1, evaluation 3)."""
@@ -96,19 +97,22 @@ class Experience:
 
 
 def load_experience(
-    folder: Path,
+    folder: Path | str,
     validation_share: float,
     seed: int,
     device: torch.device,
     observes: Observes = "pixels",
     horizon: int = 5,
+    cache: Cache | None = None,
 ) -> Experience:
     """Open a dataset, verify it, and hold out some of its episodes.
+
+    A string is the URL of a dataset, which is read through the cache.
 
     Raises:
         UserError: the dataset is missing, damaged or too small.
     """
-    dataset = Dataset(folder)
+    dataset = Dataset(folder, cache=cache)
     world = World(
         find_task(dataset.recipe.task),
         dataset.recipe.image_size,

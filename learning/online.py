@@ -15,6 +15,7 @@ import json
 import shutil
 import time
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,8 +40,6 @@ from mujepa.rollouts.store import LIVED, Dataset, read_meta
 from mujepa.screen import progress_bar, say
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import torch
 
     from mujepa.learning.config import TrainConfig
@@ -64,7 +63,7 @@ class Online:
     """
 
     def __init__(self, config: TrainConfig, device: torch.device) -> None:
-        self.config, self.device = config, device
+        self.config, self.device, self._data = config, device, Path(config.dataset)
         self._path = config.out / "online.json"
         self.curve: list[dict[str, Any]] = []
         if config.resume and self._path.exists():
@@ -93,7 +92,7 @@ class Online:
         """Return the world of a round."""
         changed = self.config.then_at is not None and number >= self.config.then_at
         variation = read_variation(self.config.then_vary if changed else self.config.vary)
-        task, size = find_task(self.config.task_name), read_meta(self.config.dataset)[0].image_size
+        task, size = find_task(self.config.task_name), read_meta(self._data)[0].image_size
         return World(task, size, threads=2, variation=variation)
 
     def _manifest(self, world: World, count: int, *words: int) -> Manifest:
@@ -105,7 +104,7 @@ class Online:
 
     def _live(self, number: int, world: World) -> None:
         """Let the agent of the round before act, unless that has been done."""
-        name, folder = f"{LIVED}{number:05d}", self.config.dataset
+        name, folder = f"{LIVED}{number:05d}", self._data
         if name in read_meta(folder)[1]:
             return
         for leftover in folder.glob(f".{LIVED}*.tmp"):
@@ -120,7 +119,7 @@ class Online:
         config, out = self.config, self._folder(number)
         observes, horizon = config.jepa.encoder.observes, config.planner.horizon
         experience = load_experience(
-            config.dataset, config.validation, config.seed, self.device, observes, horizon
+            self._data, config.validation, config.seed, self.device, observes, horizon
         )
         own = int(np.random.SeedSequence([config.seed, STREAM, ROUND, number]).generate_state(1)[0])
         experience = replace(experience, world=world, seed=own if number else config.seed)
@@ -150,7 +149,7 @@ class Online:
         self, number: int, checkpoint: Checkpoint, learned: float, held: int, took: float
     ) -> None:
         """Publish the agent of a round, then its entry in the curve: with it the round is over."""
-        config, dataset = self.config, Dataset(self.config.dataset, verify=False)
+        config, dataset = self.config, Dataset(self._data, verify=False)
         success = success_rate(held, JUDGED)
         changed = config.then_at is not None and number >= config.then_at
         entry = {
@@ -189,7 +188,7 @@ class Online:
 
     def _check_data(self) -> None:
         """Check that the dataset is what this run has made of it so far."""
-        folder, rounds = self.config.dataset, len(self.curve)
+        folder, rounds = self._data, len(self.curve)
         digest = Dataset(folder, verify=False).digest
         lived = {name for name in read_meta(folder)[1] if name.startswith(LIVED)}
         wanted = {f"{LIVED}{number:05d}" for number in range(1, rounds)}

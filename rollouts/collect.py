@@ -141,22 +141,41 @@ def _complete_shards(folder: Path, recipe: Recipe) -> dict[str, int]:
     if not (folder / "meta.json").exists():
         return {}
     old, shards = read_meta(folder)
-    there, wanted = asdict(old), asdict(recipe)
-    if is_other_version(old.task, recipe.task):
+    if old.imported:
         raise UserError(
-            f"{folder} was collected with another version of {parse(recipe.task).path}; "
-            "delete it, or choose another folder"
+            f"{folder} holds imported episodes, to which none can be collected; "
+            "choose another folder with --out"
         )
-    for key, value in sorted(wanted.items()):
-        if _plain(there[key]) != _plain(value):
-            raise UserError(
-                f"{folder} was collected with {key}={there[key]!r}, not {value!r}; "
-                "choose another folder with --out"
-            )
+    compare_recipes(folder, old, recipe)
     lived = [folder / name for name in shards if name.startswith(LIVED)]
     paths = [*folder.glob("shard-?????"), *lived]
     counts = {path.name: episodes_in_shard(path, shards.get(path.name)) for path in paths}
     return {name: count for name, count in counts.items() if count}
+
+
+def compare_recipes(
+    folder: Path | str,
+    there: Recipe,
+    wanted: Recipe,
+    besides: Sequence[str] = (),
+    remedy: str = "choose another folder with --out",
+) -> None:
+    """Check that a dataset was collected with the recipe wanted, besides some of its settings.
+
+    Raises:
+        UserError: it was not; the message ends with the remedy.
+    """
+    if is_other_version(there.task, wanted.task):
+        raise UserError(
+            f"{folder} was collected with another version of {parse(wanted.task).path}; "
+            "delete it, or choose another folder"
+        )
+    old = asdict(there)
+    for key, value in sorted(asdict(wanted).items()):
+        if key not in besides and _plain(old[key]) != _plain(value):
+            raise UserError(
+                f"{folder} was collected with {key}={old[key]!r}, not {value!r}; {remedy}"
+            )
 
 
 def shard_sizes(episodes: int) -> list[int]:

@@ -16,8 +16,7 @@ shard.json, so that every byte is covered by it.
 
 from __future__ import annotations
 
-import os
-import weakref
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,8 @@ import numpy as np
 
 from mujepa.errors import UserError
 from mujepa.files import read_json, replacing_folder, sha256, surviving_folder, write_json
+from mujepa.rollouts.columns import REMEDY, Column
+from mujepa.rollouts.remote import Cache, RemoteColumn, RemoteFile
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,7 +35,8 @@ SCHEMA_VERSION = 1
 COLUMNS = ("pixels", "action", "state", "achieved")
 LIVED = "lived-"
 """How the names of shards begin that an agent lived through."""
-REMEDY = "collect it again with: mujepa collect TASK --out FOLDER"
+SHARD = rf"(shard-|{LIVED})\d+"
+"""What names of shards look like."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ class Recipe:
         image_size: P [pixels].
         frame_skip: environment steps between frames.
         steps: model steps per episode; an episode has one frame more.
-        behaviour: settings of the behaviour policy.
+        behaviour: settings of the behaviour policy; of what was recorded elsewhere, `imported`
+            says where it comes from.
         action_low: lower bounds of the action, A numbers.
         action_high: upper bounds.
         variation: ranges of the factors that differ between episodes, by name.
@@ -62,6 +65,11 @@ class Recipe:
     action_low: list[float]
     action_high: list[float]
     variation: dict[str, list[float | str]] = field(default_factory=dict)
+
+    @property
+    def imported(self) -> bool:
+        """Whether the frames were recorded elsewhere, so that none can be collected to them."""
+        return "imported" in self.behaviour
 
 
 def write_shard(
@@ -121,6 +129,30 @@ def read_meta(folder: Path) -> tuple[Recipe, dict[str, str]]:
         raise UserError(f"{path} is damaged ({error}); {remedy}") from error
 
 
+def mirror(url: str, cache: Cache) -> tuple[Path, bool]:
+    """Bring meta.json and the shard.json files of a dataset at a URL here.
+
+    Returns:
+        The folder that holds them, and whether the dataset was reached; if not, they are as they
+        were when it was last seen.
+
+    Raises:
+        UserError: it is not there, damaged, or cannot be reached and was never seen.
+    """
+    home, reached = cache.refresh(url)
+    try:
+        _, shards = read_meta(home)
+    except UserError as error:
+        raise UserError(
+            f"{url}/meta.json is damaged or of another version; copy the dataset there again"
+        ) from error
+    for name, expected in shards.items():
+        if not re.fullmatch(SHARD, name):
+            raise UserError(f"{url}/meta.json names a shard {name!r}; copy the dataset there again")
+        cache.keep(f"{url}/{name}/shard.json", home / name / "shard.json", expected)
+    return home, reached
+
+
 def episodes_in_shard(folder: Path, expected: str | None = None) -> int:
     """Return the episodes of a shard, or 0 if it is missing or damaged.
 
@@ -135,13 +167,19 @@ def episodes_in_shard(folder: Path, expected: str | None = None) -> int:
 
 
 def _check_shard(folder: Path, expected: str | None = None) -> list[int]:
+    info = _read_shard(folder, expected)
+    if not all(_intact(folder, name, file) for name, file in info["files"].items()):
+        raise UserError(f"{folder} is damaged (checksum); {REMEDY}")
+    return info["lengths"]
+
+
+def _read_shard(folder: Path, expected: str | None = None) -> dict[str, Any]:
     info = read_json(folder / "shard.json", REMEDY)
     damaged = expected is not None and sha256(folder / "shard.json") != expected
     damaged |= info.keys() - {"made_by"} != {"lengths", "files"}
-    damaged = damaged or set(info["files"]) != set(COLUMNS)
-    if damaged or not all(_intact(folder, name, file) for name, file in info["files"].items()):
+    if damaged or set(info["files"]) != set(COLUMNS):
         raise UserError(f"{folder} is damaged (checksum); {REMEDY}")
-    return info["lengths"]
+    return info
 
 
 def _intact(folder: Path, column: str, file: dict[str, Any]) -> bool:
@@ -150,66 +188,57 @@ def _intact(folder: Path, column: str, file: dict[str, Any]) -> bool:
     return there and sha256(path) == file["sha256"]
 
 
-class Column:
-    """The rows of a .npy file, read where they lie; no more than is asked for is ever in memory.
+class Dataset:
+    """Episodes on disk, or at a URL.
 
     Args:
-        path: the file, as `numpy.save` writes it.
+        folder: a dataset folder; a string is the URL of one.
+        verify: check every column against its checksum (about a second per gigabyte). Columns at
+            a URL are checked whenever they are fetched, and copies when they are first used.
+        cache: holds copies of what is read from a URL.
 
     Attributes:
-        shape: of all rows, (F, ...).
-        dtype: of their numbers.
-    """
-
-    def __init__(self, path: Path) -> None:
-        with path.open("rb") as file:
-            np.lib.format.read_magic(file)
-            self.shape, _, self.dtype = np.lib.format.read_array_header_1_0(file)
-            self._begin = file.tell()
-        self._path = path
-        self._row = int(np.prod(self.shape[1:])) * self.dtype.itemsize
-        self._file = os.open(path, os.O_RDONLY)
-        weakref.finalize(self, os.close, self._file)
-
-    def read(self, first: int, rows: NDArray[Any]) -> None:
-        """Fill an array (T, ...) with the rows from `first` on.
-
-        Raises:
-            UserError: the file ends before.
-        """
-        if os.preadv(self._file, [rows.data], self._begin + first * self._row) != rows.nbytes:
-            raise UserError(f"{self._path} was cut short; {REMEDY}")
-
-
-class Dataset:
-    """Episodes on disk.
-
-    Args:
-        folder: a dataset folder.
-        verify: check every column against its checksum (about a second per gigabyte).
+        recipe: what was collected.
+        folder: as given.
+        digest: checksum of meta.json, and by it of every byte.
+        starts: of the episodes in their shards, (E,) frames.
+        lengths: of the episodes, (E,) frames.
+        shards: in which they are, (E,) indices.
+        names: of the shards.
+        made_by: for each of them, the agent that acted, if any.
+        reached: whether a URL was reached; if not, this is what it held when last seen.
 
     Raises:
-        UserError: the dataset is missing, empty or damaged.
+        UserError: the dataset is missing, empty, damaged or cannot be fetched.
     """
 
-    def __init__(self, folder: Path, *, verify: bool = True) -> None:
-        self.recipe, entries = read_meta(folder)
-        self.folder = folder
-        self.digest = sha256(folder / "meta.json")
-        self._columns: dict[str, list[Column]] = {name: [] for name in COLUMNS}
+    def __init__(
+        self, folder: Path | str, *, verify: bool = True, cache: Cache | None = None
+    ) -> None:
+        self.folder, self.reached, home = folder, True, folder
+        if isinstance(home, str):
+            cache = cache or Cache()
+            home, self.reached = mirror(home, cache)
+        self.recipe, entries = read_meta(home)
+        self.digest = sha256(home / "meta.json")
+        self._columns: dict[str, list[Column | RemoteColumn]] = {name: [] for name in COLUMNS}
+        self.made_by: list[dict[str, Any] | None] = []
         starts, lengths, shards = [], [], []
         for number, (name, expected) in enumerate(entries.items()):
-            shard = surviving_folder(folder / name)
-            shard_lengths = (
+            shard = surviving_folder(home / name)
+            if isinstance(folder, Path) and verify:
                 _check_shard(shard, expected)
-                if verify
-                else read_json(shard / "shard.json", REMEDY)["lengths"]
-            )
+            info = read_json(shard / "shard.json", REMEDY)
+            self.made_by.append(info.get("made_by"))
             for column, parts in self._columns.items():
-                parts.append(Column(shard / f"{column}.npy"))
-            starts += list(np.cumsum([0, *shard_lengths[:-1]]))
-            lengths += shard_lengths
-            shards += [number] * len(shard_lengths)
+                if cache and isinstance(folder, str):
+                    url = f"{folder}/{name}/{column}.npy"
+                    parts.append(RemoteColumn(cache, RemoteFile(url, **info["files"][column])))
+                else:
+                    parts.append(Column(shard / f"{column}.npy"))
+            starts += list(np.cumsum([0, *info["lengths"][:-1]]))
+            lengths += info["lengths"]
+            shards += [number] * len(info["lengths"])
         if not lengths:
             raise UserError(f"{folder} holds no complete shard; {REMEDY}")
         self.starts, self.lengths, self.shards = (

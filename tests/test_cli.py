@@ -95,13 +95,14 @@ def test_every_command_explains_itself_and_each_of_its_options(command, capsys):
     assert text.startswith(f"usage: mujepa {command}")
     assert ("--watch" if command == "envs" else "--out") in text
     first = ("Name of the task", "Name of a task", "Folder of a checkpoint", "Each a result.json")
+    first += ("Folder of the dataset",)
     assert any(words in text for words in first)
 
 
 def test_an_unknown_command_is_answered_by_the_nearest(complaint):
     assert complaint("trian") == "unknown command 'trian'; did you mean 'train'?"
     assert complaint("xyzzy").endswith(
-        "; commands: envs, collect, train, evaluate, compare, sweep, visualize"
+        "; commands: envs, collect, import, export, train, evaluate, compare, sweep, visualize"
     )
 
 

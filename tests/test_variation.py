@@ -486,12 +486,12 @@ def test_a_run_records_its_variation_and_is_not_resumed_without(folder, capfd):
     command = f"train reacher --out {folder}/run --data {folder}/data --resume"
     assert main(command.split()) == 2
     assert "was begun with" in capfd.readouterr().err
-    plain = TrainConfig("reacher", folder / "other", folder / "data")
+    plain = TrainConfig("reacher", folder / "other", str(folder / "data"))
     assert "vary" not in plain.settings()
 
 
 def test_data_that_are_there_are_learned_from_as_they_are(folder):
-    collecting = collection(TrainConfig("reacher", folder / "other", folder / "data"))
+    collecting = collection(TrainConfig("reacher", folder / "other", str(folder / "data")))
     assert read_variation(collecting.vary).plain() == {"light": [0.3, 1.0], "mass": [0.5, 2.0]}
     assert (
         TrainConfig("reacher", folder).dataset

@@ -1,0 +1,489 @@
+"""Minari's datasets: ours come back as they were, and theirs become experience in a task."""
+
+from __future__ import annotations
+
+import gc
+import json
+import re
+import shutil
+import warnings
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.wrappers import AddRenderObservation
+
+from mujepa.agent.checkpoint import load_checkpoint
+from mujepa.cli import main
+from mujepa.envs.registry import find_task
+from mujepa.envs.world import World
+from mujepa.errors import UserError
+from mujepa.files import sha256
+from mujepa.pool import Pool
+from mujepa.rollouts.adoption import resized
+from mujepa.rollouts.collect import collect, make_recipe
+from mujepa.rollouts.sampling import sample_windows
+from mujepa.rollouts.store import COLUMNS, Dataset, Recipe, write_meta, write_shard
+
+minari = pytest.importorskip("minari", reason="pip install 'mujepa[data]'")
+h5py = pytest.importorskip("h5py", reason="pip install 'mujepa[data]'")
+
+PENDULUM = "gymnasium:InvertedPendulum-v5"
+TOY = """--updates 2 --critic-updates 2 --ensemble-updates 2 --actor-updates 2 --batch 4
+--critic-batch 8 --actor-batch 6 --threads 1"""
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path, monkeypatch) -> Path:
+    """Where Minari keeps its datasets."""
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "minari"
+
+
+def content(folder: Path) -> dict[str, str]:
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {str(path.relative_to(folder)): sha256(path) for path in files}
+
+
+def complaint(capfd, command: str) -> str:
+    capfd.readouterr()
+    assert main(command.split()) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    return line
+
+
+# --------------------------------------------------------------------------- there and back
+
+
+@pytest.fixture(scope="module")
+def reacher(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("collected") / "reacher"
+    assert list(collect(folder, make_recipe("reacher", 0, 12), 6, Pool(1))) == [6 * 13]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(reacher) -> Path:
+    folder = reacher.parent / "exported"
+    assert main(["export", str(reacher), "--out", str(folder), "--id", "mujepa/reacher-v0"]) == 0
+    return folder
+
+
+def test_what_was_exported_comes_back_bit_for_bit(reacher, exported):
+    assert main(f"import {exported} --out back".split()) == 0
+    assert content(Path("back")) == content(reacher)
+    there, back = Dataset(reacher), Dataset(Path("back"))
+    assert back.digest == there.digest
+    for column in COLUMNS:
+        windows = [
+            dataset.gather(
+                column,
+                *sample_windows(dataset, np.arange(6), 64, 6, np.random.default_rng(0)),
+                6,
+            )
+            for dataset in (there, back)
+        ]
+        np.testing.assert_array_equal(*windows, strict=True)
+
+
+def test_an_agent_learns_the_same_from_what_came_back(reacher, exported):
+    assert main(f"import {exported} --out back".split()) == 0
+    for data in (reacher, "back"):
+        run = f"run-{Path(data).name}"
+        assert main(f"train reacher --out {run} --data {data} --episodes 6 {TOY}".split()) == 0
+    one, other = load_checkpoint(Path("run-reacher")), load_checkpoint(Path("run-back"))
+    assert one.provenance["data"] == other.provenance["data"]
+    left, right = one.networks.state_dict(), other.networks.state_dict()
+    assert all((left[name] == right[name]).all() for name in left)
+
+
+def test_shards_varied_worlds_and_episodes_of_unequal_length_come_back():
+    rng, world = np.random.default_rng(0), World(find_task("reacher"))
+    recipe = Recipe(
+        "reacher", 3, 64, 4, 9, {"strength": [0.1, 0.2]}, [-1.0, -1.0], [1.0, 1.0],
+        {"mass": [0.5, 2.0]},
+    )  # fmt: skip
+    for number, lengths in enumerate(([4, 9], [2, 6, 3])):
+        frames = sum(lengths)
+        columns = {
+            "pixels": rng.integers(256, size=(frames, 64, 64, 3)).astype(np.uint8),
+            "action": rng.uniform(-1, 1, (frames, 2)).astype(np.float32),
+            "state": rng.standard_normal((frames, world.state_size)),
+            "achieved": rng.standard_normal((frames, 3)),
+        }
+        columns["action"][np.cumsum(lengths) - 1] = 0  # none is held after the last frame
+        write_shard(Path(f"there/shard-{number:05d}"), columns, lengths)
+    write_meta(Path("there"), recipe, ["shard-00000", "shard-00001"])
+    assert main(["export", "there", "--out", "exported"]) == 0
+    assert main(["import", "exported", "--out", "back"]) == 0
+    assert content(Path("back")) == content(Path("there"))
+
+
+def test_minari_reads_what_was_exported(reacher, root):
+    assert main(["export", str(reacher)]) == 0
+    dataset = minari.load_dataset("mujepa/reacher-v0")
+    assert dataset.total_episodes == 6
+    assert dataset.total_steps == 6 * 12
+    there = Dataset(reacher)
+    for episode in dataset:
+        np.testing.assert_array_equal(
+            episode.observations["pixels"], there.episode("pixels", episode.id)
+        )
+        np.testing.assert_array_equal(episode.actions, there.episode("action", episode.id)[:-1])
+        assert dataset.action_space.contains(episode.actions[0])
+        last = {name: array[-1] for name, array in episode.observations.items()}
+        assert dataset.observation_space.contains(last)
+        assert episode.truncations.tolist() == 11 * [False] + [True]
+    assert main(["import", "mujepa/reacher-v0", "--out", "back"]) == 0
+
+
+# ------------------------------------------------------------------ recorded by Minari elsewhere
+
+
+def hold_upright(observation: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Balance an inverted pendulum for a while, with noise."""
+    state = observation["state"] if isinstance(observation, dict) else observation
+    feedback = state @ np.array([1.0, 12.0, 1.5, 2.0])
+    return np.clip([feedback + rng.normal(0, 0.3)], -3, 3).astype(np.float32)
+
+
+def record(env: gymnasium.Env, name: str, act, lengths: list[int], how: str = "buffers", **kw):
+    """Have Minari record episodes; return the states of MuJoCo that they passed."""
+    rng, passed, buffers = np.random.default_rng(0), [], []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Minari asks for authors
+        if how == "collector":
+            env = minari.DataCollector(env, **kw)
+        for seed, length in enumerate(lengths):
+            observation, _ = env.reset(seed=seed)
+            data = env.unwrapped.data
+            observations, actions, states = [observation], [], [np.r_[data.qpos, data.qvel]]
+            for _ in range(length):
+                actions.append(act(observation, rng))
+                observation, *_ = env.step(actions[-1])
+                observations.append(observation)
+                states.append(np.r_[data.qpos, data.qvel])
+            passed.append(np.stack(states))
+            buffers.append(buffer(observations, actions, states))
+        if how == "collector":
+            env.create_dataset(name)
+        else:
+            minari.create_dataset_from_buffers(name, buffers, env=env, **kw)
+        env.close()
+        del env
+        gc.collect()  # here, as Minari leaves a folder to the garbage collector, which warns
+    return passed
+
+
+def buffer(observations: list, actions: list, states: list):
+    from minari.data_collector import EpisodeBuffer
+
+    steps = len(actions)
+    if isinstance(observations[0], dict):
+        keys = observations[0]
+        observations = {key: np.stack([it[key] for it in observations]) for key in keys}
+    return EpisodeBuffer(
+        observations=observations, actions=actions, rewards=[0.0] * steps,
+        terminations=[False] * steps, truncations=[False] * (steps - 1) + [True],
+    )  # fmt: skip
+
+
+def seen_pendulum() -> gymnasium.Env:
+    """One that Gymnasium renders, as its observation `pixels`, beside the numbers in `state`."""
+    size = {"width": 96, "height": 96}
+    env = gymnasium.make(
+        "InvertedPendulum-v5", render_mode="rgb_array", disable_env_checker=True, **size
+    )
+    return AddRenderObservation(env, render_only=False)
+
+
+@pytest.fixture(params=["buffers", "collector"])
+def recorded(request, root) -> list[np.ndarray]:
+    """Minari's own file, with images that Gymnasium has rendered, and the states passed."""
+    if request.param == "collector":
+        pytest.importorskip("jax", reason="Minari's DataCollector needs it")
+    env = gymnasium.make(
+        "InvertedPendulum-v5",
+        render_mode="rgb_array",
+        width=96,
+        height=96,
+        disable_env_checker=True,
+    )
+    env = AddRenderObservation(env, render_only=False)
+    return record(env, "pendulum/balance-v0", hold_upright, [41, 40, 30, 8], request.param)
+
+
+def test_a_dataset_that_minari_recorded_is_learned_from(recorded, capfd):
+    assert main(["import", "pendulum/balance-v0", "--out", "data"]) == 0
+    said = capfd.readouterr().out
+    assert "states from state; actions lead from each to the next" in said
+    assert "left out: 1 episodes of less than 10 frames" in said
+    assert re.search(r"in 100 % of the model steps \(of 2 environment steps\) the action ch", said)
+    dataset, world = Dataset(Path("data")), World(find_task(PENDULUM))
+    assert dataset.lengths.tolist() == [21, 21, 16]
+    for episode, passed in enumerate(recorded[:3]):
+        states = dataset.episode("state", episode)
+        np.testing.assert_array_equal(states[:, 1:], passed[::2][: len(states)])
+        np.testing.assert_array_equal(dataset.episode("pixels", episode), world.render(states))
+        np.testing.assert_array_equal(dataset.episode("achieved", episode), world.achieved(states))
+    for encoder in ("cnn", "mlp"):
+        kind = f"--jepa.encoder.kind {encoder}"
+        assert main(f"train {PENDULUM} --out {encoder} --data data {kind} {TOY}".split()) == 0
+    assert (
+        main(
+            [
+                "evaluate",
+                "cnn",
+                "--episodes",
+                "2",
+                "--no-oracle",
+                "--samples",
+                "16",
+                "--iterations",
+                "1",
+            ]
+        )
+        == 0
+    )
+
+
+def test_recorded_images_are_taken_where_they_are_asked_for(root, capfd):
+    env = gymnasium.make(
+        "InvertedPendulum-v5",
+        render_mode="rgb_array",
+        width=96,
+        height=96,
+        disable_env_checker=True,
+    )
+    env = AddRenderObservation(env, render_only=False)
+    record(env, "pendulum/balance-v0", hold_upright, [20, 24], jpeg_encoding=False)
+    assert main(["import", "pendulum/balance-v0", "--out", "data", "--pixels", "pixels"]) == 0
+    assert re.search(r"the recorded images are \d+\.\d of 255 grey levels", capfd.readouterr().out)
+    dataset, there = Dataset(Path("data")), minari.load_dataset("pendulum/balance-v0")
+    recorded = there[1].observations["pixels"]
+    np.testing.assert_array_equal(dataset.episode("pixels", 1), resized(recorded[::2], 64))
+
+
+def test_the_action_of_a_model_step_is_the_mean_of_those_that_were_taken(root):
+    env = gymnasium.make("InvertedPendulum-v5", disable_env_checker=True)
+    record(env, "toy/pendulum-v0", hold_upright, [21, 24])
+    assert main(["import", "toy/pendulum-v0", "--out", "data"]) == 0
+    actions, there = (
+        Dataset(Path("data")).episode("action", 0),
+        minari.load_dataset("toy/pendulum-v0"),
+    )
+    means = there[0].actions[:20].reshape(10, 2, 1).astype(np.float64).mean(axis=1)
+    np.testing.assert_allclose(actions[:-1], means, atol=1e-6)
+    np.testing.assert_array_equal(actions[-1], 0)
+
+
+def test_actions_outside_of_the_bounds_are_clipped_as_the_simulator_does(root, capfd):
+    env = gymnasium.make("InvertedPendulum-v5", disable_env_checker=True)
+
+    def strong(observation: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return 3 * hold_upright(observation, rng)
+
+    record(env, "toy/pendulum-v0", strong, [21, 24])
+    assert main(["import", "toy/pendulum-v0", "--out", "data"]) == 0
+    assert "outside of the bounds, and clipped: " in capfd.readouterr().out
+    assert np.abs(Dataset(Path("data")).episode("action", 0)).max() <= 3
+
+
+def test_states_are_found_under_qpos_and_qvel_and_as_roots_beside_observations(root, capfd):
+    """As D4RL's mazes and Minari's MuJoCo datasets have them."""
+    env = gymnasium.make("Swimmer-v5", disable_env_checker=True)
+    rng = np.random.default_rng(0)
+    for infos in (("qpos", "qvel"), ("x_position", "y_position")):
+        buffers, passed = [], []
+        for seed in range(2):
+            observations = [env.reset(seed=seed)[0]]
+            data, actions = env.unwrapped.data, []
+            states = [np.r_[data.qpos, data.qvel]]
+            for _ in range(30):
+                actions.append(rng.uniform(-1, 1, 2).astype(np.float32))
+                observations.append(env.step(actions[-1])[0])
+                states.append(np.r_[data.qpos, data.qvel])
+            made, states = buffer(observations, actions, states), np.stack(states)
+            columns = {"qpos": states[:, :5], "qvel": states[:, 5:]}
+            columns |= {"x_position": states[:, 0], "y_position": states[:, 1]}
+            buffers.append(type(made)(**vars(made) | {"infos": {it: columns[it] for it in infos}}))
+            passed.append(states)
+        name = f"swimmer/{infos[0].replace('_', '-')}-v0"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            minari.create_dataset_from_buffers(name, buffers, env=env)
+        assert main(f"import {name} --out {infos[0]} --shortest 2".split()) == 0
+        assert f"states from infos/{infos[0]}, " in capfd.readouterr().out
+        dataset = Dataset(Path(infos[0]))
+        states = dataset.episode("state", 1)
+        skip = dataset.recipe.frame_skip
+        np.testing.assert_array_equal(states[:, 1:], passed[1][::skip][: len(states)])
+    env.close()
+
+
+@pytest.mark.parametrize("data_format", ["arrow", "parquet"])
+def test_minaris_other_formats_are_read_too(root, data_format):
+    pytest.importorskip("pyarrow", reason="pip install pyarrow")
+    env = gymnasium.make("InvertedPendulum-v5", disable_env_checker=True)
+    record(env, "toy/pendulum-v0", hold_upright, [20, 24], data_format=data_format)
+    assert main(["import", "toy/pendulum-v0", "--out", "data"]) == 0
+    assert Dataset(Path("data")).lengths.tolist() == [11, 13]
+
+
+def test_areas_are_averaged_where_images_are_made_smaller():
+    image = np.random.default_rng(0).integers(256, size=(2, 12, 12, 3)).astype(np.uint8)
+    means = image.reshape(2, 4, 3, 4, 3, 3).astype(float).mean(axis=(2, 4))
+    np.testing.assert_allclose(resized(image, 4), means, atol=1)
+    np.testing.assert_array_equal(resized(image, 12), image)
+
+
+# ------------------------------------------------------------------------------------ refusals
+
+
+@pytest.fixture
+def balanced(root) -> Path:
+    """A dataset of Minari's without images."""
+    env = gymnasium.make("InvertedPendulum-v5", disable_env_checker=True)
+    record(env, "pendulum/balance-v0", hold_upright, [24, 24, 24])
+    return root / "pendulum" / "balance-v0" / "data"
+
+
+def change(folder: Path, **changes: object) -> None:
+    path = folder / "metadata.json"
+    there = json.loads(path.read_text())
+    values = {key: value for key, value in (there | changes).items() if value is not None}
+    path.write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize(
+    ("flags", "answer"),
+    [
+        (
+            "nothing/there-v0",
+            "no Minari dataset 'nothing/there-v0': neither a folder, nor known",
+        ),
+        ("pendulum/balance-v0 --pixels pixels", "has no such images; there are none"),
+        ("pendulum/balance-v0 --task reacher", "actions (1,) of float32, and reacher takes 2"),
+        ("pendulum/balance-v0 --task cartpole", "is not of cartpole: from the states in observa"),
+        ("pendulum/balance-v0 --task gymnasium:Hopper-v5", "takes 3 real numbers"),
+        ("pendulum/balance-v0 --task raecher", "unknown task 'raecher'; did you mean 'reacher'?"),
+        ("pendulum/balance-v0 --shortest 1", "--shortest must be at least 2, got 1"),
+        ("pendulum/balance-v0 --shortest 99", "none of the 3 episodes of pendulum/balance-v0 has"),
+        ("pendulum/balance-v0 --camera above", "--camera is for a MuJoCo file of your own"),
+    ],
+)
+def test_what_cannot_be_imported_is_refused_in_one_line(balanced, capfd, flags, answer):
+    assert answer in complaint(capfd, f"import {flags} --out data")
+    assert not list(Path().glob("*data*"))
+
+
+def test_a_dataset_without_states_is_refused_by_what_it_holds(root, capfd):
+    env = gymnasium.make("HalfCheetah-v5", disable_env_checker=True)
+
+    def act(_: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return rng.uniform(-1, 1, 6).astype(np.float32)
+
+    record(env, "cheetah/random-v0", act, [40, 40])
+    line = complaint(capfd, "import cheetah/random-v0 --out data")
+    assert "does not say the states of gymnasium:HalfCheetah-v5" in line
+    assert "there are observations (17,), actions (6,); record them as infos" in line
+
+
+def test_no_code_that_a_dataset_names_is_run(balanced, capfd):
+    """Minari would make the environment, and import what its entry point says."""
+    evil = {"id": "Evil-v0", "entry_point": "evil:Evil", "kwargs": {}}
+    Path("evil.py").write_text("raise SystemExit('this was run')")
+    change(balanced, observation_space=None, env_spec=json.dumps(evil))
+    line = complaint(capfd, "import pendulum/balance-v0 --out data")
+    assert "tells no observation_space, and none is taken from code" in line
+    change(balanced, observation_space='{"type": "Discrete", "start": 0, "n": 2}')
+    assert "comes from Evil-v0, which is no task here" in complaint(
+        capfd, "import pendulum/balance-v0 --out data"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "answer"),
+    [
+        ({"minari_version": "0.0.9"}, "was written by Minari 0.0.9, and Minari"),
+        ({"observation_space": "{"}, "is damaged"),
+        ({"observation_space": '{"type": "Graph"}'}, "is damaged"),
+        ({"data_format": "zip"}, "is damaged ('zip')"),
+        ({"total_episodes": 9}, "is damaged"),
+        ({"total_episodes": 0}, "holds no episodes"),
+        ({"env_spec": None}, "names no environment; name its task with --task"),
+        ({"mujepa": {"recipe": {}}}, "is damaged"),
+    ],
+)
+def test_a_damaged_description_is_refused_in_one_line(balanced, capfd, changes, answer):
+    change(balanced, **changes)
+    assert answer in complaint(capfd, "import pendulum/balance-v0 --out data")
+    assert not list(Path().glob("*data*"))
+
+
+def test_a_damaged_file_is_refused_in_one_line(balanced, capfd):
+    path = balanced / "main_data.hdf5"
+    whole = path.read_bytes()
+    for content in (whole[: len(whole) // 2], b"", b"nonsense"):
+        path.write_bytes(content)
+        assert "is damaged" in complaint(capfd, "import pendulum/balance-v0 --out data")
+    path.unlink()
+    assert "is damaged" in complaint(capfd, "import pendulum/balance-v0 --out data")
+
+
+def test_numbers_that_are_not_finite_are_refused(balanced, capfd):
+    with h5py.File(balanced / "main_data.hdf5", "a") as file:
+        file["episode_1/actions"][3] = np.nan
+    assert "episode 1 holds numbers that are not finite" in complaint(
+        capfd, "import pendulum/balance-v0 --out data"
+    )
+    assert not list(Path().glob("*data*"))
+
+
+def test_an_export_that_was_changed_since_is_refused(exported, capfd):
+    shutil.copytree(exported, "copy")
+    change(Path("copy/data"), total_episodes=5)
+    assert "holds 5 episodes, and 6 were exported" in complaint(capfd, "import copy --out data")
+    line = complaint(capfd, f"import {exported} --out data --task reacher")
+    assert "comes back as it was; leave out --task and --pixels" in line
+
+
+def test_nothing_that_is_there_is_written_over(reacher, exported, balanced, capfd):
+    before = content(exported)
+    assert "holds a dataset already" in complaint(capfd, f"export {reacher} --out {exported}")
+    assert content(exported) == before
+    Path("data").mkdir()
+    assert "is there already" in complaint(capfd, f"import {exported} --out data")
+
+
+def test_an_export_is_refused_a_name_that_minari_does_not_take(reacher, capfd):
+    for name in ("reacher", "a b-v0"):
+        capfd.readouterr()
+        assert main(["export", str(reacher), "--id", name, "--out", "out"]) == 2
+        assert "Minari calls a dataset NAME-vNUMBER" in capfd.readouterr().err
+    assert "no Such file" not in complaint(capfd, "export nowhere --out out")
+    assert not Path("out").exists()
+
+
+def test_none_is_collected_to_imported_episodes(balanced, capfd):
+    assert main(["import", "pendulum/balance-v0", "--out", "data"]) == 0
+    line = complaint(capfd, f"collect {PENDULUM} --out data")
+    assert "data holds imported episodes, to which none can be collected" in line
+    line = complaint(capfd, f"train {PENDULUM} --out run --data data --episodes 9")
+    assert "--episodes 9: data holds 3, and none can be added from here" in line
+    line = complaint(capfd, "train cartpole --out run --data data")
+    assert "data was collected with" in line
+
+
+def test_without_minari_it_is_said_how_to_install_it(reacher, capfd, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "h5py", None)
+    line = complaint(capfd, "import some/thing-v0 --out data")
+    assert "need h5py; install it with: pip install 'mujepa[data]'" in line
+
+
+def test_a_missing_export_is_reported(capfd):
+    with pytest.raises(UserError, match="mujepa collect TASK"):
+        Dataset(Path("nowhere"))
+    assert "nowhere" in complaint(capfd, "export nowhere --out out")
