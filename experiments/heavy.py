@@ -381,7 +381,7 @@ def fit_ridge(inputs: Tensor, targets: Tensor) -> torch.nn.Module:
     """Return the linear probe of standardised inputs (N, I), with a penalty of one in a hundred."""
     centre = targets.mean(dim=0)
     gram = inputs.T @ inputs + 0.01 * len(inputs) * torch.eye(inputs.shape[1])
-    linear = torch.nn.Linear(*gram.shape[:1], 1).requires_grad_(requires_grad=False)
+    linear = torch.nn.Linear(inputs.shape[1], 1).requires_grad_(requires_grad=False)
     linear.weight.copy_(torch.linalg.solve(gram, inputs.T @ (targets - centre)).T)
     linear.bias.copy_(centre)
     return linear
