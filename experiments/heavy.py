@@ -85,6 +85,8 @@ EDGES = (0.0, 0.1, 0.2, 0.4, 0.6, 1.01)
 ENOUGH = 0.4
 """Seconds from which on the claim says that mass and friction can be read."""
 READABLE, UNREADABLE, SIGNIFICANT = 0.8, 0.1, 0.05
+UNMOVED = 1e-4
+"""A puck that has moved less was not touched [m]."""
 STREAM = 11
 """Second word of the random streams of the episodes that the probes read."""
 RESAMPLES = 1000
@@ -321,9 +323,8 @@ def probe(jepa: JEPA, world: World, part: Part) -> dict[str, Any]:
     inputs = remembered(data.embeddings, data.actions, jepa.history)
     evidence = durations(world, data.states[:, 0], data.actions, world.variants(draws), part.world)
     recent = window_sums(evidence, jepa.history - 1)
-    virgin = np.cumsum(durations(
-        world, data.states[:, 0], data.actions, world.variants(draws), "mass"
-    ), axis=1) == 0  # fmt: skip
+    puck = data.states[..., 1]  # a strike may be shorter than what contact is sampled by
+    virgin = np.maximum.accumulate(np.abs(puck - puck[:, :1])[:, 1:], axis=1) < UNMOVED
     target = torch.from_numpy(np.log2(values).astype(np.float32))[:, None].expand(-1, steps)
     fitted = 2 * len(inputs) // 3
     centre, scale = inputs[:fitted].mean(dim=(0, 1)), inputs[:fitted].std(dim=(0, 1)) + 1e-6
@@ -381,7 +382,7 @@ def fit_ridge(inputs: Tensor, targets: Tensor) -> torch.nn.Module:
     """Return the linear probe of standardised inputs (N, I), with a penalty of one in a hundred."""
     centre = targets.mean(dim=0)
     gram = inputs.T @ inputs + 0.01 * len(inputs) * torch.eye(inputs.shape[1])
-    linear = torch.nn.Linear(gram.shape[0], 1).requires_grad_(requires_grad=False)
+    linear = torch.nn.Linear(inputs.shape[1], 1).requires_grad_(requires_grad=False)
     linear.weight.copy_(torch.linalg.solve(gram, inputs.T @ (targets - centre)).T)
     linear.bias.copy_(centre)
     return linear
@@ -392,19 +393,16 @@ def r2(
 ) -> list[float] | None:
     """Return the explained share of variance, and its interval, a bootstrap over episodes (rows).
 
+    Of the variance over all episodes: what is chosen may hold mostly heavy pucks.
     None where the windows that are chosen belong to less than ten episodes.
     """
     rows = np.flatnonzero(chosen.any(axis=1))
     if len(rows) < 10:
         return None
-    count, error, first, second = (
-        (value * chosen).sum(axis=1)[rows]
-        for value in (np.ones_like(true), (read - true) ** 2, true, true**2)
-    )
+    count, error = chosen.sum(axis=1)[rows], ((read - true) ** 2 * chosen).sum(axis=1)[rows]
     drawn = np.random.default_rng(0).integers(len(rows), size=(RESAMPLES, len(rows)))
     drawn[0] = np.arange(len(rows))
-    count, error, first, second = (v[drawn].sum(axis=1) for v in (count, error, first, second))
-    share = 1 - error / (second - first**2 / count)
+    share = 1 - error[drawn].sum(axis=1) / count[drawn].sum(axis=1) / true[:, 0].var()
     return [float(share[0]), *(float(it) for it in np.quantile(share, [0.025, 0.975]))]
 
 
