@@ -16,7 +16,7 @@ demo: $(VENV)/.opengl  ## collect, train, evaluate, report; run again to continu
 	@echo "open runs/reacher/evaluation/report.html"
 
 test: lint $(VENV)/.chromium  ## lint, types, tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.dev $(VENV)/.opengl
 	$(BIN)/ruff check -q --output-format concise .
