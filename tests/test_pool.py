@@ -71,11 +71,12 @@ def test_whoever_leaves_early_does_not_wait_for_what_nobody_wants(tmp_path):
 
 def test_ctrl_c_ends_the_processes_without_a_word_of_theirs(tmp_path):
     program = f"""
-import sys
+import signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_pool import dawdle
 from mujepa.pool import Pool
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
     try:
         list(Pool(2).map(dawdle, [({str(tmp_path / "a")!r},), ({str(tmp_path / "b")!r},)]))
     except KeyboardInterrupt:
