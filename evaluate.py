@@ -21,7 +21,7 @@ from mujepa.agent.checkpoint import Checkpoint, Mode, load_checkpoint
 from mujepa.agent.device import DeviceName
 from mujepa.agent.mpc import Agent
 from mujepa.cli import run
-from mujepa.cluster import check_cluster, connect
+from mujepa.cluster import Cluster, check_cluster, connect
 from mujepa.envs.opengl import gl_context
 from mujepa.envs.registry import find_task
 from mujepa.envs.task import Task
@@ -47,7 +47,7 @@ from mujepa.evaluation.watching import listen, usual_threshold
 from mujepa.files import make_folder, replacing_folder, sha256, write_json
 from mujepa.learning.progress import read_metrics
 from mujepa.planners import PlannerConfig, make_planner
-from mujepa.pool import Workers, tick
+from mujepa.pool import Pool, tick
 from mujepa.provenance import command, machine, versions
 from mujepa.screen import progress_bar, say
 
@@ -307,7 +307,7 @@ def _run(contest: Contest, todo: dict[str, Manifest]) -> dict[str, Outcome]:
 
 
 def _run_on(
-    workers: Workers, config: EvaluateConfig, task: Task, todo: dict[str, Manifest]
+    workers: Cluster | Pool, config: EvaluateConfig, task: Task, todo: dict[str, Manifest]
 ) -> dict[str, Outcome]:
     """Share the episodes between workers; the oracle's, which take longer, apart."""
     oracle = {name: manifest for name, manifest in todo.items() if name == "oracle"}
@@ -320,7 +320,11 @@ def _run_on(
 
 
 def _share_out(
-    workers: Workers, config: EvaluateConfig, task: Task, todo: dict[str, Manifest], label: str
+    workers: Cluster | Pool,
+    config: EvaluateConfig,
+    task: Task,
+    todo: dict[str, Manifest],
+    label: str,
 ) -> dict[str, Outcome]:
     parts = [(name, part) for name, manifest in todo.items() for part in split(manifest)]
     if not parts:

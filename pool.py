@@ -1,6 +1,6 @@
 """Processes of this machine that work on pieces, where no cluster is asked for.
 
-Whoever has work in pieces gives them to `Workers.map`, here or on a cluster (`cluster.py`). What is
+Whoever has work in pieces gives them to `map`, here or of a cluster (`cluster.py`). What is
 written must be written whole or not at all, and what is random must depend on the piece alone.
 """
 
@@ -15,48 +15,12 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from multiprocessing.sharedctypes import Synchronized
-from typing import Any, Protocol
+from typing import Any
 
 from mujepa.errors import UserError
 
 CONTEXT = multiprocessing.get_context("spawn")
 """A forked process would share the OpenGL context."""
-
-
-class Workers(Protocol):
-    """Those who work on pieces."""
-
-    def map(
-        self,
-        function: Callable[..., Any],
-        pieces: Sequence[tuple[Any, ...]],
-        *,
-        accelerators: int = 0,
-        meanwhile: Callable[[], object] = lambda: None,
-    ) -> Generator[tuple[int, Any]]:
-        """Call a function with each of the pieces, and yield index and result as they come.
-
-        Close the iterator (`contextlib.closing`) if it may be left before its end.
-
-        Args:
-            function: of a module that the workers can import.
-            pieces: the arguments of each call; they and the results are pickled.
-            accelerators: accelerators that a call needs.
-            meanwhile: called about every second while nothing comes.
-
-        Raises:
-            UserError: as the function raised it, or a worker was lost.
-        """
-        ...
-
-    @property
-    def ticks(self) -> int:
-        """How often the pieces have called `tick` so far, as far as it is known."""
-        ...
-
-    def accelerators(self, device: str) -> int:
-        """Return how many a piece is to have that computes on `device`."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -88,7 +52,19 @@ class Pool:
         accelerators: int = 0,
         meanwhile: Callable[[], object] = lambda: None,
     ) -> Generator[tuple[int, Any]]:
-        """Call a function with each of the pieces: see `Workers.map`."""
+        """Call a function with each of the pieces, and yield index and result as they come.
+
+        Close the iterator (`contextlib.closing`) if it may be left before its end.
+
+        Args:
+            function: of a module that the workers can import.
+            pieces: the arguments of each call; they and the results are pickled.
+            accelerators: accelerators that a call needs; here there are none.
+            meanwhile: called about every second while nothing comes.
+
+        Raises:
+            UserError: as the function raised it, or a worker was lost.
+        """
         count = min(self.workers or len(os.sched_getaffinity(0)), len(pieces))
         shared = self._ticks, self._left
         with ProcessPoolExecutor(count, CONTEXT, _begin, shared) as pool:

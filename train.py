@@ -149,8 +149,7 @@ def learn_together(config: TrainConfig, need: dict[str, int]) -> str:
     Raises:
         UserError: as `learn` raised it, or workers were lost again and again.
     """
-    from ray.exceptions import RayError
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
     scratch = (config.out / ".train").absolute()
@@ -172,7 +171,7 @@ def learn_together(config: TrainConfig, need: dict[str, int]) -> str:
     try:
         trainer.fit()
         found = read_json(scratch / SAID, "run the same command again with --resume")
-    except RayError as error:
+    except TrainingFailedError as error:
         raise UserError(f"workers were lost again and again ({error}); --resume goes on") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -13,11 +13,9 @@ Letters: E episodes, T looks.
 from __future__ import annotations
 
 import math
-import multiprocessing
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +38,7 @@ from mujepa.evaluation.loop import run_episodes
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.statistics import paired
 from mujepa.evaluation.watching import WatchedPolicy, usual_threshold
+from mujepa.pool import Pool
 from mujepa.screen import say
 
 if TYPE_CHECKING:
@@ -124,17 +123,16 @@ def main(config: Config) -> None:
         config = replace(config, watched=4, episodes=4, seeds=config.seeds[:2])
         tasks = ("reacher",)
     folders = agents(config, tasks)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(2, mp_context=context) as pool:
-        jobs = {
-            (task, seed): pool.submit(examine, folder, config, seed)
-            for task in tasks
-            for seed, folder in folders[task].items()
-        }
-        found: dict[str, list[dict[str, Any]]] = {}
-        for (task, seed), job in jobs.items():
-            found.setdefault(task, []).append(job.result())
-            say(f"{task}, seed {seed}: done")
+    pieces = [(folder, config, seed) for task in tasks for seed, folder in folders[task].items()]
+    examined: dict[int, dict[str, Any]] = {}
+    for index, result in Pool(2).map(examine, pieces):
+        examined[index] = result
+        say(f"{len(examined)} of {len(pieces)} agents examined")
+    names = [task for task in tasks for _ in folders[task]]
+    found = {
+        task: [examined[index] for index, name in enumerate(names) if name == task]
+        for task in tasks
+    }
     rows = {task: summarise(results) for task, results in found.items()}
     EXPERIMENT.publish(config, judge(rows, found), began)
 

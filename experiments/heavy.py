@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import multiprocessing
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +53,7 @@ from mujepa.evaluation.statistics import paired, success_rate
 from mujepa.files import make_folder, read_json, write_json
 from mujepa.lab.world_model import fit_perceptron
 from mujepa.planners import CostFn, PlannerConfig, make_planner
+from mujepa.pool import Pool
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -225,10 +224,10 @@ def heavy(config: HeavyConfig) -> None:
         for world in worlds
         for history in (*HISTORIES, 0)
     ]
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(config.jobs, mp_context=spawn) as pool:
-        list(pool.map(gather, [part for part in parts if not part.history]))
-        results = list(pool.map(judge, parts))
+    pool = Pool(config.jobs)
+    list(pool.map(gather, [(part,) for part in parts if not part.history]))
+    judged = dict(pool.map(judge, [(part,) for part in parts]))
+    results = [judged[index] for index in range(len(parts))]
     found = {
         world: weigh([r for part, r in zip(parts, results, strict=True) if part.world == world])
         for world in worlds

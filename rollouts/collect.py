@@ -31,9 +31,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from mujepa.cluster import Cluster
     from mujepa.envs.variation import Vary
     from mujepa.envs.world import Variants
-    from mujepa.pool import Workers
+    from mujepa.pool import Pool
 
 EPISODES_PER_SHARD = 100
 STREAM = 0
@@ -70,7 +71,7 @@ def make_recipe(
     )
 
 
-def collect(folder: Path, recipe: Recipe, episodes: int, workers: Workers) -> Iterator[int]:
+def collect(folder: Path, recipe: Recipe, episodes: int, workers: Cluster | Pool) -> Iterator[int]:
     """Bring a dataset to at least this many episodes, and yield the frames of each shard added.
 
     Complete shards are kept, so that an interrupted collection continues and a larger number
