@@ -42,8 +42,11 @@ class Memory:
         return torch.cat([self.embeddings.flatten(-2), actions.flatten(-2)], dim=-1)
 
     def repeat(self, candidates: int) -> Memory:
-        """Return each row N times in succession: (B, ...) -> (B * N, ...)."""
+        """Return each row N times in succession, (B, ...) -> (B * N, ...).
+
+        One row alone is not copied: do not write into what is returned.
+        """
         return Memory(
-            self.embeddings.repeat_interleave(candidates, dim=0),
-            self.actions.repeat_interleave(candidates, dim=0),
+            self.embeddings[:, None].expand(-1, candidates, -1, -1).flatten(0, 1),
+            self.actions[:, None].expand(-1, candidates, -1, -1).flatten(0, 1),
         )

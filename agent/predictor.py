@@ -58,8 +58,8 @@ class Predictor(nn.Module):
     def unroll(self, memory: Memory, actions: Tensor) -> Tensor:
         """Predict open loop, feeding predictions back, without a gradient.
 
-        The same as `forward` step by step, faster: embeddings and actions lie in turn in one row,
-        so that each step reads the last ones without a copy and writes where the next one reads.
+        The same as `forward` step by step, faster: embeddings lie in one row, so that each step
+        reads the last ones without a copy and writes where the next one reads.
 
         Args:
             memory: of B rows.
@@ -69,26 +69,26 @@ class Predictor(nn.Module):
             The embeddings (B, H, D).
         """
         first, *hidden, last = [it for it in self.change.modules() if isinstance(it, nn.Linear)]
-        (batch, history, dim), (_, horizon, size) = memory.embeddings.shape, actions.shape
-        row = memory.embeddings.new_empty(batch, history + horizon, dim + size)
-        row[:, :history, :dim] = memory.embeddings
-        row[:, : history - 1, dim:] = memory.actions
-        row[:, history - 1 : -1, dim:] = actions
-        seen = history if self.past_actions else 1
-        of_embeddings, of_actions = first.weight.split([history * dim, seen * size], dim=1)
-        weight = row.new_zeros(first.out_features, history, dim + size)
-        weight[:, :, :dim] = of_embeddings.unflatten(1, (history, dim))
-        weight[:, history - seen :, dim:] = of_actions.unflatten(1, (seen, size))
-        layers = [(weight.flatten(1).T, first.bias)]
-        layers += [(layer.weight.T, layer.bias) for layer in hidden]
-        outputs = [row.new_empty(batch, layer.shape[1]) for layer, _ in layers]
-        change = row.new_empty(batch, dim)
-        for step in range(horizon):
-            now = step + history
-            values = row[:, step:now].flatten(1)
-            for (layer, bias), output in zip(layers, outputs, strict=True):
-                torch.addmm(bias, values, layer, out=output)
+        (batch, history, dim), horizon = memory.embeddings.shape, actions.shape[1]
+        if self.past_actions:
+            actions = torch.cat([memory.actions, actions], dim=1)
+            actions = actions.unfold(1, history, 1).transpose(2, 3)
+        seen = actions.transpose(0, 1).reshape(horizon, batch, -1)
+        row = memory.embeddings.new_empty(batch, history + horizon, dim)
+        row[:, :history] = memory.embeddings
+        of_embeddings, of_actions = first.weight.T.split([history * dim, seen.shape[2]])
+        moved = row.new_empty(batch, first.out_features)
+        layers = [
+            (layer.bias, layer.weight.T, row.new_empty(batch, layer.out_features))
+            for layer in hidden
+        ]
+        for now, action in enumerate(seen.unbind(), start=history):
+            torch.addmm(first.bias, action, of_actions, out=moved)
+            moved.addmm_(row[:, now - history : now].flatten(1), of_embeddings)
+            values = functional.silu(moved, inplace=True)
+            for bias, weight, output in layers:
+                torch.addmm(bias, values, weight, out=output)
                 values = functional.silu(output, inplace=True)
-            torch.addmm(last.bias, values, last.weight.T, out=change)
-            torch.add(row[:, now - 1, :dim], change, out=row[:, now, :dim])
-        return row[:, history:, :dim].contiguous()
+            torch.add(row[:, now - 1], last.bias, out=row[:, now])
+            row[:, now].addmm_(values, last.weight.T)
+        return row[:, history:]
