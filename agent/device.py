@@ -48,6 +48,11 @@ def choose_device(name: DeviceName = "auto", process: int | None = None) -> torc
     return torch.device(name, process)
 
 
+def device_name(device: torch.device) -> str:
+    """Return the name of the hardware, `cpu` or `mps` where torch knows no better."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def full_precision(
     function: Callable[Concatenate[Tensor, Rest], Result],
 ) -> Callable[Concatenate[Tensor, Rest], Result]:

@@ -180,14 +180,14 @@ def _planning(checkpoint: Path) -> dict[str, Stage]:
     def encode() -> None:
         jepa.encode(images)
 
-    judged = _operations(lambda: cost(actions))
-    imagined = _operations(lambda: jepa.rollout(memory, actions))
+    judged = operations(lambda: cost(actions))
+    imagined = operations(lambda: jepa.rollout(memory, actions))
     sizes = f"{AGAIN} x {CANDIDATES} x {HORIZON}"
     stages = {
         f"imagining {sizes}": (imagine, AGAIN * imagined),
         f"imagining and judging {sizes}": (judge, AGAIN * judged),
         f"a plan by CEM, {CANDIDATES} x {ITERATIONS} x {HORIZON}": (plan, ITERATIONS * judged),
-        "encoding 768 images": (encode, _operations(lambda: jepa.encode(images))),
+        "encoding 768 images": (encode, operations(lambda: jepa.encode(images))),
     }
     return {
         name: Stage(function, "operations of matrix products", work)
@@ -217,7 +217,7 @@ def _learning(checkpoint: Path, data: Path) -> dict[str, Stage]:
     size = dataset.gather("pixels", episodes, offsets, LENGTH).nbytes
     return {
         "an update of the world model": Stage(
-            update, "operations of matrix products", _operations(update)
+            update, "operations of matrix products", operations(update)
         ),
         f"reading {WINDOWS} windows of {LENGTH} frames": Stage(
             lambda: dataset.gather("pixels", episodes, offsets, LENGTH),
@@ -227,7 +227,7 @@ def _learning(checkpoint: Path, data: Path) -> dict[str, Stage]:
     }
 
 
-def _operations(function: Callable[[], Any]) -> float:
+def operations(function: Callable[[], Any]) -> float:
     """Return the multiplications and additions of matrix products and convolutions."""
     with FlopCounterMode(display=False) as counter:
         function()

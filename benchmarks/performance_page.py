@@ -26,7 +26,7 @@ PARTS = ("collection", "planning", "training", "reading", "memory")
 class PerformanceConfig:
     """Bring the tables of pages up to date."""
 
-    pages: tuple[Path, ...] = (ROOT / "docs" / "performance.md",)
+    pages: tuple[Path, ...] = (ROOT / "docs" / "performance.md", ROOT / "docs" / "scale.md")
     """Pages with markers, such as `<!-- peers -->` and `<!-- /peers -->`."""
     results: Path = RESULTS
     """Folder of what was measured."""

@@ -133,6 +133,24 @@ def test_a_page_without_markers_is_left_alone(tmp_path):
         page.filled("nothing\n", tmp_path)
 
 
-def test_the_page_about_performance_says_what_was_measured():
-    text = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", ["performance", "scale"])
+def test_a_page_says_what_was_measured(name):
+    text = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
     assert text == page.filled(text, page.RESULTS), "run `make pages`"
+
+
+def test_any_device_is_measured_beside_one_core(tmp_path):
+    out = tmp_path / "accelerator.json"
+    sizes = ["--environments", "1", "--batches", "16", "--no-success", "--device", "cpu"]
+    done = subprocess.run(
+        [sys.executable, BENCHMARKS / "accelerator.py", *sizes, "--out", out],
+        cwd=ROOT, capture_output=True, text=True, env=os.environ,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text(encoding="utf-8"))
+    assert found["device"] == "cpu"
+    (plans,) = found["planning"].values()
+    (ratio,) = found["ratios"].values()
+    assert ratio == plans["one core"] / plans["device"]
+    assert found["training"].keys() == {"batch 16, float32", "batch 16, bfloat16"}
+    assert all(0 < row["utilisation"] < 1.5 for row in found["training"].values())

@@ -1,0 +1,223 @@
+"""What an accelerator brings to imagining, planning and learning, beside one core of its machine.
+
+    python benchmarks/accelerator.py [--checkpoint FOLDER] [--device auto] [--out FILE]
+
+The roofs are the device's own products of large matrices, in float32 and in bfloat16, measured in
+the same run; a stage's share is its operations (counted by torch) over its time, over the roof of
+its precision: of an update that is the model-FLOP utilisation. Then one agent is trained as
+`mujepa train` does, and judged.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("MUJOCO_GL", "egl")
+
+import torch
+from limits import operations
+from timing import alternate, medians
+
+from mujepa.agent.checkpoint import load_checkpoint
+from mujepa.agent.device import DeviceName, choose_device, device_name
+from mujepa.agent.losses import LossConfig, weighted_sum
+from mujepa.agent.memory import Memory
+from mujepa.allocation import keep_freed_memory
+from mujepa.cli import run
+from mujepa.envs.registry import find_task
+from mujepa.envs.world import World
+from mujepa.evaluation.loop import run_episodes
+from mujepa.evaluation.manifest import make_manifest
+from mujepa.evaluation.policies import AgentPolicy
+from mujepa.evaluation.statistics import success_rate
+from mujepa.files import write_json
+from mujepa.learning.config import TrainConfig
+from mujepa.learning.experience import load_experience
+from mujepa.learning.stages import WorldModelStage
+from mujepa.planners import CEM, Bounds
+from mujepa.pool import Pool
+from mujepa.provenance import machine, versions
+from mujepa.rollouts.collect import collect, make_recipe
+from mujepa.screen import say
+from mujepa.train import train
+
+CANDIDATES, ITERATIONS, ELITES, HORIZON = 300, 10, 30, 5
+PRODUCT = 8192
+"""Rows and columns of the matrices of the roof; a CPU's is 512."""
+FRAMES_A_WINDOW = 6
+
+
+@dataclass(frozen=True)
+class AcceleratorConfig:
+    """Measure imagining, planning and learning on an accelerator, and write it as JSON."""
+
+    checkpoint: Path = Path("pretrained/reacher")
+    """Checkpoint whose stages are timed."""
+    device: DeviceName = "auto"
+    """What is measured."""
+    environments: tuple[int, ...] = (1, 4, 50)
+    """For how many it plans at once."""
+    batches: tuple[int, ...] = (128, 1024, 4096)
+    """Windows in an update."""
+    success: bool = True
+    """Also collect, train and judge an agent there."""
+    out: Path = Path("benchmarks/results/accelerator.json")
+    """The result."""
+
+
+def accelerator(config: AcceleratorConfig) -> None:
+    """Measure, print and write."""
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    device = choose_device(config.device)
+    figures: dict[str, Any] = {"device": device_name(device), "roofs_per_second": _roofs(device)}
+    for name, rate in figures["roofs_per_second"].items():
+        say(f"{name:<44}{rate:>12.4g} /s")
+    figures["planning"] = _planning(config, device)
+    figures["training"] = _training(config, device, figures["roofs_per_second"])
+    if config.success:
+        task = load_checkpoint(config.checkpoint, "cpu").config.task
+        figures["success"] = _success(task, device)
+    figures["ratios"] = {
+        f"a plan in {batch} environments, over one core": found["one core"] / found["device"]
+        for batch, found in figures["planning"].items()
+    }
+    write_json(config.out, figures | {"versions": versions(), "machine": machine()})
+
+
+def _measure(functions: dict[str, Callable[[], Any]], device: torch.device) -> dict[str, float]:
+    """Return the median time of each [s], the device's work included."""
+
+    def done(function: Callable[[], Any]) -> Callable[[], Any]:
+        def and_wait() -> None:
+            function()
+            if device.type != "cpu":
+                torch.accelerator.synchronize()
+
+        return and_wait
+
+    return medians(alternate({name: done(it) for name, it in functions.items()}, repeats=9))
+
+
+def _roofs(device: torch.device) -> dict[str, float]:
+    size = 512 if device.type == "cpu" else PRODUCT
+    functions = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        one, other = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+        name = f"operations of products in {str(dtype).removeprefix('torch.')}"
+        functions[name] = lambda one=one, other=other: [one @ other for _ in range(5)]
+    return {name: 5 * 2 * size**3 / it for name, it in _measure(functions, device).items()}
+
+
+def _planning(config: AcceleratorConfig, device: torch.device) -> dict[str, dict[str, float]]:
+    """Return seconds for a plan of CEM in B environments, on the device and on one core."""
+    found = {}
+    for batch in config.environments:
+        functions = {
+            "device": _planner(config.checkpoint, device, batch),
+            "one core": _planner(config.checkpoint, torch.device("cpu"), batch),
+        }
+        found[str(batch)] = _measure(functions, device)
+        say(
+            f"a plan in {batch:>4} environments"
+            + "".join(f"{name:>12} {1e3 * it:9.2f} ms" for name, it in found[str(batch)].items())
+        )
+    return found
+
+
+def _planner(checkpoint: Path, device: torch.device, batch: int) -> Callable[[], Any]:
+    agent = load_checkpoint(checkpoint, device.type).agent()
+    jepa, configurator = agent.jepa, agent.configurator
+    size, random = jepa.action_size, torch.Generator().manual_seed(0)
+    embedding = torch.randn(batch, jepa.dim, generator=random).to(device)
+    memory = Memory.at_rest(embedding, jepa.history, size)
+    cost = configurator.cost_fn(memory, configurator.wanted(-embedding))
+    planner = CEM(horizon=HORIZON, samples=CANDIDATES, iterations=ITERATIONS, elites=ELITES)
+    bounds = Bounds(-torch.ones(size, device=device), torch.ones(size, device=device))
+    generators = [torch.Generator() for _ in range(batch)]
+
+    @torch.no_grad()
+    def plan() -> None:
+        for seed, generator in enumerate(generators):
+            generator.manual_seed(seed)
+        planner.plan(cost, planner.start(batch, bounds), bounds, generators).actions.cpu()
+
+    return plan
+
+
+def _training(
+    config: AcceleratorConfig, device: torch.device, roofs: dict[str, float]
+) -> dict[str, dict[str, float]]:
+    """Return frames/s of the world model's updates and the share of the roof, by batch."""
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "data"
+        task = load_checkpoint(config.checkpoint, "cpu").config.task
+        list(collect(data, make_recipe(task, 0), 64, Pool(os.cpu_count() or 1)))
+        for batch in config.batches:
+            for precision in ("float32", "bfloat16"):
+                update, work = _update(config.checkpoint, data, device, batch, precision)
+                seconds = _measure({"update": update}, device)["update"]
+                name = f"batch {batch}, {precision}"
+                rate = roofs[f"operations of products in {precision}"]
+                found[name] = {
+                    "frames_per_s": batch * FRAMES_A_WINDOW / seconds,
+                    "ms": 1e3 * seconds,
+                    "utilisation": work / seconds / rate,
+                }
+                say(
+                    f"training, {name:<24}{found[name]['frames_per_s']:>12,.0f} frames/s"
+                    f"{found[name]['utilisation']:>9.2%}"
+                )
+    return found
+
+
+def _update(
+    checkpoint: Path, data: Path, device: torch.device, batch: int, precision: str
+) -> tuple[Callable[[], Any], float]:
+    networks = load_checkpoint(checkpoint, device.type).networks
+    networks.requires_grad_(requires_grad=True)
+    experience = load_experience(data, 0.02, 0, device)
+    stage = WorldModelStage(
+        experience, networks, LossConfig(), updates=1, batch=batch, rollout=4, learning_rate=1e-3
+    )
+    modules = stage.modules().train()
+    optimizer = torch.optim.AdamW(modules.parameters(), lr=1e-6)
+
+    def update() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            loss = weighted_sum(stage.terms(0), stage.weights)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return update, operations(update)
+
+
+def _success(task: str, device: torch.device) -> dict[str, Any]:
+    """Collect, train and judge; return the minutes of each, and the success."""
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        train(TrainConfig(task, out=Path(folder) / "run", device=device.type))
+        trained = time.perf_counter()
+        agent = load_checkpoint(Path(folder) / "run", device.type).agent()
+        manifest = make_manifest(World(find_task(task)), 200, 0)
+        outcome = run_episodes(find_task(task), 64, AgentPolicy(agent), manifest)
+        judged = time.perf_counter()
+    found = {
+        "collect_and_train_s": trained - began,
+        "judge_200_episodes_s": judged - trained,
+        "success_at_end": asdict(success_rate(int(outcome.held.sum()), len(outcome.held))),
+    }
+    say(f"{task}: {found}")
+    return found
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(accelerator, AcceleratorConfig))
