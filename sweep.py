@@ -24,8 +24,9 @@ from mujepa.cluster import LOCAL, RETRIES, Cluster, connect, perform
 from mujepa.envs.registry import find_task
 from mujepa.envs.world import World
 from mujepa.errors import UserError
-from mujepa.evaluate import EvaluateConfig, evaluate
+from mujepa.evaluate import evaluate
 from mujepa.evaluation.comparison import Judged, compare_all, read_judged, write_comparison
+from mujepa.evaluation.config import EvaluateConfig
 from mujepa.files import make_folder, read_json, write_json
 from mujepa.learning.config import TrainConfig
 from mujepa.learning.progress import check_settings, read_metrics

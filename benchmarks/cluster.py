@@ -22,7 +22,8 @@ from timing import alternate, medians
 
 from mujepa.cli import run
 from mujepa.cluster import Cluster, connect
-from mujepa.evaluate import EvaluateConfig, assemble, judge_part
+from mujepa.evaluation.config import EvaluateConfig
+from mujepa.evaluation.contest import assemble, judge_part
 from mujepa.evaluation.loop import split
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.files import write_json

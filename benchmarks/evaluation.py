@@ -21,7 +21,8 @@ from mujepa.cli import run
 from mujepa.cluster import connect
 from mujepa.envs.registry import TASKS
 from mujepa.errors import UserError
-from mujepa.evaluate import EvaluateConfig, assemble, judge_part
+from mujepa.evaluation.config import EvaluateConfig
+from mujepa.evaluation.contest import assemble, judge_part
 from mujepa.evaluation.loop import join, split
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.files import write_json

@@ -613,7 +613,7 @@ def test_two_on_the_same_episodes_are_compared_by_those_that_only_one_of_them_he
 
 
 def test_goals_lie_further_ahead_where_they_lie_a_number_of_steps_ahead(trained, tmp_path, capfd):
-    usual, far = (mujepa.evaluate._task("push_t", steps) for steps in (None, 50))
+    usual, far = (mujepa.evaluation.contest.find_far_task("push_t", steps) for steps in (None, 50))
     assert (usual.goal_steps, usual.budget_steps) == (25, 50)
     assert (far.goal_steps, far.budget_steps) == (50, 100)
     out = tmp_path / "out"
