@@ -85,7 +85,7 @@ ENOUGH = 0.4
 """Seconds from which on the claim says that mass and friction can be read."""
 READABLE, UNREADABLE, SIGNIFICANT = 0.8, 0.1, 0.05
 UNMOVED = 1e-4
-"""A puck that has moved less was not touched [m]."""
+"""A puck that has moved more was touched [m]; one that does not may have been touched, too."""
 STREAM = 11
 """Second word of the random streams of the episodes that the probes read."""
 RESAMPLES = 1000
@@ -320,10 +320,14 @@ def probe(jepa: JEPA, world: World, part: Part) -> dict[str, Any]:
     draws = [world.draw(np.random.default_rng(word)) for word in words]
     values = np.array([draw.values[part.world] for draw in draws if draw])
     inputs = remembered(data.embeddings, data.actions, jepa.history)
-    evidence = durations(world, data.states[:, 0], data.actions, world.variants(draws), part.world)
+    starts, variants = data.states[:, 0], world.variants(draws)
+    contact, evidence = (
+        durations(world, starts, data.actions, variants, name) for name in ("mass", part.world)
+    )
     recent = window_sums(evidence, jepa.history - 1)
     puck = data.states[..., 1]  # a strike may be shorter than what contact is sampled by
-    virgin = np.maximum.accumulate(np.abs(puck - puck[:, :1])[:, 1:], axis=1) < UNMOVED
+    moved = np.maximum.accumulate(np.abs(puck - puck[:, :1])[:, 1:], axis=1)
+    virgin = (np.cumsum(contact, axis=1) == 0) & (moved < UNMOVED)
     target = torch.from_numpy(np.log2(values).astype(np.float32))[:, None].expand(-1, steps)
     fitted = 2 * len(inputs) // 3
     centre, scale = inputs[:fitted].mean(dim=(0, 1)), inputs[:fitted].std(dim=(0, 1)) + 1e-6
