@@ -56,6 +56,8 @@ class Ornament:
         mujoco.mjv_initGeom(
             geom, self.shape, self.size, self.position, self.axes.flatten(), self.rgba
         )
+        # Left as memory had it, it would now and then be taken for a surface, and flicker as those.
+        geom.category = mujoco.mjtCatBit.mjCAT_DECOR.value
         scene.ngeom += 1
 
 

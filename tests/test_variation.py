@@ -542,3 +542,14 @@ def test_a_range_drawn_as_ratios_survives_files_and_flags():
     assert variation.logarithmic == {"mass"}
     assert read_variation(json.loads(json.dumps(variation.plain()))) == variation
     assert read_variation(variation.flags()) == variation
+
+
+def test_what_is_drawn_does_not_depend_on_what_lay_in_memory_before():
+    one, other = World(TASKS["acrobot"]), World(TASKS["acrobot"])
+    draw = Draw({"distractors": 6.0, "texture": 1.0, "flicker": 1.0}, look=3)
+    start = one.sample_episode(np.random.default_rng(0)).start[None]
+    scene = other._observer._scene
+    for index in range(scene.maxgeom):
+        scene.geoms[index].category = mujoco.mjtCatBit.mjCAT_STATIC.value
+    images = [world.render(start, [world.variant(draw)]) for world in (one, other)]
+    np.testing.assert_array_equal(*images)
