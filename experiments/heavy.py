@@ -75,10 +75,11 @@ WORLDS = {"mass": "mass=0.25:4:log", "friction": "friction=0.4:2.5:log"}
 HISTORY = 6
 """Frames that the agent with a memory remembers."""
 HISTORIES = (HISTORY, 2, 1)
-COST = "state(x).last + 0.1*state(x)"
-"""Where the puck is at the end of what is imagined, and, so that it is not put off, until then."""
+COST = "state(x).last + 0.1*state(x) + 10*uncertainty"
+"""Where the puck is at the end of what is imagined, and, so that it is not put off, until then; and
+how much an ensemble disagrees, or the search makes use of what the model gets wrong."""
 EARLY = 0.1
-PLANNER = PlannerConfig(horizon=12, samples=32, iterations=3, min_std=0.02)
+PLANNER = PlannerConfig(horizon=12, samples=64, iterations=3, min_std=0.02)
 EDGES = (0.0, 0.1, 0.2, 0.4, 0.6, 1.01)
 """Seconds of contact, or for friction of sliding, within what is remembered."""
 ENOUGH = 0.4
@@ -111,6 +112,7 @@ class Size:
     Attributes:
         episodes: of experience.
         updates: of each world model.
+        ensemble: updates of the ensemble that tells where it knows little.
         batch: windows of each update.
         rollout: model steps predicted open loop in training.
         judged: episodes that agents are judged on.
@@ -118,16 +120,17 @@ class Size:
         probed: episodes that probes are fitted to (two thirds) and judged on.
     """
 
-    episodes: int = 2000
+    episodes: int = 3000
     updates: int = 2500
+    ensemble: int = 1000
     batch: int = 64
-    rollout: int = 6
+    rollout: int = 8
     judged: int = 200
     oracle: int = 60
     probed: int = 1500
 
 
-SMOKE = Size(episodes=24, updates=4, batch=8, rollout=2, judged=3, oracle=1, probed=24)
+SMOKE = Size(episodes=24, updates=4, ensemble=4, batch=8, rollout=2, judged=3, oracle=1, probed=24)
 
 
 @dataclass(frozen=True)
@@ -277,7 +280,7 @@ def train(part: Part) -> Path:
         "--out": out, "--data": part.data, "--episodes": size.episodes, "--seed": part.seed,
         "--updates": size.updates, "--batch": size.batch, "--rollout": size.rollout,
         "--jepa.predictor.history": part.history, "--checkpoint-every": size.updates,
-        "--ensemble-updates": 1, "--critic-updates": 1, "--actor-updates": 1,
+        "--ensemble-updates": size.ensemble, "--critic-updates": 1, "--actor-updates": 1,
         "--cost": COST, "--mode": "planner", "--planner.horizon": 1,  # judged with PLANNER
         "--threads": 1, "--vary": part.vary,
     }  # fmt: skip

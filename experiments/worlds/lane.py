@@ -26,15 +26,16 @@ TOUCHING = 0.12
 
 @dataclass(frozen=True)
 class Lane(Task):
-    """Bring the puck to rest within 5 cm of a place where the pusher cannot follow, in 3.2 s.
+    """Bring the puck to rest within 8 cm of a place where the pusher cannot follow, in 3.2 s.
 
-    A motor moves the pusher with at most 8 N in the near part of the lane; the puck slides on.
+    A motor moves the pusher with at most 12 N in the near part of the lane, against a drag of 6 N
+    at 1 m/s; the puck slides on.
     """
 
     name: str = "lane"
     mjcf: Path = Path(__file__).parent / "lane.xml"
     goal_sensors: tuple[str, ...] = ("puck",)
-    tolerance: float = 0.05
+    tolerance: float = 0.08
     substeps: int = 4
     frame_skip: int = 5
     budget_steps: int = 80
