@@ -21,25 +21,23 @@ from typing import Any
 os.environ.setdefault("MUJOCO_GL", "egl")
 
 import torch
-from limits import operations
+from limits import ROLLOUT, an_update, operations
 from timing import alternate, medians
 
 from mujepa.agent.checkpoint import load_checkpoint
 from mujepa.agent.device import DeviceName, choose_device, device_name
-from mujepa.agent.losses import LossConfig, weighted_sum
 from mujepa.agent.memory import Memory
 from mujepa.allocation import keep_freed_memory
 from mujepa.cli import run
 from mujepa.envs.registry import find_task
 from mujepa.envs.world import World
+from mujepa.errors import UserError
 from mujepa.evaluation.loop import run_episodes
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.policies import AgentPolicy
 from mujepa.evaluation.statistics import success_rate
 from mujepa.files import write_json
 from mujepa.learning.config import TrainConfig
-from mujepa.learning.experience import load_experience
-from mujepa.learning.stages import WorldModelStage
 from mujepa.planners import CEM, Bounds
 from mujepa.pool import Pool
 from mujepa.provenance import machine, versions
@@ -50,7 +48,6 @@ from mujepa.train import train
 CANDIDATES, ITERATIONS, ELITES, HORIZON = 300, 10, 30, 5
 PRODUCT = 8192
 """Rows and columns of the matrices of the roof; a CPU's is 512."""
-FRAMES_A_WINDOW = 6
 
 
 @dataclass(frozen=True)
@@ -69,6 +66,11 @@ class AcceleratorConfig:
     """Also collect, train and judge an agent there."""
     out: Path = Path("benchmarks/results/accelerator.json")
     """The result."""
+
+    def __post_init__(self) -> None:
+        for name in ("environments", "batches"):
+            if any(size < 1 for size in getattr(self, name)):
+                raise UserError(f"--{name} must be at least 1, got {min(getattr(self, name))}")
 
 
 def accelerator(config: AcceleratorConfig) -> None:
@@ -158,16 +160,18 @@ def _training(
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
-        task = load_checkpoint(config.checkpoint, "cpu").config.task
+        trained = load_checkpoint(config.checkpoint, "cpu").config
+        task, frames = trained.task, trained.jepa.predictor.history + ROLLOUT
         list(collect(data, make_recipe(task, 0), 64, Pool(os.cpu_count() or 1)))
         for batch in config.batches:
             for precision in ("float32", "bfloat16"):
-                update, work = _update(config.checkpoint, data, device, batch, precision)
-                seconds = _measure({"update": update}, device)["update"]
+                lower = precision == "bfloat16"
+                update, _ = an_update(config.checkpoint, data, device, batch, lower=lower)
+                work, seconds = operations(update), _measure({"update": update}, device)["update"]
                 name = f"batch {batch}, {precision}"
                 rate = roofs[f"operations of products in {precision}"]
                 found[name] = {
-                    "frames_per_s": batch * FRAMES_A_WINDOW / seconds,
+                    "frames_per_s": batch * frames / seconds,
                     "ms": 1e3 * seconds,
                     "utilisation": work / seconds / rate,
                 }
@@ -176,28 +180,6 @@ def _training(
                     f"{found[name]['utilisation']:>9.2%}"
                 )
     return found
-
-
-def _update(
-    checkpoint: Path, data: Path, device: torch.device, batch: int, precision: str
-) -> tuple[Callable[[], Any], float]:
-    networks = load_checkpoint(checkpoint, device.type).networks
-    networks.requires_grad_(requires_grad=True)
-    experience = load_experience(data, 0.02, 0, device)
-    stage = WorldModelStage(
-        experience, networks, LossConfig(), updates=1, batch=batch, rollout=4, learning_rate=1e-3
-    )
-    modules = stage.modules().train()
-    optimizer = torch.optim.AdamW(modules.parameters(), lr=1e-6)
-
-    def update() -> None:
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            loss = weighted_sum(stage.terms(0), stage.weights)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-    return update, operations(update)
 
 
 def _success(task: str, device: torch.device) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from mujepa.cli import run
 from mujepa.envs.registry import find_task
 from mujepa.envs.world import World
 from mujepa.files import write_json
-from mujepa.learning.experience import load_experience
+from mujepa.learning.experience import Experience, load_experience
 from mujepa.learning.stages import WorldModelStage
 from mujepa.planners import CEM, Bounds
 from mujepa.pool import Pool
@@ -47,6 +47,7 @@ AGAIN = 20
 PRODUCT = 512
 COPIED = 2**28
 FRAMES = 500
+ROLLOUT = 4
 WINDOWS, LENGTH = 512, 16
 
 
@@ -195,22 +196,33 @@ def _planning(checkpoint: Path) -> dict[str, Stage]:
     }
 
 
-def _learning(checkpoint: Path, data: Path) -> dict[str, Stage]:
-    networks = load_checkpoint(checkpoint, "cpu").networks
+def an_update(
+    checkpoint: Path, data: Path, device: torch.device, batch: int, *, lower: bool = False
+) -> tuple[Callable[[], Any], Experience]:
+    """Return what updates the world model once, by default in float32, and what it learns from."""
+    networks = load_checkpoint(checkpoint, device.type).networks
     networks.requires_grad_(requires_grad=True)
-    experience = load_experience(data, 0.02, 0, torch.device("cpu"))
+    experience = load_experience(data, 0.02, 0, device)
     stage = WorldModelStage(
-        experience, networks, LossConfig(), updates=1, batch=128, rollout=4, learning_rate=1e-3
-    )
+        experience, networks, LossConfig(), updates=1, batch=batch, rollout=ROLLOUT,
+        learning_rate=1e-3,
+    )  # fmt: skip
     modules = stage.modules().train()
     optimizer = torch.optim.AdamW(modules.parameters(), lr=1e-6)
-    random = np.random.default_rng(0)
 
     def update() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=lower):
+            loss = weighted_sum(stage.terms(0), stage.weights)
         optimizer.zero_grad()
-        weighted_sum(stage.terms(0), stage.weights).backward()
+        loss.backward()
         optimizer.step()
 
+    return update, experience
+
+
+def _learning(checkpoint: Path, data: Path) -> dict[str, Stage]:
+    update, experience = an_update(checkpoint, data, torch.device("cpu"), batch=128)
+    random = np.random.default_rng(0)
     dataset = experience.dataset
     episodes = random.integers(len(dataset), size=WINDOWS)
     offsets = random.integers(0, 10, size=WINDOWS)
