@@ -29,8 +29,11 @@ from mujepa.pool import Pool, tick
 from mujepa.screen import progress_bar
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from torch import Tensor
 
+    from mujepa.agent.device import DeviceName
     from mujepa.agent.mpc import Agent
     from mujepa.cluster import Cluster
     from mujepa.envs.task import Task
@@ -177,48 +180,54 @@ def run_on(
     workers: Cluster | Pool, config: EvaluateConfig, task: Task, todo: dict[str, Manifest]
 ) -> dict[str, Outcome]:
     """Share the episodes between workers; the oracle's, which take longer, apart."""
-    oracle = {name: manifest for name, manifest in todo.items() if name == "oracle"}
-    others = {name: manifest for name, manifest in todo.items() if name != "oracle"}
-    outcomes = {
-        **_share_out(workers, config, task, oracle, "oracle"),
-        **_share_out(workers, config, task, others, "episodes"),
-    }
-    return {name: outcomes[name] for name in todo}
+    found: dict[str, list[Outcome]] = {name: [] for name in todo}
+    for label, names in (
+        ("oracle", [name for name in todo if name == "oracle"]),
+        ("episodes", [name for name in todo if name != "oracle"]),
+    ):
+        parts = [(name, part) for name in names for part in split(todo[name])]
+        pieces = [(config, *part) for part in parts]
+        steps = [task.budget_steps] * len(parts)
+        outcomes = share_out(workers, judge_part, pieces, steps, label, config.device)
+        for (name, _), outcome in zip(parts, outcomes, strict=True):
+            found[name].append(outcome)
+    return {name: join(outcomes) for name, outcomes in found.items()}
 
 
-def _share_out(
+def share_out(
     workers: Cluster | Pool,
-    config: EvaluateConfig,
-    task: Task,
-    todo: dict[str, Manifest],
+    judge: Callable[..., Outcome],
+    pieces: Sequence[tuple[Any, ...]],
+    steps: Sequence[int],
     label: str,
-) -> dict[str, Outcome]:
-    parts = [(name, part) for name, manifest in todo.items() for part in split(manifest)]
-    if not parts:
-        return {}
+    device: DeviceName = "cpu",
+) -> list[Outcome]:
+    """Have workers run pieces of the episodes, and show how far they are.
+
+    Args:
+        workers: of this machine, or of a cluster.
+        judge: runs one piece, and calls `pool.tick` after each environment step.
+        pieces: its arguments.
+        steps: environment steps of each piece.
+        label: what is shown.
+        device: where the agents compute.
+    """
+    if not pieces:
+        return []
     found: dict[int, Outcome] = {}
     before = workers.ticks
 
     def show() -> None:
-        done = max(workers.ticks - before, task.budget_steps * len(found))
+        done = max(workers.ticks - before, sum(steps[index] for index in found))
         bar.update(done - bar.n)
 
-    running = workers.map(
-        judge_part,
-        [(config, *part) for part in parts],
-        accelerators=workers.accelerators(config.device),
-        meanwhile=show,
-    )
-    with (
-        progress_bar(task.budget_steps * len(parts), label, unit="step") as bar,
-        closing(running),
-    ):
+    accelerators = workers.accelerators(device)
+    running = workers.map(judge, pieces, accelerators=accelerators, meanwhile=show)
+    with progress_bar(sum(steps), label, unit="step") as bar, closing(running):
         for index, outcome in running:
             found[index] = outcome
             show()
-    return {
-        name: join([found[i] for i, part in enumerate(parts) if part[0] == name]) for name in todo
-    }
+    return [found[index] for index in range(len(pieces))]
 
 
 def judge_part(config: EvaluateConfig, name: str, part: Manifest) -> Outcome:

@@ -16,7 +16,7 @@ from mujepa.evaluation.statistics import paired
 from mujepa.lab.attribution import attribute, swaps
 from mujepa.lab.expectation import film_events, judge_surprise
 from mujepa.lab.ranking import rank_bank
-from mujepa.lab.sweeps import FARTHER, PERIODS, Sweeps, conditions, quarters
+from mujepa.lab.sweeps import FARTHER, factors, farther, periods, quarters, run_all, summarise
 from mujepa.lab.world_model import open_loop, representation
 from mujepa.screen import progress_bar
 
@@ -93,23 +93,27 @@ class Lab:
 
     def _sweeps(self) -> dict[str, Any]:
         """Change the episodes or the agent, one thing at a time."""
-        task, horizon = self.world.task, self.subject.planner.horizon
-        usual = getattr(task, "goal_steps", None)
-        periods = [period for period in PERIODS if period <= horizon]
-        ahead = [usual * times for times in FARTHER] if usual else []
-        budgets = sum(task.budget_steps * steps // ahead[0] for steps in ahead)
-        runs = len(conditions(self.world)) + (0 if self.subject.reactive else len(periods))
-        with progress_bar(budgets + runs * task.budget_steps, "sweeps", unit="step") as bar:
-            sweeps = Sweeps(self.subject, self.sweep_episodes, self.seed, bar.update)
-            return {
-                "distance": sweeps.farther(task, ahead)
-                if ahead
-                else quarters(self.world, self.manifest, self.outcomes["agent"]),
-                "replan": []
-                if self.subject.reactive
-                else sweeps.periods(task, self.manifest, periods),
-                "factors": sweeps.factors(self.world, self.outcomes["agent"]),
-            }
+        world, episodes, horizon = self.world, self.sweep_episodes, self.subject.planner.horizon
+        goal_steps = getattr(world.task, "goal_steps", None)
+        ahead = [goal_steps * times for times in FARTHER] if goal_steps else []
+        usual = self.outcomes["agent"]
+        runs = {
+            "distance": farther(world, ahead, episodes, self.seed),
+            "replan": []
+            if self.subject.reactive
+            else periods(world.task, self.manifest.first(episodes), horizon),
+            "factors": factors(world, episodes, self.seed),
+        }
+        outcomes = iter(run_all(self.subject, [run for part in runs.values() for run in part]))
+        found = {
+            name: summarise(
+                part,
+                [next(outcomes) for _ in part],
+                usual.held[:episodes] if name == "factors" else None,
+            )
+            for name, part in runs.items()
+        }
+        return found if ahead else found | {"distance": quarters(world, self.manifest, usual)}
 
     def _published(self) -> dict[str, Any]:
         """Judge the agent by the protocol of published tables, beside random actions."""

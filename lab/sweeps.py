@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mujepa.agent.checkpoint import load_checkpoint
 from mujepa.envs.factors import FACTORS
 from mujepa.envs.variation import Variation, working_factors
 from mujepa.envs.world import World
-from mujepa.evaluation.loop import run_episodes
+from mujepa.evaluation.contest import find_far_task, share_out
+from mujepa.evaluation.loop import run_episodes, split
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.policies import AgentPolicy
 from mujepa.evaluation.statistics import paired, success_rate
 from mujepa.evaluation.summaries import remaining_at_start
+from mujepa.lab.subject import Subject
+from mujepa.pool import Pool, tick
+from mujepa.screen import progress_bar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
+    from numpy.typing import NDArray
+
+    from mujepa.agent.checkpoint import Mode
     from mujepa.envs.task import Task
     from mujepa.evaluation.loop import Outcome
     from mujepa.evaluation.manifest import Manifest
-    from mujepa.lab.subject import Subject
+    from mujepa.planners import PlannerConfig
 
 LEVELS: dict[str, tuple[float, ...]] = {
     "colour": (0.5, 1.0), "light": (0.4, 2.0), "camera": (0.5, 1.0), "texture": (0.5, 1.0),
@@ -37,64 +46,109 @@ PERIODS = (1, 2, 3, 4, 6, 8, 12, 16)
 """Model steps between plans, as far as plans reach."""
 
 
-class Sweeps:
-    """Runs an agent under changed conditions.
+@dataclass(frozen=True)
+class Run:
+    """Episodes under one condition.
 
-    Args:
-        subject: the agent.
-        episodes: how many.
-        seed: of the episodes.
-        on_step: called after each environment step of each batch.
+    Attributes:
+        about: what is changed, as the result says it.
+        task: the task.
+        manifest: the episodes.
+        every: model steps for which the agent follows a plan, if not as it is used to.
     """
 
-    def __init__(
-        self, subject: Subject, episodes: int, seed: int, on_step: Callable[[], object]
-    ) -> None:
-        self.subject = subject
-        self.episodes = episodes
-        self.seed = seed
-        self._on_step = on_step
+    about: dict[str, Any]
+    task: Task
+    manifest: Manifest
+    every: int | None = None
 
-    def farther(self, task: Task, steps: list[int]) -> list[dict[str, Any]]:
-        """Return the success with goals so many environment steps ahead."""
-        found = []
-        for ahead in steps:
-            budget = task.budget_steps * ahead // steps[0]
-            far = replace(task, goal_steps=ahead, budget_steps=budget)  # pyright: ignore
-            manifest = self._manifest(World(far, self.subject.checkpoint.config.image_size))
-            found.append({"goal_steps": ahead, **_rate(self._run(far, manifest))})
-        return found
+    def told(self, usual: int) -> tuple[int | None, Manifest, int]:
+        """Return what another process has to be told of it, plans being `usual`ly followed."""
+        return getattr(self.task, "goal_steps", None), self.manifest, self.every or usual
 
-    def periods(self, task: Task, manifest: Manifest, periods: list[int]) -> list[dict[str, Any]]:
-        """Return the success when plans are followed for so many model steps before the next."""
-        first = manifest.first(self.episodes)
-        return [
-            {"replan_every": every, **_rate(self._run(task, first, every))} for every in periods
-        ]
 
-    def factors(self, world: World, plain: Outcome) -> list[dict[str, Any]]:
-        """Return the success in worlds in which one factor has another value than in training.
+def farther(world: World, steps: list[int], episodes: int, seed: int) -> list[Run]:
+    """Return runs with goals so many environment steps ahead."""
+    found = []
+    for ahead in steps:
+        budget = world.task.budget_steps * ahead // steps[0]
+        far = replace(world.task, goal_steps=ahead, budget_steps=budget)  # pyright: ignore
+        manifest = make_manifest(World(far, world.image_size), episodes, seed)
+        found.append(Run({"goal_steps": ahead}, far, manifest))
+    return found
 
-        Each is paired with the same episodes in the task's own world, `plain`.
-        """
-        found = []
-        usual = plain.held[: self.episodes]
-        for name, value in conditions(world):
-            vary = Variation({name: (value, value)})
-            varied = World(world.task, world.image_size, variation=vary)
-            manifest = self._manifest(varied).first(len(usual))
-            outcome = self._run(world.task, manifest)
-            about = {"factor": name, "value": value, "kind": FACTORS[name].kind}
-            found.append(about | _rate(outcome) | {"paired": asdict(paired(outcome.held, usual))})
-        return found
 
-    def _manifest(self, world: World) -> Manifest:
-        return make_manifest(world, self.episodes, self.seed)
+def periods(task: Task, manifest: Manifest, horizon: int) -> list[Run]:
+    """Return runs in which plans are followed for so many model steps before the next."""
+    return [
+        Run({"replan_every": every}, task, manifest, every) for every in PERIODS if every <= horizon
+    ]
 
-    def _run(self, task: Task, manifest: Manifest, every: int | None = None) -> Outcome:
-        size = self.subject.checkpoint.config.image_size
-        policy = AgentPolicy(self.subject.agent(every))
-        return run_episodes(task, size, policy, manifest, self._on_step)
+
+def factors(world: World, episodes: int, seed: int) -> list[Run]:
+    """Return runs in worlds in which one factor has another value than in training."""
+    found = []
+    for name, value in conditions(world):
+        vary = Variation({name: (value, value)})
+        varied = World(world.task, world.image_size, variation=vary)
+        about = {"factor": name, "value": value, "kind": FACTORS[name].kind}
+        found.append(Run(about, world.task, make_manifest(varied, episodes, seed)))
+    return found
+
+
+def run_all(subject: Subject, runs: Sequence[Run]) -> list[Outcome]:
+    """Have the agent live through all runs; on a CPU several at a time.
+
+    What comes out does not depend on how many processes the machine has room for.
+    """
+    steps = [run.task.budget_steps * len(split(run.manifest)) for run in runs]
+    config = subject.checkpoint.config
+    if subject.agent().device.type != "cpu":
+        with progress_bar(sum(steps), "sweeps", unit="step") as bar:
+            return [live(subject, *run.told(config.replan_every), bar.update) for run in runs]
+    told = subject.checkpoint.folder, subject.planner, subject.cost, subject.mode
+    pieces = [(*told, *run.told(config.replan_every)) for run in runs]
+    return share_out(Pool(), live_elsewhere, pieces, steps, "sweeps")
+
+
+def live_elsewhere(
+    folder: Path,
+    planner: PlannerConfig,
+    cost: str | None,
+    mode: Mode | None,
+    goal_steps: int | None,
+    manifest: Manifest,
+    every: int,
+) -> Outcome:
+    """Have the agent of a checkpoint live through a run; what a process of the pool does."""
+    subject = Subject(load_checkpoint(folder, "cpu"), planner, cost, mode)
+    return live(subject, goal_steps, manifest, every, tick)
+
+
+def live(
+    subject: Subject,
+    goal_steps: int | None,
+    manifest: Manifest,
+    every: int,
+    on_step: Callable[[], object],
+) -> Outcome:
+    """Have the agent live through episodes with goals so many steps ahead, if they have that."""
+    config = subject.checkpoint.config
+    task, policy = find_far_task(config.task, goal_steps), AgentPolicy(subject.agent(every))
+    return run_episodes(task, config.image_size, policy, manifest, on_step)
+
+
+def summarise(
+    runs: Sequence[Run], outcomes: Sequence[Outcome], usual: NDArray[np.bool_] | None = None
+) -> list[dict[str, Any]]:
+    """Return the success of each run, beside the same episodes as they `usual`ly are if given."""
+    found = []
+    for run, outcome in zip(runs, outcomes, strict=True):
+        held = outcome.held
+        rate = {"episodes": len(held), **asdict(success_rate(int(held.sum()), len(held)))}
+        pair = {} if usual is None else {"paired": asdict(paired(held, usual))}
+        found.append(run.about | rate | pair)
+    return found
 
 
 def conditions(world: World) -> list[tuple[str, float]]:
@@ -119,8 +173,3 @@ def quarters(world: World, manifest: Manifest, outcome: Outcome) -> list[dict[st
         for part in parts
         if len(part)
     ]
-
-
-def _rate(outcome: Outcome) -> dict[str, Any]:
-    held = outcome.held
-    return {"episodes": len(held), **asdict(success_rate(int(held.sum()), len(held)))}

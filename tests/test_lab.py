@@ -26,7 +26,8 @@ from mujepa.evaluation.statistics import interquartile_mean, paired
 from mujepa.lab.attribution import attribute, name_cause, swaps
 from mujepa.lab.expectation import film_events, judge_surprise, without_contacts
 from mujepa.lab.ranking import rank_bank
-from mujepa.lab.sweeps import conditions, quarters
+from mujepa.lab.subject import Subject
+from mujepa.lab.sweeps import conditions, factors, farther, periods, quarters, run_all
 from mujepa.lab.world_model import open_loop, probe_states, state_names
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
@@ -229,9 +230,29 @@ def test_quarters_go_from_the_nearest_goals_to_the_farthest(reacher, world):
 
 
 def test_only_factors_that_change_something_are_swept_over(world):
-    factors = {name for name, _ in conditions(world)}
-    assert {"mass", "light", "gain"} <= factors
-    assert "gravity" not in factors  # the reacher lies flat
+    names = {name for name, _ in conditions(world)}
+    assert {"mass", "light", "gain"} <= names
+    assert "gravity" not in names  # the reacher lies flat
+
+
+def test_sweeps_find_in_other_processes_what_the_agent_does_here(reacher, world):
+    planner = replace(reacher.config.planner, samples=8, iterations=1, horizon=2)
+    subject = Subject(reacher, planner, mode="planner")
+    manifest = make_manifest(world, 2, seed=0)
+    runs = [*periods(world.task, manifest, 2), factors(world, 2, seed=0)[-1]]
+    for run, outcome in zip(runs, run_all(subject, runs), strict=True):
+        alone = run_episodes(world.task, 64, AgentPolicy(subject.agent(run.every)), run.manifest)
+        np.testing.assert_array_equal(outcome.states, alone.states)
+
+
+def test_goals_farther_ahead_have_a_budget_to_match():
+    task = find_task("push_t")
+    near, far = farther(World(task, 64), [25, 75], episodes=1, seed=0)
+    assert (near.task.budget_steps, far.task.budget_steps) == (
+        task.budget_steps,
+        3 * task.budget_steps,
+    )
+    assert far.told(1) == (75, far.manifest, 1)
 
 
 def test_an_agent_compared_with_itself_differs_by_exactly_nothing():
