@@ -21,12 +21,11 @@ from typing import Any
 os.environ.setdefault("MUJOCO_GL", "egl")
 
 import torch
-from limits import ROLLOUT, an_update, operations
+from limits import ROLLOUT, an_update, operations, planning
 from timing import alternate, medians
 
 from mujepa.agent.checkpoint import load_checkpoint
 from mujepa.agent.device import DeviceName, choose_device, device_name
-from mujepa.agent.memory import Memory
 from mujepa.allocation import keep_freed_memory
 from mujepa.cli import run
 from mujepa.envs.registry import find_task
@@ -38,14 +37,12 @@ from mujepa.evaluation.policies import AgentPolicy
 from mujepa.evaluation.statistics import success_rate
 from mujepa.files import write_json
 from mujepa.learning.config import TrainConfig
-from mujepa.planners import CEM, Bounds
 from mujepa.pool import Pool
 from mujepa.provenance import machine, versions
 from mujepa.rollouts.collect import collect, make_recipe
 from mujepa.screen import say
 from mujepa.train import train
 
-CANDIDATES, ITERATIONS, ELITES, HORIZON = 300, 10, 30, 5
 PRODUCT = 8192
 """Rows and columns of the matrices of the roof; a CPU's is 512."""
 
@@ -122,8 +119,8 @@ def _planning(config: AcceleratorConfig, device: torch.device) -> dict[str, dict
     found = {}
     for batch in config.environments:
         functions = {
-            "device": _planner(config.checkpoint, device, batch),
-            "one core": _planner(config.checkpoint, torch.device("cpu"), batch),
+            "device": planning(config.checkpoint, device, batch).plan,
+            "one core": planning(config.checkpoint, torch.device("cpu"), batch).plan,
         }
         found[str(batch)] = _measure(functions, device)
         say(
@@ -131,26 +128,6 @@ def _planning(config: AcceleratorConfig, device: torch.device) -> dict[str, dict
             + "".join(f"{name:>12} {1e3 * it:9.2f} ms" for name, it in found[str(batch)].items())
         )
     return found
-
-
-def _planner(checkpoint: Path, device: torch.device, batch: int) -> Callable[[], Any]:
-    agent = load_checkpoint(checkpoint, device.type).agent()
-    jepa, configurator = agent.jepa, agent.configurator
-    size, random = jepa.action_size, torch.Generator().manual_seed(0)
-    embedding = torch.randn(batch, jepa.dim, generator=random).to(device)
-    memory = Memory.at_rest(embedding, jepa.history, size)
-    cost = configurator.cost_fn(memory, configurator.wanted(-embedding))
-    planner = CEM(horizon=HORIZON, samples=CANDIDATES, iterations=ITERATIONS, elites=ELITES)
-    bounds = Bounds(-torch.ones(size, device=device), torch.ones(size, device=device))
-    generators = [torch.Generator() for _ in range(batch)]
-
-    @torch.no_grad()
-    def plan() -> None:
-        for seed, generator in enumerate(generators):
-            generator.manual_seed(seed)
-        planner.plan(cost, planner.start(batch, bounds), bounds, generators).actions.cpu()
-
-    return plan
 
 
 def _training(

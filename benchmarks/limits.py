@@ -149,46 +149,66 @@ def _roofs(world: World, states: np.ndarray) -> dict[str, tuple[Callable[[], Any
     }
 
 
-def _planning(checkpoint: Path) -> dict[str, Stage]:
-    agent = load_checkpoint(checkpoint, "cpu").agent()
+@dataclass(frozen=True)
+class Planning:
+    """A search by CEM in B environments.
+
+    What computes no gradient takes a faster path, whose products torch does not count.
+
+    Attributes:
+        imagine: what its candidates lead to, with a gradient where the caller has one.
+        judge: imagine, and judge by the cost.
+        plan: search, without a gradient.
+    """
+
+    imagine: Callable[[], Any]
+    judge: Callable[[], Any]
+    plan: Callable[[], Any]
+
+
+def planning(checkpoint: Path, device: torch.device, batch: int) -> Planning:
+    """Return a search for a checkpoint's agent, with memories and goals drawn at random."""
+    agent = load_checkpoint(checkpoint, device.type).agent()
     jepa, configurator = agent.jepa, agent.configurator
-    torch.manual_seed(0)
-    size, embedding = jepa.action_size, torch.randn(1, jepa.dim)
-    memory, goal = Memory.at_rest(embedding, jepa.history, size), configurator.wanted(-embedding)
-    actions = 2 * torch.rand(1, CANDIDATES, HORIZON, size) - 1
+    size, random = jepa.action_size, torch.Generator().manual_seed(0)
+    embedding = torch.randn(batch, jepa.dim, generator=random).to(device)
+    memory = Memory.at_rest(embedding, jepa.history, size)
+    cost = configurator.cost_fn(memory, configurator.wanted(-embedding))
+    actions = (2 * torch.rand(batch, CANDIDATES, HORIZON, size, generator=random) - 1).to(device)
     planner = CEM(horizon=HORIZON, samples=CANDIDATES, iterations=ITERATIONS, elites=ELITES)
-    bounds = Bounds(-torch.ones(size), torch.ones(size))
-    cost = configurator.cost_fn(memory, goal)
-    generator = torch.Generator()
-
-    @torch.no_grad()
-    def imagine() -> None:
-        for _ in range(AGAIN):
-            jepa.rollout(memory, actions)
-
-    @torch.no_grad()
-    def judge() -> None:
-        for _ in range(AGAIN):
-            cost(actions)
+    bounds = Bounds(-torch.ones(size, device=device), torch.ones(size, device=device))
+    generators = [torch.Generator() for _ in range(batch)]
 
     @torch.no_grad()
     def plan() -> None:
-        planner.plan(cost, planner.start(1, bounds), bounds, [generator.manual_seed(0)])
+        for seed, generator in enumerate(generators):
+            generator.manual_seed(seed)
+        planner.plan(cost, planner.start(batch, bounds), bounds, generators).actions.cpu()
 
+    return Planning(lambda: jepa.rollout(memory, actions), lambda: cost(actions), plan)
+
+
+def _planning(checkpoint: Path) -> dict[str, Stage]:
+    search = planning(checkpoint, torch.device("cpu"), 1)
+    jepa = load_checkpoint(checkpoint, "cpu").networks.jepa
     images = torch.randint(0, 256, (768, *jepa.observation_shape), dtype=torch.uint8)
 
-    @torch.no_grad()
     def encode() -> None:
         jepa.encode(images)
 
-    judged = operations(lambda: cost(actions))
-    imagined = operations(lambda: jepa.rollout(memory, actions))
+    def again(function: Callable[[], Any]) -> Callable[[], Any]:
+        return torch.no_grad()(lambda: [function() for _ in range(AGAIN)])
+
+    imagined, judged = operations(search.imagine), operations(search.judge)
     sizes = f"{AGAIN} x {CANDIDATES} x {HORIZON}"
     stages = {
-        f"imagining {sizes}": (imagine, AGAIN * imagined),
-        f"imagining and judging {sizes}": (judge, AGAIN * judged),
-        f"a plan by CEM, {CANDIDATES} x {ITERATIONS} x {HORIZON}": (plan, ITERATIONS * judged),
-        "encoding 768 images": (encode, operations(lambda: jepa.encode(images))),
+        f"imagining {sizes}": (again(search.imagine), AGAIN * imagined),
+        f"imagining and judging {sizes}": (again(search.judge), AGAIN * judged),
+        f"a plan by CEM, {CANDIDATES} x {ITERATIONS} x {HORIZON}": (
+            search.plan,
+            ITERATIONS * judged,
+        ),
+        "encoding 768 images": (torch.no_grad()(encode), operations(encode)),
     }
     return {
         name: Stage(function, "operations of matrix products", work)
