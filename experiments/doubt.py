@@ -363,7 +363,7 @@ def draw(rows: dict[str, dict[str, Figures]]) -> Figure:
         axes[line, 0].set_title(f"{task}: is another world told from the usual one?", size=10)
         held(axes[line, 1], row)
         axes[line, 1].set_title(f"{task}: goals held", size=10)
-    axes[0, 0].legend(fontsize=8, loc="lower left")
+    axes[-1, 0].legend(fontsize=8, loc="center left")
     axes[0, 1].legend(fontsize=8, ncols=2)
     return picture
 
