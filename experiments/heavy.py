@@ -118,6 +118,7 @@ class Size:
         judged: episodes that agents are judged on.
         oracle: of these, for the true simulator as the model.
         probed: episodes that probes are fitted to (two thirds) and judged on.
+        reading: updates of the perceptron among them.
     """
 
     episodes: int = 3000
@@ -127,10 +128,21 @@ class Size:
     rollout: int = 8
     judged: int = 200
     oracle: int = 60
-    probed: int = 1500
+    probed: int = 4500
+    reading: int = 2000
 
 
-SMOKE = Size(episodes=24, updates=4, ensemble=4, batch=8, rollout=2, judged=3, oracle=1, probed=24)
+SMOKE = Size(
+    episodes=24,
+    updates=4,
+    ensemble=4,
+    batch=8,
+    rollout=2,
+    judged=3,
+    oracle=1,
+    probed=24,
+    reading=20,
+)
 
 
 @dataclass(frozen=True)
@@ -336,7 +348,7 @@ def probe(jepa: JEPA, world: World, part: Part) -> dict[str, Any]:
     centre, scale = inputs[:fitted].mean(dim=(0, 1)), inputs[:fitted].std(dim=(0, 1)) + 1e-6
     inputs = (inputs - centre) / scale
     fit = inputs[:fitted].flatten(0, 1), target[:fitted].reshape(-1, 1)
-    readers = {"ridge": fit_ridge(*fit), "perceptron": fit_perceptron(*fit)}
+    readers = {"ridge": fit_ridge(*fit), "perceptron": fit_perceptron(*fit, part.size.reading)}
     bins = {"before": virgin, "after": ~virgin & (recent >= ENOUGH - 1e-9)}
     for low, high in itertools.pairwise(EDGES):
         bins[f"{low:g}"] = ~virgin & (recent >= low - 1e-9) & (recent < high - 1e-9)

@@ -116,7 +116,7 @@ def state_names(world: World) -> tuple[list[str], list[str]]:
     return [name for name, _ in named], [kind for _, kind in named]
 
 
-def fit_perceptron(inputs: Tensor, targets: Tensor) -> nn.Module:
+def fit_perceptron(inputs: Tensor, targets: Tensor, updates: int = PROBE_UPDATES) -> nn.Module:
     """Fit two hidden layers to inputs (N, I) and targets (N, Q); the same each time."""
     centre, scale = targets.mean(dim=0), targets.std(dim=0)
     with torch.random.fork_rng(devices=[]):
@@ -125,10 +125,10 @@ def fit_perceptron(inputs: Tensor, targets: Tensor) -> nn.Module:
             nn.Linear(inputs.shape[1], 128), nn.SiLU(), nn.Linear(128, 128), nn.SiLU(),
             nn.Linear(128, targets.shape[1]),
         )  # fmt: skip
-        rows = torch.randint(len(inputs), (PROBE_UPDATES, 512))
+        rows = torch.randint(len(inputs), (updates, 512))
     net.to(inputs)
     optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3, weight_decay=0.03)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=PROBE_UPDATES)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=updates)
     with torch.enable_grad():
         for chosen in rows:
             loss = (net(inputs[chosen]) - (targets[chosen] - centre) / scale).square().mean()
