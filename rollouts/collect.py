@@ -93,6 +93,8 @@ def collect(folder: Path, recipe: Recipe, episodes: int, workers: Cluster | Pool
     missing = [index for index, name in enumerate(names) if there.get(name, 0) < sizes[index]]
     good = there.keys() - {names[index] for index in missing}
     _remove_leftovers(folder)
+    if not missing and read_meta(folder)[1].keys() == good:
+        return  # untouched: others may be about to read it, or to find that it is complete
     for leftover in folder.glob(".meta.json.*.tmp"):  # a file, where shards are folders
         leftover.unlink(missing_ok=True)
     write_meta(folder, recipe, sorted(good))  # the recipe first: whoever goes on has to keep to it

@@ -310,6 +310,17 @@ def test_leftovers_of_a_crash_are_removed(copy):
     assert content(copy) == before
 
 
+def test_what_is_complete_is_left_to_others(copy):
+    """Several trainings may begin at once from the same data."""
+    gather_all(copy, 130)
+    another = copy / ".meta.json.elsewhere-1.tmp"
+    another.write_text("{")
+    written = (copy / "meta.json").stat().st_mtime_ns
+    gather_all(copy, 130)
+    assert another.exists()
+    assert (copy / "meta.json").stat().st_mtime_ns == written
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [
