@@ -74,7 +74,9 @@ WORLDS = {"mass": "mass=0.25:4:log", "friction": "friction=0.4:2.5:log"}
 """What hides in each of them, as `--vary` has it."""
 HISTORY = 6
 """Frames that the agent with a memory remembers."""
-HISTORIES = (HISTORY, 2, 1)
+HISTORIES = {"mass": (HISTORY, 2, 1), "friction": (HISTORY, 1)}
+RIVALS = ("against 2", "against 1")
+"""What the agent with a memory is compared with, by the names of its figures."""
 COST = "state(x).last + 0.1*state(x) + 10*uncertainty"
 """Where the puck is at the end of what is imagined, and, so that it is not put off, until then; and
 how much an ensemble disagrees, or the search makes use of what the model gets wrong."""
@@ -237,7 +239,7 @@ def heavy(config: HeavyConfig) -> None:
         Part(world, seed, history, size, folder, oracle=seed == seeds[0])
         for seed in seeds
         for world in worlds
-        for history in (*HISTORIES, 0)
+        for history in (*HISTORIES[world], 0)
     ]
     pool = Pool(config.jobs)
     list(pool.map(gather, [(part,) for part in parts if not part.history]))
@@ -426,10 +428,11 @@ def r2(
 
 def weigh(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the figures of one world from those of its parts."""
-    by_history = {
-        history: [np.array(r["held"]["agent"]) for r in results if r["asked"]["history"] == history]
-        for history in HISTORIES
-    }
+    by_history: dict[int, list[NDArray[np.bool_]]] = {}
+    for result in results:
+        if result["asked"]["history"]:
+            held = np.array(result["held"]["agent"])
+            by_history.setdefault(result["asked"]["history"], []).append(held)
     bounds = [r["held"] for r in results if not r["asked"]["history"]]
     probes = [r["probes"] for r in results if "probes" in r]
     rates = {f"history {history}": shares(runs) for history, runs in by_history.items()}
@@ -438,9 +441,10 @@ def weigh(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     many = by_history[HISTORY]
     tests = {
         f"against {history}": [
-            asdict(paired(one, other)) for one, other in zip(many, by_history[history], strict=True)
+            asdict(paired(one, other)) for one, other in zip(many, runs, strict=True)
         ]
-        for history in (2, 1)
+        for history, runs in by_history.items()
+        if history != HISTORY
     }
     one = next(held for held in bounds if "told" in held)
     tests["told against untold"] = [asdict(paired(np.array(one["told"]), np.array(one["untold"])))]
@@ -464,35 +468,41 @@ def shares(runs: Sequence[NDArray[np.bool_]]) -> dict[str, Any]:
 
 def conclude(found: dict[str, dict[str, Any]]) -> Finding:
     """Decide, by what the page says counts."""
-    decided, sentences = [], []
-    table: list[list[object]] = [
-        ["hidden", "R2 before contact", f"R2 after {ENOUGH:g} s",
-         *(f"success, {history} frames" for history in HISTORIES),
-         "p against 2 / 1 frames, by seed", "simulator, told / not told", "random"],
-    ]  # fmt: skip
+    decided, sentences, columns = [], [], []
     for world, figures in found.items():
         before, after = (figures["reads"]["perceptron"].get(key) for key in ("before", "after"))
-        p = {name: [test["p_value"] for test in tests] for name, tests in figures["tests"].items()}
-        gained = [test["difference"] > 0 for test in figures["tests"]["against 1"]]
-        readable = bool(after and after.mean >= READABLE)
-        decided += [
-            readable,
-            bool(before and before.mean <= UNREADABLE),
-            all(gained) and max(p["against 1"]) < SIGNIFICANT,
-        ]
         rates = {name: f"{rate['rate']:.2f}" for name, rate in figures["rates"].items()}
-        frames = [rates[f"history {history}"] for history in HISTORIES]
-        tests = " / ".join(
-            ", ".join(f"{value:.1g}" for value in p[f"against {history}"]) for history in (2, 1)
-        )
-        simulator = f"{rates['told']} / {rates['untold']}"
-        table.append(
-            [world, before or "-", after or "-", *frames, tests, simulator, rates["random"]]
+        tests = {name: [f"{it['p_value']:.1g}" for it in figures["tests"][name]] for name in RIVALS
+                 if name in figures["tests"]}  # fmt: skip
+        against = figures["tests"]["against 1"]
+        decided += [
+            bool(after and after.mean >= READABLE),
+            bool(before and before.mean <= UNREADABLE),
+            all(it["difference"] > 0 and it["p_value"] < SIGNIFICANT for it in against),
+        ]
+        columns.append(
+            [
+                world,
+                *(before or "-", after or "-"),
+                *(
+                    shown(figures["rates"].get(f"history {history}"))
+                    for history in HISTORIES["mass"]
+                ),
+                *(", ".join(tests.get(name, "-")) for name in RIVALS),
+                *(shown(figures["rates"][name]) for name in ("told", "untold", "random")),
+            ]
         )
         sentences.append(
             f"{world}: R2 {number(before)} before and {number(after)} after contact, success "
-            f"{frames[0]} with {HISTORY} frames, {frames[1]} with 2 and {frames[2]} with one"
+            f"{rates[f'history {HISTORY}']} with {HISTORY} frames and {rates['history 1']} with one"
         )
+    heads = [
+        "hidden", "R2 before contact", f"R2 after {ENOUGH:g} s",
+        *(f"success, {history} frame{'s' * (history > 1)}" for history in HISTORIES["mass"]),
+        *(f"p, {name} frame{'s' * (name == 'against 2')}, by seed" for name in RIVALS),
+        "success of the simulator, told", "success of the simulator, not told", "random actions",
+    ]  # fmt: skip
+    table = [list(cells) for cells in zip(heads, *columns, strict=True)]
     verdict: Verdict = (
         "holds" if all(decided) else "holds in part" if any(decided[::3] + decided[2::3])
         else "fails"
@@ -502,6 +512,11 @@ def conclude(found: dict[str, dict[str, Any]]) -> Finding:
         for world, it in found.items()
     }
     return Finding(verdict, "; ".join(sentences) + ".", figures, table, draw(found))
+
+
+def shown(rate: dict[str, Any] | None) -> str:
+    """Return a success with its interval as text."""
+    return "-" if rate is None else f"{rate['rate']:.2f} [{rate['low']:.2f}, {rate['high']:.2f}]"
 
 
 def number(figures: Figures | None) -> str:
@@ -543,7 +558,7 @@ def draw_rates(axes: Axes, world: str, figures: dict[str, Any]) -> None:
     """Draw success with its interval over episodes, and that of each seed."""
     names = {
         "told": "simulator\ntold", "untold": "simulator\nnot told",
-        **{f"history {history}": f"{history} frame{'s' * (history > 1)}" for history in HISTORIES},
+        **{f"history {it}": f"{it} frame{'s' * (it > 1)}" for it in HISTORIES[world]},
         "random": "random",
     }  # fmt: skip
     for place, name in enumerate(names):
