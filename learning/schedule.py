@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from mujepa.learning.progress import Progress
 
 WARM_UP = 100
-"""Updates in which the learning rate rises."""
+"""Updates in which the learning rate rises, at most; of a short training it is a tenth."""
 
 
 class Clock:
@@ -34,9 +34,16 @@ class Clock:
         )
 
 
-def schedule(update: int, fraction: float) -> float:
-    """Return the share of the learning rate: linear warm-up, then a cosine down to a hundredth."""
-    return min(1.0, (update + 1) / WARM_UP) * (0.01 + 0.99 * (1 + math.cos(math.pi * fraction)) / 2)
+def schedule(update: int, updates: int, fraction: float) -> float:
+    """Return the share of the learning rate: linear warm-up, then a cosine down to a hundredth.
+
+    Args:
+        update: that is about to be made.
+        updates: in all.
+        fraction: of the training that is gone, in updates or in time.
+    """
+    warm = min(1.0, (update + 1) / min(WARM_UP, max(1, updates // 10)))
+    return warm * (0.01 + 0.99 * (1 + math.cos(math.pi * fraction)) / 2)
 
 
 def online_share(total: int, number: int, rounds: int) -> int:

@@ -157,8 +157,9 @@ class Training:
                 if gone >= 1:
                     break
                 fraction = max(update / stage.updates, gone)
+                rate = stage.learning_rate * schedule(update, stage.updates, fraction)
                 for group in optimizer.param_groups:
-                    group["lr"] = stage.learning_rate * schedule(update, fraction)
+                    group["lr"] = rate
                 modules.train()
                 with torch.autocast(device.type, torch.bfloat16, enabled=lower):
                     terms = stage.terms(update)

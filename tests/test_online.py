@@ -28,7 +28,7 @@ from mujepa.evaluation.policies import AgentPolicy
 from mujepa.files import sha256
 from mujepa.learning.config import TrainConfig
 from mujepa.learning.life import Explorer, curious
-from mujepa.learning.schedule import online_share
+from mujepa.learning.schedule import online_share, schedule
 from mujepa.rollouts.sampling import split_dataset, split_episodes
 from mujepa.rollouts.store import Dataset
 
@@ -381,3 +381,12 @@ def test_rounds_share_the_updates_and_have_more_where_there_are_more_data(rounds
     shares = [online_share(2000, number, rounds) for number in range(rounds)]
     assert sum(shares) == 2000
     assert shares == sorted(shares)
+
+
+def test_short_trainings_are_not_spent_on_warming_up():
+    """A round has a share of the updates alone, an actor's may be a few dozen."""
+    short = [schedule(update, 20, update / 20) for update in range(20)]
+    assert short[0] == pytest.approx(0.5)
+    assert min(short[1:10]) > 0.5
+    assert schedule(9, 5000, 0.0) == pytest.approx(0.1)
+    assert schedule(0, 1, 0.0) == 1
