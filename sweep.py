@@ -371,9 +371,9 @@ def _trial(
 
 def percent(config: TrainConfig, record: dict[str, Any]) -> int:
     """Return how far a run is at a record, by the time that stages take [%]."""
-    shares = STAGE_SHARE[: len(config.stage_updates)]
+    shares = [STAGE_SHARE[name] for name in config.stage_updates]
     stage = record["stage_index"]
-    within = shares[stage] * record["update"] / config.stage_updates[stage]
+    within = shares[stage] * record["update"] / list(config.stage_updates.values())[stage]
     return round(100 * (sum(shares[:stage]) + within) / sum(shares))
 
 

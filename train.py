@@ -119,7 +119,7 @@ def _learn_on(cluster: Cluster, config: TrainConfig) -> None:
         running = cluster.map(learn_together, [(there, need)], cores=0, meanwhile=show)
     else:
         running = cluster.map(learn_quietly, [(there,)], **need, meanwhile=show)
-    bar = progress_bar(sum(config.stage_updates), "train", _updates_done(config))
+    bar = progress_bar(sum(config.stage_updates.values()), "train", _updates_done(config))
     try:
         with bar, closing(running):
             for _, said in running:
@@ -200,7 +200,7 @@ def _updates_done(config: TrainConfig) -> int:
     records = read_metrics(config.out / "metrics.jsonl")
     if not records:
         return 0
-    before = config.stage_updates[: records[-1]["stage_index"]]
+    before = list(config.stage_updates.values())[: records[-1]["stage_index"]]
     return sum(before) + records[-1]["update"]
 
 

@@ -114,6 +114,7 @@ class Size:
     Attributes:
         episodes: of experience.
         updates: of each world model.
+        further: of its predictor alone, on frozen embeddings.
         ensemble: updates of the ensemble that tells where it knows little.
         batch: windows of each update.
         rollout: model steps predicted open loop in training.
@@ -123,8 +124,9 @@ class Size:
         reading: updates of the perceptron among them.
     """
 
-    episodes: int = 3000
-    updates: int = 2500
+    episodes: int = 9000
+    updates: int = 1500
+    further: int = 4000
     ensemble: int = 1000
     batch: int = 64
     rollout: int = 8
@@ -137,6 +139,7 @@ class Size:
 SMOKE = Size(
     episodes=24,
     updates=4,
+    further=2,
     ensemble=4,
     batch=8,
     rollout=2,
@@ -294,7 +297,8 @@ def train(part: Part) -> Path:
         "--out": out, "--data": part.data, "--episodes": size.episodes, "--seed": part.seed,
         "--updates": size.updates, "--batch": size.batch, "--rollout": size.rollout,
         "--jepa.predictor.history": part.history, "--checkpoint-every": size.updates,
-        "--ensemble-updates": size.ensemble, "--critic-updates": 1, "--actor-updates": 1,
+        "--predictor-updates": size.further, "--ensemble-updates": size.ensemble,
+        "--critic-updates": 1, "--actor-updates": 1,
         "--cost": COST, "--mode": "planner", "--planner.horizon": 1,  # judged with PLANNER
         "--threads": 1, "--vary": part.vary,
     }  # fmt: skip

@@ -68,6 +68,11 @@ class TrainConfig:
     """Seed of weights, batches and new data: same seed, same machine, same agent."""
     updates: int = 2000
     """Updates of the world model."""
+    predictor_updates: int = 0
+    """Further updates of the predictor alone, on the embeddings of the encoder that is then frozen:
+    each costs a fraction of one of the whole world model."""
+    predictor_batch: int = 256
+    """Windows per update of the predictor alone."""
     critic_updates: int = 2500
     """Updates of the critic."""
     ensemble_updates: int = 2000
@@ -163,6 +168,7 @@ class TrainConfig:
             "strides_updates",
             "batch",
             "rollout",
+            "predictor_batch",
             "critic_batch",
             "actor_batch",
             "checkpoint_every",
@@ -173,9 +179,10 @@ class TrainConfig:
                 raise UserError(
                     f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}"
                 )
-        for name in ("seed", "threads", "workers"):
+        for name in ("seed", "threads", "workers", "predictor_updates"):
             if getattr(self, name) < 0:
-                raise UserError(f"--{name} must not be negative, got {getattr(self, name)}")
+                flag = f"--{name.replace('_', '-')}"
+                raise UserError(f"{flag} must not be negative, got {getattr(self, name)}")
         if self.seed > LARGEST_SEED:
             raise UserError(f"--seed must be at most {LARGEST_SEED}, got {self.seed}")
         for name, value in numbers(asdict(self)):
@@ -268,10 +275,16 @@ class TrainConfig:
         return Path("data") / f"{folder_name(self.task_name)}-seed{self.seed}{varied}"
 
     @property
-    def stage_updates(self) -> tuple[int, ...]:
-        """Updates of each stage."""
-        first = (self.updates, self.ensemble_updates, self.critic_updates, self.actor_updates)
-        return (*first, self.strides_updates) if self.strides.ahead else first
+    def stage_updates(self) -> dict[str, int]:
+        """Updates of each stage that there is, by its name, in their order."""
+        return {
+            "world model": self.updates,
+            **({"predictor": self.predictor_updates} if self.predictor_updates else {}),
+            "ensemble": self.ensemble_updates,
+            "critic": self.critic_updates,
+            "actor": self.actor_updates,
+            **({"strides": self.strides_updates} if self.strides.ahead else {}),
+        }
 
     @property
     def first_episodes(self) -> int | None:
@@ -298,6 +311,7 @@ class TrainConfig:
         )
         silent = {"vary": (), "precision": "float32", "accumulate": 1}
         silent |= {} if self.online else {"online": False, **ONLINE}
+        silent |= {} if self.predictor_updates else {"predictor_updates": 0, "predictor_batch": 256}
         if not self.loss.pixels:
             del settings["loss"]["pixels"]
         return {k: v for k, v in settings.items() if k not in silent or v != silent[k]}
@@ -308,7 +322,8 @@ class TrainConfig:
         Raises:
             UserError: one cannot.
         """
-        for name in ("batch", "critic_batch", "actor_batch"):
+        used = ("predictor_batch",) if self.predictor_updates else ()
+        for name in ("batch", "critic_batch", "actor_batch", *used):
             if getattr(self, name) % processes:
                 raise UserError(
                     f"--{name.replace('_', '-')} {getattr(self, name)} cannot be shared equally by "

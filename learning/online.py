@@ -48,7 +48,10 @@ JUDGED = 30
 """Episodes that an agent is judged on after each round; evaluation has others."""
 JUDGING, LIVING, ROUND = 6, 7, 8
 """Third words of the random streams: of these episodes, of those lived through, of a round."""
-STAGES = ("updates", "ensemble_updates", "critic_updates", "actor_updates", "strides_updates")
+STAGES = (
+    *("updates", "predictor_updates", "ensemble_updates"),
+    *("critic_updates", "actor_updates", "strides_updates"),
+)
 
 
 class Online:

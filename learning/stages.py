@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mujepa.agent.checkpoint import Networks
+    from mujepa.agent.jepa import JEPA
     from mujepa.evaluation.diagnostics import Trials
 
 COSTS = (
@@ -142,22 +143,12 @@ class WorldModelStage:
         data = self.experience
         self._recalibrate(episodes=128)
         embeddings = self.networks.jepa.encode_windows(data.validation.observations)
-        horizon = min(8, embeddings.shape[1] - self.networks.jepa.history)
-        error, frozen = open_loop_error(
-            self.networks.jepa, embeddings, data.validation.actions, horizon
-        )
         self.networks.probe.fit(*_frames(embeddings, data.validation.achieved))
-        by_step = {
-            f"open_loop_{step}": error[step - 1] / max(frozen[step - 1], 1e-12)
-            for step in sorted({1, 4, horizon})
-            if step <= horizon
-        }
         return {
-            **by_step,
+            **judge_dynamics(data, self.networks.jepa, embeddings),
             "effective_rank": effective_rank(embeddings.flatten(0, 1)),
             "probe_r2": self.networks.probe.r2(*_frames(embeddings, data.validation.achieved)),
             **ranking(data, self.networks, self.cost, embeddings),
-            "score": 1 - error[horizon - 1] / max(frozen[horizon - 1], 1e-12),
         }
 
     @torch.no_grad()
@@ -186,6 +177,23 @@ class WorldModelStage:
 def _frames(embeddings: Tensor, achieved: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
     flat = torch.from_numpy(achieved.astype(np.float32)).flatten(0, 1)
     return embeddings.flatten(0, 1), flat.to(embeddings.device)
+
+
+def judge_dynamics(data: Experience, jepa: JEPA, embeddings: Tensor) -> dict[str, float]:
+    """Return the open-loop error in embeddings (B, T, D) of the held-out episodes.
+
+    After 1, 4 and 8 steps or as many as there are, over the error of a world that stands still; the
+    `score` is the share of the last one's that is gone.
+    """
+    horizon = min(8, embeddings.shape[1] - jepa.history)
+    error, frozen = open_loop_error(jepa, embeddings, data.validation.actions, horizon)
+    shares = {
+        step: error[step - 1] / max(frozen[step - 1], 1e-12)
+        for step in sorted({1, 4, horizon})
+        if step <= horizon
+    }
+    by_step = {f"open_loop_{step}": share for step, share in shares.items()}
+    return by_step | {"score": 1 - shares[horizon]}
 
 
 def ranking(

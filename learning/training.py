@@ -16,7 +16,7 @@ from mujepa.errors import UserError
 from mujepa.files import read_json, surviving_folder
 from mujepa.learning.embedded import Embedded
 from mujepa.learning.experience import Experience
-from mujepa.learning.frozen import ActorStage, CriticStage, EnsembleStage
+from mujepa.learning.frozen import ActorStage, CriticStage, EnsembleStage, PredictorStage
 from mujepa.learning.interruption import Interruption
 from mujepa.learning.progress import (
     Metrics,
@@ -36,12 +36,13 @@ if TYPE_CHECKING:
     from mujepa.envs.world import World
     from mujepa.learning.config import TrainConfig
 
-STAGE_SHARE = (0.7, 0.03, 0.15, 0.12, 0.05)
-"""Of --minutes for world model, ensemble, critic, actor and second level, as far as they run."""
+STAGE_SHARE = {
+    "world model": 0.7, "predictor": 0.2, "ensemble": 0.03, "critic": 0.15, "actor": 0.12,
+    "strides": 0.05,
+}  # fmt: skip
+"""Of --minutes for each stage that runs, by its name, relative to the others."""
 AUTO = "auto"
 """The cost that is chosen by a measurement."""
-WORLD_MODEL, ACTOR = 0, 3
-"""Indices of stages."""
 
 
 class Training:
@@ -91,6 +92,7 @@ class Training:
                 experience, self.networks, config.loss, updates=config.updates, batch=config.batch,
                 rollout=config.rollout, learning_rate=config.learning_rate,
             ),
+            *self._refinement(embedded),
             EnsembleStage(
                 embedded, self.networks, updates=config.ensemble_updates, batch=config.batch,
                 learning_rate=rate, cost=cost,
@@ -113,6 +115,23 @@ class Training:
                 )
             )  # fmt: skip
 
+    def _refinement(self, embedded: Embedded) -> list[Stage]:
+        """Return the stage of the predictor alone, if it is asked for."""
+        config = self.config
+        if not config.predictor_updates:
+            return []
+        stage = PredictorStage(
+            embedded, self.networks, updates=config.predictor_updates, batch=config.predictor_batch,
+            learning_rate=config.critic_learning_rate, cost="goal",
+            rollout=max(config.rollout, config.planner.horizon),
+        )  # fmt: skip
+        return [stage]
+
+    @property
+    def _actor(self) -> int:
+        """Index of the actor's stage, before which the actor knows nothing."""
+        return [stage.name for stage in self.stages].index("actor")
+
     def run(self) -> None:
         """Go through the stages that are left, and say that it is done."""
         self.learn_stages()
@@ -124,7 +143,7 @@ class Training:
         try:
             with Interruption() as interruption:
                 for index in range(self.progress.stage, len(self.stages)):
-                    if index >= ACTOR and self.config.cost == AUTO and not self.ranks:
+                    if index >= self._actor and self.config.cost == AUTO and not self.ranks:
                         self._choose_cost()
                     if not self.progress.finished:
                         self.learn(index, self.stages[index], interruption)
@@ -146,8 +165,8 @@ class Training:
         if self.resumed and self.progress.stage == index and self.progress.update:
             restore_optimizer(self.config.out, modules, optimizer)
         processes.copy_first(self.networks, modules)
-        begun = range(WORLD_MODEL + 1 if self.adopted else WORLD_MODEL, len(self.stages))
-        share = STAGE_SHARE[index] / sum(STAGE_SHARE[stage] for stage in begun)
+        begun = self.stages[1:] if self.adopted else self.stages
+        share = STAGE_SHARE[stage.name] / sum(STAGE_SHARE[other.name] for other in begun)
         clock = Clock(self.progress, self.config.minutes, share)
         terms: Mapping[str, torch.Tensor] = {}
         device, lower = self.experience.device, self.config.precision == "bfloat16"
@@ -194,7 +213,7 @@ class Training:
             for cost in COSTS
         }
         chosen = choose_cost(self.ranks)
-        for stage in self.stages[ACTOR:]:
+        for stage in self.stages[self._actor :]:
             stage.cost = chosen
         ranks = ", ".join(f"{cost} {rank:.2f}" for cost, rank in self.ranks.items())
         say(f"cost: {chosen} (rank correlation with the simulator: {ranks})")
@@ -228,7 +247,7 @@ class Training:
         diagnostics: dict[str, float],
     ) -> None:
         """Record where the run stands, and save `last`; if judged, also `best` where it is."""
-        learned = index >= ACTOR  # until then the actor knows nothing
+        learned = index >= self._actor
         mode = self.config.mode if learned else "planner"
         config = replace(self.agent_config, cost=stage.cost, mode=mode)
         record: dict[str, Any] = {}

@@ -14,7 +14,7 @@ from mujepa.learning import frozen
 from mujepa.learning.config import TrainConfig
 from mujepa.learning.embedded import Embedded
 from mujepa.learning.experience import load_experience
-from mujepa.learning.frozen import ActorStage, EnsembleStage
+from mujepa.learning.frozen import ActorStage, EnsembleStage, PredictorStage
 from mujepa.learning.stages import WorldModelStage
 from mujepa.learning.strides import StridesStage
 
@@ -168,6 +168,25 @@ def test_the_actor_learns_to_expect_less_cost(embedded):
     after = stage.validate()
     assert after["actor_cost"] < before["actor_cost"]
     assert after["score"] == -after["actor_cost"]
+
+
+def test_the_predictor_goes_on_alone_and_imagines_better(embedded):
+    data, networks = embedded
+    stage = PredictorStage(data, networks, **settings(rollout=3))
+    encoder = {name: value.clone() for name, value in networks.jepa.encoder.state_dict().items()}
+    before = stage.validate()
+    modules = stage.modules().requires_grad_(requires_grad=True)
+    optimizer = torch.optim.AdamW(modules.parameters(), lr=3e-3)
+    for update in range(80):
+        loss = stage.terms(update)["prediction"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    after = stage.validate()
+    assert after["open_loop_1"] < 0.8 * before["open_loop_1"]
+    assert after["score"] > before["score"]
+    now = networks.jepa.encoder.state_dict()
+    assert all(torch.equal(value, now[name]) for name, value in encoder.items())
 
 
 def test_each_member_of_the_ensemble_sees_other_steps(embedded, monkeypatch):

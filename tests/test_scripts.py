@@ -258,6 +258,20 @@ def crash_while_saving(number: int, moment: str):
     return install
 
 
+def test_a_predictor_that_goes_on_alone_is_resumed_like_all_others(data, tmp_path, monkeypatch):
+    more = ("--predictor-updates", "10", "--predictor-batch", "8")
+    assert train(tmp_path / "whole", data, *more) == 0
+    with monkeypatch.context() as patch:
+        crash_at_update("predictor", 9)(patch)
+        with pytest.raises(Crash):
+            train(tmp_path / "run", data, *more)
+    assert train(tmp_path / "run", data, *more, "--resume") == 0
+    assert weights(tmp_path / "run") == weights(tmp_path / "whole")
+    stages = dict.fromkeys(record["stage"] for record in records(tmp_path / "run"))
+    assert tuple(stages) == ("world model", "predictor", *STAGES[1:])
+    assert load_checkpoint(tmp_path / "run").config.cost in COSTS
+
+
 CRASHES = {  # and the updates that are left
     "before the first checkpoint": (crash_at_update("world model", 3), 80),
     "in the world model": (crash_at_update("world model", 13), 72),
