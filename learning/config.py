@@ -70,7 +70,7 @@ class TrainConfig:
     """Updates of the world model."""
     predictor_updates: int = 0
     """Further updates of the predictor alone, on the embeddings of the encoder that is then frozen:
-    each costs a fraction of one of the whole world model."""
+    without an image to read, they are cheap where the predictor is narrow."""
     predictor_batch: int = 256
     """Windows per update of the predictor alone."""
     critic_updates: int = 2500

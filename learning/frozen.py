@@ -54,7 +54,7 @@ class FrozenStage:
 
 @dataclass
 class PredictorStage(FrozenStage):
-    """The predictor alone, further: no image is read, so that many updates are cheap.
+    """The predictor alone, further: without an image to read, many updates are cheap.
 
     Attributes:
         rollout: R, steps predicted open loop.
