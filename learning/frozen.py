@@ -1,4 +1,4 @@
-"""The stages on frozen embeddings: predictor, where it goes on alone; ensemble, critic, actor.
+"""The stages that follow the world model, on its frozen embeddings: ensemble, critic, actor.
 
 Letters: B batch, N pairs, T time, K history, H horizon, D embedding, A action, E members.
 """
@@ -19,11 +19,10 @@ from mujepa.agent.configurator import Configurator
 from mujepa.agent.critic import critic_terms
 from mujepa.agent.device import full_precision
 from mujepa.agent.ensemble import ensemble_terms
-from mujepa.agent.losses import prediction_error
 from mujepa.agent.memory import Memory
 from mujepa.evaluation.diagnostics import distance_correlation, every_step
 from mujepa.learning.embedded import Embedded
-from mujepa.learning.stages import judge_dynamics, ranking
+from mujepa.learning.stages import ranking
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,48 +49,6 @@ class FrozenStage:
     batch: int
     learning_rate: float
     cost: str
-
-
-@dataclass
-class PredictorStage(FrozenStage):
-    """The predictor alone, further: without an image to read, many updates are cheap.
-
-    Attributes:
-        rollout: R, steps predicted open loop.
-    """
-
-    rollout: int = 8
-    name: str = "predictor"
-
-    @property
-    def weights(self) -> dict[str, float]:
-        """Weights of the terms."""
-        return {"prediction": 1.0}
-
-    def modules(self) -> nn.ModuleDict:
-        """Return the predictor."""
-        return nn.ModuleDict({"predictor": self.networks.jepa.predictor})
-
-    def terms(self, update: int) -> dict[str, Tensor]:
-        """Return the term on windows of K + R frames."""
-        data, jepa = self.embedded, self.networks.jepa
-        random = data.experience.random(9, update)
-        frames = data.draw(random, (self.batch,), past=jepa.history - 1, future=self.rollout)
-        frames = frames[processes.share()]
-        ahead = frames[:, None] + np.arange(self.rollout)
-        predicted = jepa.unroll(data.memory(frames), data.actions[ahead])
-        return {"prediction": prediction_error(predicted, data.embeddings[ahead + 1])}
-
-    @torch.no_grad()
-    def validate(self) -> dict[str, float]:
-        """Return diagnostics of the dynamics, and how well candidates are ranked."""
-        data, jepa = self.embedded.experience, self.networks.jepa
-        embeddings = jepa.encode_windows(data.validation.observations)
-        ranks = ranking(data, self.networks, self.cost, embeddings)
-        return ranks | judge_dynamics(data, jepa, embeddings)
-
-    def finish(self) -> None:
-        """Nothing is left to do."""
 
 
 @dataclass

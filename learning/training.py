@@ -14,9 +14,10 @@ from mujepa.agent.checkpoint import AgentConfig, Checkpoint, Networks, save_chec
 from mujepa.agent.losses import weighted_sum
 from mujepa.errors import UserError
 from mujepa.files import read_json, surviving_folder
+from mujepa.learning.dynamics import PredictorStage
 from mujepa.learning.embedded import Embedded
 from mujepa.learning.experience import Experience
-from mujepa.learning.frozen import ActorStage, CriticStage, EnsembleStage, PredictorStage
+from mujepa.learning.frozen import ActorStage, CriticStage, EnsembleStage
 from mujepa.learning.interruption import Interruption
 from mujepa.learning.progress import (
     Metrics,
@@ -120,10 +121,12 @@ class Training:
         config = self.config
         if not config.predictor_updates:
             return []
+        # Windows as long as plans, as far as episodes reach; the world model's are known to fit.
+        longest = int(embedded.lengths.max()) - config.jepa.predictor.history
         stage = PredictorStage(
             embedded, self.networks, updates=config.predictor_updates, batch=config.predictor_batch,
             learning_rate=config.critic_learning_rate, cost="goal",
-            rollout=max(config.rollout, config.planner.horizon),
+            rollout=max(config.rollout, min(config.planner.horizon, longest)),
         )  # fmt: skip
         return [stage]
 

@@ -12,9 +12,10 @@ from mujepa.errors import UserError
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.learning import frozen
 from mujepa.learning.config import TrainConfig
+from mujepa.learning.dynamics import PredictorStage
 from mujepa.learning.embedded import Embedded
 from mujepa.learning.experience import load_experience
-from mujepa.learning.frozen import ActorStage, EnsembleStage, PredictorStage
+from mujepa.learning.frozen import ActorStage, EnsembleStage
 from mujepa.learning.stages import WorldModelStage
 from mujepa.learning.strides import StridesStage
 
@@ -154,18 +155,23 @@ def test_goals_of_the_task_are_not_those_that_are_judged(embedded):
     assert distances(stage.task_goals, judged).min() > 0
 
 
-def test_the_actor_learns_to_expect_less_cost(embedded):
-    data, networks = embedded
-    stage = ActorStage(data, networks, **settings(cost="goal", batch=90), horizon=3)
-    networks.actor.requires_grad_(requires_grad=True)
-    optimizer = torch.optim.Adam(networks.actor.parameters(), 3e-3)
+def learn(stage, term, updates):
+    """Diagnostics before and after so many updates."""
     before = stage.validate()
-    for update in range(30):
-        loss = stage.terms(update)["imagined"]
+    modules = stage.modules().requires_grad_(requires_grad=True)
+    optimizer = torch.optim.Adam(modules.parameters(), 3e-3)
+    for update in range(updates):
+        loss = stage.terms(update)[term]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    after = stage.validate()
+    return before, stage.validate()
+
+
+def test_the_actor_learns_to_expect_less_cost(embedded):
+    data, networks = embedded
+    stage = ActorStage(data, networks, **settings(cost="goal", batch=90), horizon=3)
+    before, after = learn(stage, "imagined", updates=30)
     assert after["actor_cost"] < before["actor_cost"]
     assert after["score"] == -after["actor_cost"]
 
@@ -174,15 +180,7 @@ def test_the_predictor_goes_on_alone_and_imagines_better(embedded):
     data, networks = embedded
     stage = PredictorStage(data, networks, **settings(rollout=3))
     encoder = {name: value.clone() for name, value in networks.jepa.encoder.state_dict().items()}
-    before = stage.validate()
-    modules = stage.modules().requires_grad_(requires_grad=True)
-    optimizer = torch.optim.AdamW(modules.parameters(), lr=3e-3)
-    for update in range(80):
-        loss = stage.terms(update)["prediction"]
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    after = stage.validate()
+    before, after = learn(stage, "prediction", updates=80)
     assert after["open_loop_1"] < 0.8 * before["open_loop_1"]
     assert after["score"] > before["score"]
     now = networks.jepa.encoder.state_dict()

@@ -260,6 +260,7 @@ def crash_while_saving(number: int, moment: str):
 
 def test_a_predictor_that_goes_on_alone_is_resumed_like_all_others(data, tmp_path, monkeypatch):
     more = ("--predictor-updates", "10", "--predictor-batch", "8")
+    more += ("--planner.horizon", "60")  # longer than the episodes are
     assert train(tmp_path / "whole", data, *more) == 0
     with monkeypatch.context() as patch:
         crash_at_update("predictor", 9)(patch)
