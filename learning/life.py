@@ -5,7 +5,7 @@ Letters: B episodes, T model steps, A action.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,16 +29,48 @@ if TYPE_CHECKING:
     from mujepa.envs.world import World
     from mujepa.evaluation.manifest import Manifest
 
-WANDERING = RedNoise(strength=(0.0, 0.5))
-"""Added to what the agent does while it lives, from none at all to half of the bounds."""
+
+@dataclass(frozen=True)
+class Wandering:
+    """How far an agent strays from its plans while it lives.
+
+    An agent that follows its plans sees what it believes in: a pendulum that it holds aslant,
+    since its model takes that for upright, never shows it upright. So it lets go of them for a
+    while, does what the behaviour policy of the task does, and plans on from where that has led.
+
+    Attributes:
+        noise: added to what it plans, drawn for each episode.
+        begin: chance at a model step to let go.
+        end: chance at a model step to plan again.
+    """
+
+    noise: RedNoise = field(default_factory=lambda: RedNoise(strength=(0.0, 0.5)))
+    begin: float = 1 / 15
+    end: float = 1 / 5
+
+    def spells(self, rng: np.random.Generator, steps: int) -> NDArray[np.bool_]:
+        """Return the model steps, (steps,), at which plans are let go in an episode."""
+        draws, astray = rng.random(steps), np.zeros(steps + 1, bool)
+        for step, draw in enumerate(draws):
+            astray[step + 1] = draw >= self.end if astray[step] else draw < self.begin
+        return astray[1:]
 
 
 @dataclass(frozen=True)
 class ExplorerState:
-    """What an explorer carries: the agent's state, and the noise (B, T, A) of its episodes."""
+    """What an explorer carries.
+
+    Attributes:
+        agent: the agent's state.
+        noise: added to what it plans, (B, T, A).
+        astray: at which model steps it does not plan, (B, T).
+        behaviour: noise of the behaviour policy, which it follows there, (B, T, A + whims).
+    """
 
     agent: AgentState
     noise: NDArray[np.float64]
+    astray: NDArray[np.bool_]
+    behaviour: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -48,35 +80,43 @@ class Explorer:
     Attributes:
         agent: who acts.
         world: in which.
-        noise: of each episode, drawn from the episode's own seed.
+        wandering: how it is disturbed, drawn from each episode's own seed.
     """
 
     agent: Agent
     world: World
-    noise: RedNoise = WANDERING
+    wandering: Wandering = field(default_factory=Wandering)
 
     def reset(
         self, observation: Observation, info: dict[str, Any], seeds: Sequence[int]
     ) -> ExplorerState:
-        """Want what the goals show, and draw the noise."""
-        steps = -(-self.world.task.budget_steps // self.agent.frame_skip)
-        size = len(self.world.action_low)
-        noise = [self.noise.draw(np.random.default_rng(seed), steps, size) for seed in seeds]
+        """Want what the goals show, and draw all that disturbs."""
+        task, size = self.world.task, len(self.world.action_low)
+        steps = -(-task.budget_steps // self.agent.frame_skip)
+        noise, astray, behaviour = [], [], []
+        for rng in map(np.random.default_rng, seeds):
+            noise.append(self.wandering.noise.draw(rng, steps, size))
+            astray.append(self.wandering.spells(rng, steps))
+            behaviour.append(task.behaviour.draw(rng, steps, size + task.whims))
         agent = AgentPolicy(self.agent).reset(observation, info, seeds)
-        return ExplorerState(agent, np.stack(noise))
+        return ExplorerState(agent, np.stack(noise), np.stack(astray), np.stack(behaviour))
 
     def act(
         self, state: ExplorerState, observation: Observation
     ) -> tuple[ExplorerState, NDArray[np.float32]]:
-        """Plan on what is seen, and do something near it."""
+        """Plan on what is seen, and do something near it, or something else."""
         step, skip = state.agent.step, self.agent.frame_skip
         agent, action = AgentPolicy(self.agent).act(state.agent, observation)
         if step % skip == 0:
             assert agent.action is not None
-            noise = torch.from_numpy(state.noise[:, step // skip]).to(agent.action)
-            unit = (agent.action + noise).clamp(-1, 1)
-            agent = replace(agent, action=unit)
-            action = self.world.from_unit(unit.cpu().double().numpy()).astype(np.float32)
+            now = step // skip
+            near = agent.action.cpu().double().numpy() + state.noise[:, now]
+            other = self.world.task.behave(
+                self.world, observation["state"], state.behaviour[:, now]
+            )
+            unit = np.clip(np.where(state.astray[:, now, None], other, near), -1, 1)
+            agent = replace(agent, action=torch.from_numpy(unit).to(agent.action))
+            action = self.world.from_unit(unit).astype(np.float32)
         return replace(state, agent=agent), action
 
 
@@ -124,7 +164,7 @@ def live(
         "weights": sha256(checkpoint.folder / "model.safetensors"),
         "cost": cost,
         "mode": checkpoint.config.mode,
-        "noise": asdict(explorer.noise),
+        "wandering": asdict(explorer.wandering),
         "variation": world.variation.plain() if world.variation else {},
     }
     write_shard(folder / name, columns, [steps + 1] * len(manifest.episodes), made_by)

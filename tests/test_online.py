@@ -27,7 +27,7 @@ from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.policies import AgentPolicy
 from mujepa.files import sha256
 from mujepa.learning.config import TrainConfig
-from mujepa.learning.life import Explorer, curious
+from mujepa.learning.life import Explorer, Wandering, curious
 from mujepa.learning.schedule import online_share, schedule
 from mujepa.rollouts.sampling import split_dataset, split_episodes
 from mujepa.rollouts.store import Dataset
@@ -288,7 +288,7 @@ def test_a_run_whose_data_were_changed_is_not_resumed(run, tmp_path, capsys):
 def test_without_noise_an_explorer_is_the_agent(untrained, tiny, world):
     checkpoint = untrained(tiny(observation_shape=(64, 64, 3)))
     agent, manifest = checkpoint.agent(), make_manifest(world, 2, 0)
-    silent = Explorer(agent, world, RedNoise(strength=(0.0, 0.0)))
+    silent = Explorer(agent, world, Wandering(RedNoise(strength=(0.0, 0.0)), begin=0.0))
     outcomes = [
         run_episodes(world.task, 64, policy, manifest) for policy in (AgentPolicy(agent), silent)
     ]
@@ -297,12 +297,12 @@ def test_without_noise_an_explorer_is_the_agent(untrained, tiny, world):
 
 def test_an_explorer_remembers_what_it_did_and_not_what_it_meant_to_do(untrained, tiny, world):
     agent = untrained(tiny(observation_shape=(64, 64, 3))).agent()
-    explorer = Explorer(agent, world, RedNoise(strength=(0.5, 0.5)))
-    image = np.zeros((2, 64, 64, 3), np.uint8)
+    explorer = Explorer(agent, world, Wandering(RedNoise(strength=(0.5, 0.5))))
+    image, starts = np.zeros((2, 64, 64, 3), np.uint8), np.zeros((2, world.state_size))
     state = explorer.reset({}, {"goal_pixels": image}, [1, 2])
     done = []
     for _ in range(2 * agent.frame_skip):
-        state, action = explorer.act(state, {"pixels": image})
+        state, action = explorer.act(state, {"pixels": image, "state": starts})
         done.append(world.to_unit(action))
     for held in (done[: agent.frame_skip], done[agent.frame_skip :]):
         assert all((action == held[0]).all() for action in held)
@@ -310,6 +310,25 @@ def test_an_explorer_remembers_what_it_did_and_not_what_it_meant_to_do(untrained
     assert state.agent.memory is not None
     torch.testing.assert_close(state.agent.memory.actions[:, -1], torch.from_numpy(done[0]))
     assert (np.abs(done) <= 1).all()
+
+
+def test_an_explorer_astray_does_what_the_behaviour_policy_does(untrained, tiny, world):
+    agent = untrained(tiny(observation_shape=(64, 64, 3))).agent()
+    explorer = Explorer(agent, world, Wandering(begin=1.0, end=0.0))
+    image, starts = np.zeros((2, 64, 64, 3), np.uint8), np.zeros((2, world.state_size))
+    state = explorer.reset({}, {"goal_pixels": image}, [1, 2])
+    for step in range(3):
+        for _ in range(agent.frame_skip):
+            state, action = explorer.act(state, {"pixels": image, "state": starts})
+        own = world.task.behave(world, starts, state.behaviour[:, step]).clip(-1, 1)
+        np.testing.assert_allclose(world.to_unit(action), own, atol=1e-6)
+
+
+def test_an_explorer_strays_for_a_while_and_comes_back():
+    spells = Wandering(begin=0.1, end=0.25).spells(np.random.default_rng(0), 20_000)
+    begins = int((spells[1:] & ~spells[:-1]).sum())
+    assert spells.sum() / begins == pytest.approx(4, rel=0.05)
+    assert (~spells).sum() / begins == pytest.approx(10, rel=0.05)
 
 
 def test_curiosity_is_drawn_to_what_the_ensemble_disagrees_on(untrained):
