@@ -67,9 +67,9 @@ class Sizes:
 
     Attributes:
         rounds: of an online run.
-        after: rounds after the world has changed.
         episodes: of each round.
         updates: of world model, ensemble, critic and actor, times the rounds' weight.
+        after: rounds after the world has changed.
         judged: episodes of the main comparison.
         also: episodes of the others.
         flags: of every training.
@@ -77,17 +77,17 @@ class Sizes:
 
     rounds: int
     episodes: int
+    updates: tuple[int, int, int, int]
     after: int = 2
-    updates: tuple[int, int, int, int] = (60, 24, 48, 16)
     judged: int = 200
     also: int = 50
     flags: tuple[str, ...] = ("--batch", "64", "--actor-batch", "128")
 
 
-SIZES = {"reacher": Sizes(rounds=8, episodes=60), "pendulum": Sizes(rounds=7, episodes=40)}
+SIZES = {"reacher": Sizes(9, 100, (50, 20, 40, 13)), "pendulum": Sizes(7, 35, (55, 22, 44, 15))}
 TOY = """--cost critic --batch 4 --critic-batch 8 --actor-batch 6 --planner.horizon 2
 --planner.samples 8 --planner.elites 2 --planner.iterations 1"""
-SMOKE = Sizes(1, 2, 1, (1, 1, 1, 1), 4, 4, tuple(TOY.split()))
+SMOKE = Sizes(1, 2, (1, 1, 1, 1), 1, 4, 4, tuple(TOY.split()))
 
 
 def sizes_of(config: ExperimentConfig) -> dict[str, Sizes]:
