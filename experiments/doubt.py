@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -29,7 +28,6 @@ from scipy.stats import mannwhitneyu
 from mujepa.agent.alarm import Alarm, Response
 from mujepa.agent.checkpoint import load_checkpoint
 from mujepa.agent.mpc import AgentState
-from mujepa.cli import run
 from mujepa.envs.factors import FACTORS
 from mujepa.envs.registry import find_task
 from mujepa.envs.variation import Variation, working_factors
@@ -115,9 +113,8 @@ class Signals:
         return self.surprise if name == "surprise" else self.disagreement
 
 
-def main(config: Config) -> None:
-    """Train, act, compare and publish."""
-    began = time.monotonic()
+def main(config: Config) -> Finding:
+    """Train, act and compare."""
     tasks = TASKS
     if config.smoke:
         config = replace(config, watched=4, episodes=4, seeds=config.seeds[:2])
@@ -134,7 +131,7 @@ def main(config: Config) -> None:
         for task in tasks
     }
     rows = {task: summarise(results) for task, results in found.items()}
-    EXPERIMENT.publish(config, judge(rows, found), began)
+    return judge(rows, found)
 
 
 # --------------------------------------------------------------------------------- acting
@@ -406,4 +403,4 @@ def held(axes: Axes, row: dict[str, Figures]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main, Config))
+    sys.exit(EXPERIMENT.run(main, Config))

@@ -11,7 +11,6 @@ import contextlib
 import json
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from mujepa.agent.checkpoint import load_checkpoint
-from mujepa.cli import main, run
+from mujepa.cli import main
 from mujepa.envs.registry import find_task
 from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
@@ -242,9 +241,8 @@ def elsewhere(job: tuple[Study, str]) -> dict[str, Any]:
     return read_json(study.folder(arm) / "found.json", f"delete {study.folder(arm)}")
 
 
-def experience(config: ExperimentConfig) -> None:
+def experience(config: ExperimentConfig) -> Finding:
     """Run the experiment."""
-    began = time.monotonic()
     seeds = config.seeds[:1] if config.smoke else config.seeds
     studies = [Study(config, task, seed) for seed in seeds for task in TASKS[::-1]]
     jobs = [
@@ -261,7 +259,7 @@ def experience(config: ExperimentConfig) -> None:
         held, steps = study.shipped()
         shipped = {"held": held.tolist(), "steps": steps}
         found[study.task].setdefault("shipped", []).append(shipped)
-    EXPERIMENT.publish(config, conclude(found, sizes_of(config)), began)
+    return conclude(found, sizes_of(config))
 
 
 def pool(runs: Runs, key: str = "held", count: int | None = None) -> NDArray[np.bool_]:
@@ -399,4 +397,4 @@ def draw_curves(axes: Axes, runs: Runs, rounds: int | None, colour: str) -> None
 
 
 if __name__ == "__main__":
-    sys.exit(run(experience, ExperimentConfig))
+    sys.exit(EXPERIMENT.run(experience, ExperimentConfig))

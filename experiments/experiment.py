@@ -18,11 +18,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 os.environ.setdefault("MUJOCO_GL", "egl")  # before mujoco is imported
 
@@ -31,6 +31,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import t
 
+from mujepa.cli import run
 from mujepa.errors import UserError
 from mujepa.evaluation.report import write_png
 from mujepa.files import fill_markers, read_json, write_json, write_text
@@ -76,6 +77,9 @@ class ExperimentConfig:
     def folder(self) -> Path | None:
         """Where the results go, if not to their places in the repository."""
         return self.out or (self.work / "smoke" if self.smoke else None)
+
+
+Config = TypeVar("Config", bound=ExperimentConfig)
 
 
 @dataclass(frozen=True)
@@ -144,13 +148,34 @@ class Experiment:
     name: str
     claim: str
 
-    def publish(self, config: ExperimentConfig, finding: Finding, began: float) -> None:
+    def run(self, find: Callable[[Config], Finding], flags: type[Config]) -> int:
+        """Read the flags, find out, and publish; return the exit code.
+
+        Args:
+            find: measures and concludes; called again, it goes on with what is there.
+            flags: that it has.
+        """
+        return run(lambda config: self._conduct(find, config), flags)
+
+    def _conduct(self, find: Callable[[Config], Finding], config: Config) -> None:
+        """Find out, and publish it with the time of all calls that it took."""
+        began, path = time.monotonic(), config.work / f"{self.name}{'-smoke' * config.smoke}.json"
+        before = read_json(path, f"delete {path}")["seconds"] if path.exists() else 0.0
+        try:
+            finding = find(config)
+        finally:
+            seconds = before + time.monotonic() - began
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, {"seconds": round(seconds, 1)})
+        self.publish(config, finding, seconds / 60)
+
+    def publish(self, config: ExperimentConfig, finding: Finding, minutes: float) -> None:
         """Write record and figure, and bring the pages up to date; print the verdict.
 
         Args:
             config: the flags.
             finding: what was found.
-            began: `time.monotonic()` at the start.
+            minutes: that it took.
         """
         record = {
             "experiment": self.name,
@@ -160,7 +185,7 @@ class Experiment:
             "smoke": config.smoke,
             "seeds": list(config.seeds),
             "figures": finding.figures,
-            "minutes": round((time.monotonic() - began) / 60, 1),
+            "minutes": round(minutes, 1),
             "command": f"python experiments/{command()}",
             "versions": versions(),
             "machine": machine(),

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,7 +30,7 @@ from experiment import (
 from matplotlib.figure import Figure
 
 from mujepa.agent.checkpoint import load_checkpoint
-from mujepa.cli import main, run
+from mujepa.cli import main
 from mujepa.collect import CollectConfig, collect
 from mujepa.envs.registry import find_task, named_task
 from mujepa.envs.variation import read_variation
@@ -230,9 +229,8 @@ class SimulatorPolicy(OraclePolicy):
         return cost
 
 
-def heavy(config: HeavyConfig) -> None:
+def heavy(config: HeavyConfig) -> Finding:
     """Run the experiment, or what is left of it."""
-    began = time.monotonic()
     size = SMOKE if config.smoke else Size()
     folder = config.work / ("heavy-smoke" if config.smoke else "heavy")
     make_folder(folder)
@@ -252,7 +250,7 @@ def heavy(config: HeavyConfig) -> None:
         world: weigh([r for part, r in zip(parts, results, strict=True) if part.world == world])
         for world in worlds
     }
-    EXPERIMENT.publish(config, conclude(found), began)
+    return conclude(found)
 
 
 def gather(part: Part) -> None:
@@ -577,4 +575,4 @@ def draw_rates(axes: Axes, world: str, figures: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(heavy, HeavyConfig))
+    sys.exit(EXPERIMENT.run(heavy, HeavyConfig))

@@ -39,7 +39,7 @@ from matplotlib.figure import Figure
 from mujepa.agent.checkpoint import Checkpoint, load_checkpoint
 from mujepa.agent.configurator import Configurator
 from mujepa.agent.probe import LinearProbe
-from mujepa.cli import read, run
+from mujepa.cli import read
 from mujepa.envs.motion import EDGE
 from mujepa.envs.registry import find_task
 from mujepa.envs.variation import read_variation
@@ -152,9 +152,8 @@ class Cell:
         return self.work / f"{self.task}-{self.scene}-{self.seed}"
 
 
-def main(config: PixelsConfig) -> None:
-    """Train, judge, compare and publish."""
-    began = time.monotonic()
+def main(config: PixelsConfig) -> Finding:
+    """Train, judge and compare."""
     if config.smoke:
         config = replace(config, seeds=config.seeds[:1])
     size = SMOKE if config.smoke else Size()
@@ -170,7 +169,7 @@ def main(config: PixelsConfig) -> None:
         made = dict(Pool(config.jobs).map(measure, [(cell,) for cell in cells]))
         found = [made[index] for index in range(len(cells))]
     results = {(c.task, c.scene, c.seed): result for c, result in zip(cells, found, strict=True)}
-    EXPERIMENT.publish(config, conclude(config, tasks, results), began)
+    return conclude(config, tasks, results)
 
 
 # ------------------------------------------------------------------------------ one cell
@@ -421,4 +420,4 @@ def pictures(tasks: Sequence[str]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main, PixelsConfig))
+    sys.exit(EXPERIMENT.run(main, PixelsConfig))

@@ -13,7 +13,6 @@ Letters: B states, N alternatives, H horizon in model steps, G quantities, A act
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -26,7 +25,6 @@ from scipy.stats import rankdata
 
 from mujepa.agent.checkpoint import Checkpoint, load_checkpoint
 from mujepa.agent.memory import Memory
-from mujepa.cli import run
 from mujepa.envs.registry import find_task
 from mujepa.envs.world import World
 from mujepa.evaluation.fresh import Fresh, live_through
@@ -102,9 +100,8 @@ class Answers:
     world: World
 
 
-def main(config: Config) -> None:
-    """Train, ask, compare and publish."""
-    began = time.monotonic()
+def main(config: Config) -> Finding:
+    """Train, ask and compare."""
     torch.set_num_threads(1)
     tasks = dict(TASKS)
     if config.smoke:
@@ -121,7 +118,7 @@ def main(config: Config) -> None:
             ends = {name: round(value, 3) for name, value in measured.items() if "@" not in name}
             say(f"{task}, seed {seed}: {ends}")
     figures = {task: over(rows) for task, rows in found.items()}
-    EXPERIMENT.publish(config, judge(figures, list(tasks), draw(figures, shown)), began)
+    return judge(figures, list(tasks), draw(figures, shown))
 
 
 # ------------------------------------------------------------------------------- asking
@@ -391,4 +388,4 @@ def by_step(axes: Axes, row: dict[str, Figures], horizon: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main, Config))
+    sys.exit(EXPERIMENT.run(main, Config))

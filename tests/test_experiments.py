@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 from scipy.stats import ttest_1samp
 
 from mujepa.errors import UserError
@@ -85,6 +86,28 @@ def test_smoke_does_not_touch_what_is_published(experiment, tmp_path):
     config = experiment.ExperimentConfig(smoke=True, work=tmp_path)
     assert config.folder == tmp_path / "smoke"
     assert experiment.ExperimentConfig().folder is None
+
+
+def test_the_minutes_are_those_of_all_calls_that_an_experiment_took(
+    experiment, tmp_path, monkeypatch
+):
+    calls = []
+
+    def find(config):
+        calls.append(config.seeds)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return experiment.Finding("holds", "It did.", {"n": 1}, [["n"], [1]], Figure())
+
+    flags = ["", "--smoke", "--work", str(tmp_path / "work"), "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", flags)
+    clock = iter([0.0, 120.0, 500.0, 560.0])
+    monkeypatch.setattr(experiment.time, "monotonic", lambda: next(clock))
+    claim = experiment.Experiment("claim", "It does.")
+    assert claim.run(find, experiment.ExperimentConfig) == 130
+    assert not (tmp_path / "claim.json").exists()
+    assert claim.run(find, experiment.ExperimentConfig) == 0
+    assert json.loads((tmp_path / "claim.json").read_text())["minutes"] == 3
 
 
 def test_a_table_escapes_what_would_end_a_cell(experiment):
