@@ -20,6 +20,7 @@ import numpy as np
 from experiment import ROOT, Experiment, ExperimentConfig, Finding, Verdict, over_seeds
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
 from mujepa.agent.checkpoint import load_checkpoint
@@ -384,6 +385,9 @@ def draw(found: Found, sizes: dict[str, Sizes]) -> Figure:
                 label=NAMES[arm],
             )  # fmt: skip
         axes.set(xscale="log", xlabel="environment steps", title=task)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     panels[0].set(ylabel="success held at the end", ylim=(-0.03, 1.05))
     panels[0].legend(frameon=False, fontsize=8)
     axes = panels[2]
@@ -395,6 +399,7 @@ def draw(found: Found, sizes: dict[str, Sizes]) -> Figure:
     axes.plot([], [], color="#d97706", label="curious")
     axes.legend(frameon=False, fontsize=8, loc="upper left")
     axes.set(xlabel="environment steps", title=f"{CHANGING}: curiosity, and another world")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
     return figure
