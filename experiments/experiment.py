@@ -159,8 +159,9 @@ class Experiment:
 
     def _conduct(self, find: Callable[[Config], Finding], config: Config) -> None:
         """Find out, and publish it with the time of all calls that it took."""
-        began, path = time.monotonic(), config.work / f"{self.name}{'-smoke' * config.smoke}.json"
-        before = read_json(path, f"delete {path}")["seconds"] if path.exists() else 0.0
+        began, name = time.monotonic(), f"{self.name}{'-smoke' * config.smoke}"
+        path = config.work / f"{name}-seconds.json"  # --out may be the same folder
+        before = read_json(path, f"delete {path}").get("seconds", 0.0) if path.exists() else 0.0
         try:
             finding = find(config)
         finally:

@@ -84,8 +84,8 @@ class TrainConfig:
     online: bool = False
     """Learn from experience, in rounds: act, add what happened to the data, learn on, be judged.
     The rounds share the updates in proportion to their data; the first learns from --episodes of
-    random actions, as many as --online-episodes by default. Data are in OUT/data, the curve is in
-    online.json."""
+    random actions, by default as many as --online-episodes, above 100 in whole hundreds. Data are
+    in OUT/data, the curve is in online.json."""
     online_rounds: int = 6
     """With --online: rounds."""
     online_episodes: int = 40

@@ -99,7 +99,7 @@ def test_the_minutes_are_those_of_all_calls_that_an_experiment_took(
             raise KeyboardInterrupt
         return experiment.Finding("holds", "It did.", {"n": 1}, [["n"], [1]], Figure())
 
-    flags = ["", "--smoke", "--work", str(tmp_path / "work"), "--out", str(tmp_path)]
+    flags = ["", "--smoke", "--work", str(tmp_path), "--out", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", flags)
     clock = iter([0.0, 120.0, 500.0, 560.0])
     monkeypatch.setattr(experiment.time, "monotonic", lambda: next(clock))
