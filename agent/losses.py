@@ -149,18 +149,18 @@ class PatchDecoder(nn.Module):
     def __init__(self, dim: int, image_size: int, width: int = 64) -> None:
         super().__init__()
         grid = image_size // (2 * PATCH)
-        self.features = nn.Sequential(
-            nn.Linear(dim, width * grid * grid),
-            nn.Unflatten(1, (width, grid, grid)),
-            nn.SiLU(),
-            nn.ConvTranspose2d(width, width, 4, stride=2, padding=1),
-            nn.SiLU(),
+        self.spread = nn.Sequential(
+            nn.Linear(dim, grid * grid * width), nn.Unflatten(1, (grid, grid, width)), nn.SiLU()
+        )
+        self.grow = nn.Sequential(
+            nn.ConvTranspose2d(width, width, 4, stride=2, padding=1), nn.SiLU()
         )
         self.patches = nn.Linear(width, 3 * PATCH * PATCH)
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """Return the patches."""
-        features = self.features(embeddings).permute(0, 2, 3, 1)
+        seed = self.spread(embeddings).permute(0, 3, 1, 2)  # laid out channels-last, as is faster
+        features = self.grow(seed).permute(0, 2, 3, 1)
         # As in PatchEmbedding: scale and offset of the pixels are moved into the weights.
         weight, bias = 255 * self.patches.weight, 255 * (self.patches.bias + 0.5)
         return nn.functional.linear(features, weight, bias)
