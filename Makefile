@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PEER := .venv-peer
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 PIP := $(BIN)/pip install -qq --no-compile --disable-pip-version-check -c constraints.txt
-EXPERIMENTS := what-if doubt heavy experience
+EXPERIMENTS := what-if doubt heavy experience pixels
 TASKS := reacher two_room point_maze pendulum cartpole acrobot double_pendulum cup push_t cube
 
 .PHONY: demo test lint format bench pretrained ablations experiments pages clean

@@ -326,7 +326,7 @@ def conclude(config: PixelsConfig, tasks: Sequence[str], results: Results) -> Fi
         table.append([
             f"{task}, {scene}", *(str(model["left"]) for model in models),
             f"{both(models, 'held')} / {found['random'].mean:.2f}",
-            f"{found['paired']['p_value']:.3f}", both(models, "task"),
+            f"{found['paired']['p_value']:.1g}", both(models, "task"),
             ", ".join(f"{name} {both(models, name)}" for name in others),
             both(models, "rank"), both(models, "minutes", 1),
         ])  # fmt: skip
@@ -389,12 +389,12 @@ def signed(figures: Figures) -> str:
 
 def draw(tasks: Sequence[str], figures: dict[str, dict[str, Any]]) -> Figure:
     """Return the figure: what is seen, what is held, what is known."""
-    figure = Figure(figsize=(10, 6), layout="constrained")
+    figure = Figure(figsize=(10, 5.5), layout="constrained")
     (above,), (below,) = figure.subfigures(2, 1, height_ratios=(1, 1.5), squeeze=False)
     panels = above.subplots(1, len(SCENES) * len(tasks))
     for panel, (title, image) in zip(np.atleast_1d(panels).flat, pictures(tasks), strict=True):
         panel.imshow(image)
-        panel.set_title(title, fontsize=9)
+        panel.set_title(title.replace(", ", "\n"), fontsize=8)
         panel.set_axis_off()
     near, read = below.subplots(1, 2, width_ratios=(1.5, 1))
     places = np.arange(len(figures))
@@ -405,13 +405,13 @@ def draw(tasks: Sequence[str], figures: dict[str, dict[str, Any]]) -> Figure:
         known = [[one[name].mean for one in found if name in one] for name in names]
         read.bar(np.arange(len(names)) + offset, [max(np.mean(one), 0) for one in known], 0.38)
     near.axhline(1, color="black", linewidth=0.8, linestyle=":", label="random actions")
-    near.set_xticks(places, [row.replace(" ", "\n") for row in figures], fontsize=8)
+    near.set_xticks(places, [row.replace(" ", "\n") for row in figures], fontsize=7)
     near.set_ylabel("distance to the goal at the end,\nover that after random actions")
     near.margins(y=0.2)
     near.legend(fontsize=8, ncols=3, loc="upper center", frameon=False)
     read.set_xticks(np.arange(len(names)), names, fontsize=9)
     read.set_ylim(0, 1)
-    read.set_ylabel("R2 of linear readings, mean of all scenes that have it")
+    read.set_ylabel("R2 of linear readings,\nmean of the scenes that have it")
     return figure
 
 
