@@ -13,12 +13,13 @@ own.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -77,6 +78,19 @@ class ExperimentConfig:
     def folder(self) -> Path | None:
         """Where the results go, if not to their places in the repository."""
         return self.out or (self.work / "smoke" if self.smoke else None)
+
+
+@dataclass(frozen=True)
+class ParallelConfig(ExperimentConfig):
+    """Flags of experiments that train by themselves."""
+
+    jobs: int = 2
+    """Trainings at once, each with one thread."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.jobs < 1:
+            raise UserError(f"--jobs must be at least 1, got {self.jobs}")
 
 
 Config = TypeVar("Config", bound=ExperimentConfig)
@@ -159,16 +173,11 @@ class Experiment:
 
     def _conduct(self, find: Callable[[Config], Finding], config: Config) -> None:
         """Find out, and publish it with the time of all calls that it took."""
-        began, name = time.monotonic(), f"{self.name}{'-smoke' * config.smoke}"
+        name = f"{self.name}{'-smoke' * config.smoke}"
         path = config.work / f"{name}-seconds.json"  # --out may be the same folder
-        before = read_json(path, f"delete {path}").get("seconds", 0.0) if path.exists() else 0.0
-        try:
+        with counted(path, time.monotonic):
             finding = find(config)
-        finally:
-            seconds = before + time.monotonic() - began
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, {"seconds": round(seconds, 1)})
-        self.publish(config, finding, seconds / 60)
+        self.publish(config, finding, seconds_in(path) / 60)
 
     def publish(self, config: ExperimentConfig, finding: Finding, minutes: float) -> None:
         """Write record and figure, and bring the pages up to date; print the verdict.
@@ -202,6 +211,30 @@ class Experiment:
             summarise()
         say(f"{table}\n\n{self.claim}\n{finding.verdict}: {finding.because}")
         say(str((folder or RESULTS) / f"{self.name}.json"))
+
+
+@contextlib.contextmanager
+def counted(path: Path, clock: Callable[[], float]) -> Iterator[None]:
+    """Add what a block takes to the seconds that a file holds, also if it is interrupted.
+
+    Args:
+        path: of the file.
+        clock: returns seconds.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    before, began = seconds_in(path), clock()
+    try:
+        yield
+    finally:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"seconds": round(before + clock() - began, 1)})
+
+
+def seconds_in(path: Path) -> float:
+    """Return the seconds that `counted` has written, 0 if there is no such file."""
+    return read_json(path, f"delete {path}").get("seconds", 0.0) if path.exists() else 0.0
 
 
 def origin(record: dict[str, Any]) -> str:

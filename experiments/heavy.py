@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from experiment import (
     Experiment,
-    ExperimentConfig,
     Figures,
     Finding,
+    ParallelConfig,
     Verdict,
     over_seeds,
     plain,
@@ -94,16 +94,8 @@ RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
-class HeavyConfig(ExperimentConfig):
+class HeavyConfig(ParallelConfig):
     """Put to the test whether an agent learns by acting what cannot be seen."""
-
-    jobs: int = 2
-    """Trainings at once, with one thread each."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.jobs < 1:
-            raise UserError(f"--jobs must be at least 1, got {self.jobs}")
 
 
 @dataclass(frozen=True)

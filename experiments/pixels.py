@@ -28,12 +28,14 @@ import numpy as np
 import torch
 from experiment import (
     Experiment,
-    ExperimentConfig,
     Figures,
     Finding,
+    ParallelConfig,
     Verdict,
+    counted,
     over_seeds,
     plain,
+    seconds_in,
 )
 from matplotlib.figure import Figure
 
@@ -106,11 +108,8 @@ STREAM = 6
 
 
 @dataclass(frozen=True)
-class PixelsConfig(ExperimentConfig):
+class PixelsConfig(ParallelConfig):
     """Train world models that predict embeddings and pixels, and compare what they are worth."""
-
-    jobs: int = 2
-    """Trainings at once, each with one thread."""
 
 
 @dataclass(frozen=True)
@@ -193,14 +192,14 @@ def measure(cell: Cell) -> dict[str, Any]:
     manifest = make_manifest(world, cell.size.episodes, cell.seed)
     figures: dict[str, Any] = {"asked": asked}
     for model in MODELS:
-        began = time.process_time()
-        learn(cell, model)
-        minutes = (time.process_time() - began) / 60
+        taken = cell.folder / f"{model}-seconds.json"
+        with counted(taken, time.process_time):
+            learn(cell, model)
         checkpoint = load_checkpoint(cell.folder / model, "cpu")
         outcome = run_episodes(task, world.image_size, AgentPolicy(checkpoint.agent()), manifest)
         figures[model] = {
             **outcome_of(outcome),
-            "minutes": minutes,
+            "minutes": seconds_in(taken) / 60,
             "rank": rank(checkpoint, world, cell.size.problems),
             **probes(checkpoint, world, cell.size.probed, cell.seed),
         }

@@ -110,6 +110,12 @@ def test_the_minutes_are_those_of_all_calls_that_an_experiment_took(
     assert json.loads((tmp_path / "claim.json").read_text())["minutes"] == 3
 
 
+def test_trainings_at_once_are_one_or_more(experiment):
+    for jobs in (0, -1):
+        with pytest.raises(UserError, match=f"--jobs must be at least 1, got {jobs}"):
+            experiment.ParallelConfig(jobs=jobs)
+
+
 def test_a_table_escapes_what_would_end_a_cell(experiment):
     assert experiment.markdown([["a", "b|c"], [1, 2]]) == "| a | b\\|c |\n| --- | --- |\n| 1 | 2 |"
 
