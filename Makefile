@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PEER := .venv-peer
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 PIP := $(BIN)/pip install -qq --no-compile --disable-pip-version-check -c constraints.txt
-EXPERIMENTS := what-if doubt heavy experience pixels
+EXPERIMENTS := what-if novelty-detection hidden-mass online-learning pixels
 TASKS := reacher two_room point_maze pendulum cartpole acrobot double_pendulum cup push_t cube
 
 .PHONY: demo test lint format bench pretrained ablations experiments pages clean
@@ -92,9 +92,9 @@ $(VENV)/.dev: $(VENV)/.run
 
 # MuJoCo draws through the system's OpenGL library: install a software one if none works.
 $(VENV)/.opengl: $(VENV)/.run
-	$(BIN)/python -c "from mujepa.envs.opengl import gl_context; gl_context()" 2> /dev/null || { \
+	$(BIN)/python -c "from mujepa.envs.rendering import gl_context; gl_context()" 2> /dev/null || { \
 	  $(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q --no-install-recommends libegl1 libopengl0 libgl1-mesa-dri && \
-	  $(BIN)/python -c "from mujepa.envs.opengl import gl_context; gl_context()"; }
+	  $(BIN)/python -c "from mujepa.envs.rendering import gl_context; gl_context()"; }
 	touch $@
 
 # The tests open the what-if page in a browser: install one if there is none.

@@ -14,31 +14,31 @@ from torch import Tensor
 
 from mujepa.agent.checkpoint import Checkpoint
 from mujepa.agent.mpc import Agent
-from mujepa.cli import run
-from mujepa.cluster import connect
-from mujepa.envs.opengl import gl_context
+from mujepa.cli.main import run
+from mujepa.envs.rendering import gl_context
 from mujepa.envs.world import World
 from mujepa.evaluation.config import EvaluateConfig
-from mujepa.evaluation.contest import (
+from mujepa.evaluation.loop import Outcome, split
+from mujepa.evaluation.manifest import Manifest, make_manifest
+from mujepa.evaluation.protocol import lewm_manifest, solved_share
+from mujepa.evaluation.report import Section, write_png, write_report
+from mujepa.evaluation.runner import (
     assemble,
     episodes_of_each,
     run_here,
     run_on,
     set_alarm,
 )
-from mujepa.evaluation.decoder import find_decoder
-from mujepa.evaluation.loop import Outcome, split
-from mujepa.evaluation.manifest import Manifest, make_manifest
-from mujepa.evaluation.protocol import lewm_manifest, solved_share
-from mujepa.evaluation.report import Section, write_png, write_report
 from mujepa.evaluation.summaries import by_distance, print_table, time_decisions
-from mujepa.evaluation.video import draw_frames, record_episode, write_video
 from mujepa.evaluation.violations import violations
-from mujepa.files import make_folder, replacing_folder, sha256, write_json
-from mujepa.learning.progress import read_metrics
 from mujepa.planners import PlannerConfig
-from mujepa.provenance import command, machine, versions
-from mujepa.screen import say
+from mujepa.runtime import console
+from mujepa.runtime.cluster import connect
+from mujepa.runtime.files import make_folder, replacing_folder, sha256, write_json
+from mujepa.runtime.provenance import command, machine, versions
+from mujepa.training.state import read_metrics
+from mujepa.visual.decoder import find_decoder
+from mujepa.visual.video import draw_frames, record_episode, write_video
 
 SHOWN_EPISODES = 4
 
@@ -53,8 +53,10 @@ def evaluate(config: EvaluateConfig) -> None:
     contest = assemble(config, threads=2)
     checkpoint, planner, world = contest.checkpoint, contest.planner, contest.world
     task = contest.world.task
-    if config.oracle and task.looped:
-        say(f"{task.name} is stepped by its suite's own code: too slow for the oracle, left out")
+    if config.oracle and task.python_stepped:
+        console.print(
+            f"{task.name} is stepped by its suite's own code: too slow for the oracle, left out"
+        )
     out = config.out or config.checkpoint / "evaluation"
     draw_manifest = lewm_manifest if config.protocol == "lewm" else make_manifest
     surprises: list[Tensor] = []
@@ -101,7 +103,7 @@ def evaluate(config: EvaluateConfig) -> None:
         write(figures)
     print_table(result, task, outcomes)
     names = ("report.html", "result.json", *(("episode.mp4",) if shown else ()))
-    say("  ".join(str(out / name) for name in names))
+    console.print("  ".join(str(out / name) for name in names))
 
 
 def _look_into(
@@ -113,9 +115,9 @@ def _look_into(
     outcomes: dict[str, Outcome],
 ) -> tuple[dict[str, Any], list[Section]]:
     """Return what the lab finds, and its figures."""
-    from mujepa.lab.figures import sections
-    from mujepa.lab.lab import Lab
-    from mujepa.lab.subject import Subject
+    from mujepa.evaluation.lab.figures import sections
+    from mujepa.evaluation.lab.study import Lab
+    from mujepa.evaluation.lab.subject import Subject
 
     subject = Subject(checkpoint, planner, config.cost, config.actor)
     sweep_episodes = min(config.sweep_episodes, config.episodes)

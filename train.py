@@ -14,26 +14,25 @@ from typing import Any
 
 import torch
 
-from mujepa import processes
 from mujepa.agent.checkpoint import find_checkpoint
 from mujepa.agent.device import choose_device
-from mujepa.cli import run
-from mujepa.cluster import RETRIES, Cluster, connect, perform
-from mujepa.collect import CollectConfig, collect
+from mujepa.cli.collect import CollectConfig, collect
+from mujepa.cli.main import run
 from mujepa.envs.registry import find_task
 from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
-from mujepa.errors import UserError
-from mujepa.files import read_json, write_json
-from mujepa.learning.config import TrainConfig
-from mujepa.learning.experience import load_experience
-from mujepa.learning.online import Online
-from mujepa.learning.progress import check_settings, read_metrics
-from mujepa.learning.training import Training, make_networks
-from mujepa.rollouts.collect import compare_recipes, make_recipe
+from mujepa.rollouts.collection import compare_specs, make_spec
 from mujepa.rollouts.remote import Cache
-from mujepa.rollouts.store import Dataset, Recipe, mirror, read_meta
-from mujepa.screen import progress_bar, say
+from mujepa.rollouts.store import Dataset, DatasetSpec, mirror, read_meta
+from mujepa.runtime import console, distributed
+from mujepa.runtime.cluster import RETRIES, Cluster, connect, perform
+from mujepa.runtime.errors import UserError
+from mujepa.runtime.files import read_json, write_json
+from mujepa.training.config import TrainConfig
+from mujepa.training.data import load_training_data
+from mujepa.training.online import Online
+from mujepa.training.state import check_settings, read_metrics
+from mujepa.training.trainer import Training, make_networks
 
 SAID = "said.json"
 """Where the first of several workers leaves what it says."""
@@ -47,27 +46,27 @@ def train(config: TrainConfig) -> None:
     Raises:
         UserError: bad input, a full disk, or a loss that is not finite.
     """
-    with processes.together():
+    with distributed.together():
         _train(config)
 
 
 def _train(config: TrainConfig) -> None:
-    config.check_shares(max(processes.count(), config.processes))
-    if config.online and processes.count() > 1:
+    config.check_shares(max(distributed.count(), config.processes))
+    if config.online and distributed.count() > 1:
         raise UserError("--online learns in one process; start it without torchrun")
     make_networks(config, World(find_task(config.task_name)))
     # What cannot be is said before anything is written.
     if config.cluster is None:
-        choose_device(config.device, processes.local_rank())
-    elif processes.count() > 1:
+        choose_device(config.device, distributed.local_rank())
+    elif distributed.count() > 1:
         raise UserError("torchrun has places of its own for its processes; leave --cluster out")
     if config.world_model:
         find_checkpoint(config.world_model)
     with connect(config.cluster, config.workers) as workers:
-        if processes.rank() == 0:
+        if distributed.rank() == 0:
             check_settings(config.out, config.settings(), resume=config.resume)
             provide(config)
-        processes.wait()
+        distributed.wait()
         if isinstance(workers, Cluster):
             _learn_on(workers, config)
         else:
@@ -88,11 +87,11 @@ def learn(
     """
     if config.threads:
         torch.set_num_threads(config.threads)
-    device = choose_device(config.device, processes.local_rank())
+    device = choose_device(config.device, distributed.local_rank())
     if config.online:
         Online(config, device).run()
         return
-    experience = load_experience(
+    experience = load_training_data(
         config.dataset,
         config.validation,
         config.seed,
@@ -119,14 +118,14 @@ def _learn_on(cluster: Cluster, config: TrainConfig) -> None:
         running = cluster.map(learn_together, [(there, need)], cores=0, meanwhile=show)
     else:
         running = cluster.map(learn_quietly, [(there,)], **need, meanwhile=show)
-    bar = progress_bar(sum(config.stage_updates.values()), "train", _updates_done(config))
+    bar = console.progress_bar(sum(config.stage_updates.values()), "train", _updates_done(config))
     try:
         with bar, closing(running):
             for _, said in running:
                 bar.update(bar.total - bar.n)
-                say(said)
+                console.print(said)
     except KeyboardInterrupt:
-        say(f"interrupted; --resume goes on from the last checkpoint in {config.out}")
+        console.print(f"interrupted; --resume goes on from the last checkpoint in {config.out}")
         raise
 
 
@@ -189,7 +188,7 @@ def _learn_one(task: dict[str, Any]) -> None:
             found = {"said": learn_quietly(config)}
         except UserError as error:
             found = {"error": str(error)}
-        if processes.rank() == 0:
+        if distributed.rank() == 0:
             write_json((config.out / ".train" / SAID).absolute(), found)
 
     perform(task["folder"], task["argv"], work)
@@ -214,17 +213,15 @@ def provide(config: TrainConfig, cluster: str | None = None) -> None:
     Raises:
         UserError: the dataset is another, or nothing can be collected.
     """
-    place, recipe = config.dataset, _recipe(config)
-    if isinstance(place, Path) and not (recipe and recipe.imported):
+    place, spec = config.dataset, _spec(config)
+    if isinstance(place, Path) and not (spec and spec.imported):
         collect(replace(collection(config), cluster=cluster or config.cluster))
         return
-    assert recipe
+    assert spec
     if config.online:
         raise UserError(f"--online adds to its data, and {place} can only be read; leave out one")
-    wanted = make_recipe(
-        config.task_name, recipe.seed, recipe.steps, vary=config.vary or _flags(recipe)
-    )
-    compare_recipes(place, recipe, wanted, ["behaviour"], "choose another with --data")
+    wanted = make_spec(config.task_name, spec.seed, spec.steps, vary=config.vary or _flags(spec))
+    compare_specs(place, spec, wanted, ["behaviour"], "choose another with --data")
     dataset = Dataset(place, verify=False, cache=Cache(config.cache, config.cache_gigabytes))
     if config.episodes and config.episodes > len(dataset):
         raise UserError(
@@ -232,10 +229,10 @@ def provide(config: TrainConfig, cluster: str | None = None) -> None:
             "from here; leave the option out"
         )
     if not dataset.reached:
-        say(f"cannot reach {place}; learning from what the cache holds of it")
+        console.print(f"cannot reach {place}; learning from what the cache holds of it")
 
 
-def _recipe(config: TrainConfig) -> Recipe | None:
+def _spec(config: TrainConfig) -> DatasetSpec | None:
     """Return what the dataset was collected with; None if there is none yet."""
     place = config.dataset
     if isinstance(place, str):
@@ -246,18 +243,18 @@ def _recipe(config: TrainConfig) -> Recipe | None:
 
 def collection(config: TrainConfig) -> CollectConfig:
     """Return what to collect: what a dataset that is there was collected with, or the default."""
-    steps, seed, vary, recipe = None, config.seed, config.vary, _recipe(config)
-    if recipe:
-        steps, seed, vary = recipe.steps, recipe.seed, vary or _flags(recipe)
+    steps, seed, vary, spec = None, config.seed, config.vary, _spec(config)
+    if spec:
+        steps, seed, vary = spec.steps, spec.seed, vary or _flags(spec)
     return CollectConfig(
         config.task_name, Path(config.dataset), config.first_episodes, steps, config.workers, seed,
         vary, cluster=config.cluster,
     )  # fmt: skip
 
 
-def _flags(recipe: Recipe) -> tuple[str, ...]:
+def _flags(spec: DatasetSpec) -> tuple[str, ...]:
     """Return what varies in a dataset, as --vary takes it."""
-    variation = read_variation(recipe.variation)
+    variation = read_variation(spec.variation)
     return variation.flags() if variation else ()
 
 

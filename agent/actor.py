@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from mujepa import processes
 from mujepa.agent.cost import Goal, Trajectory
 from mujepa.agent.memory import Memory
+from mujepa.runtime import distributed
 
 if TYPE_CHECKING:
     from mujepa.agent.configurator import Configurator
@@ -133,8 +133,8 @@ def actor_terms(
 
     def behaviour() -> Tensor:
         error = (actor(memory, goals) - actions).square().mean(dim=-1)
-        count = processes.total(followed.sum()).clamp(min=1)
-        return processes.total((error * followed).sum()) / count
+        count = distributed.total(followed.sum()).clamp(min=1)
+        return distributed.total((error * followed).sum()) / count
 
     terms = {
         "imagined": lambda: imagined_cost(

@@ -33,9 +33,9 @@ from mujepa.agent.hierarchy import Guide, Strides, StridesConfig
 from mujepa.agent.jepa import JEPA, JEPAConfig
 from mujepa.agent.mpc import Agent
 from mujepa.agent.probe import LinearProbe
-from mujepa.errors import UserError
-from mujepa.files import read_json, replacing_folder, sha256, surviving_folder, write_json
 from mujepa.planners import PlannerConfig, make_planner
+from mujepa.runtime.errors import UserError
+from mujepa.runtime.files import read_json, replacing_folder, sha256, surviving_folder, write_json
 
 SCHEMA_VERSION = 2
 Mode = Literal["planner", "proposing", "reactive"]

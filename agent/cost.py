@@ -23,7 +23,7 @@ from mujepa.agent.ensemble import Ensemble
 from mujepa.agent.memory import Memory
 from mujepa.agent.probe import LinearProbe
 from mujepa.agent.region import Region, find_quantities, read_region
-from mujepa.errors import UserError
+from mujepa.runtime.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from mujepa import processes
+from mujepa.runtime import distributed
 
 RIVALS = 256
 """Pairs that the contrastive term tells apart, of each batch."""
@@ -144,7 +144,7 @@ def critic_terms(
 
     def expectile(error: Tensor) -> Tensor:
         side = torch.where(error > 0, config.expectile, 1 - config.expectile)
-        return processes.mean(side * error.square())
+        return distributed.mean(side * error.square())
 
     def bellman() -> Tensor:
         assert following is not None
@@ -155,7 +155,7 @@ def critic_terms(
         return expectile((critic(here, there) - beyond) * moved)
 
     def contrastive() -> Tensor:
-        rivals, theirs = (processes.gathered(pairs)[:RIVALS] for pairs in (starts, goals))
+        rivals, theirs = (distributed.gathered(pairs)[:RIVALS] for pairs in (starts, goals))
         away = critic(rivals[:, None], theirs[None])
         own = torch.arange(len(away), device=away.device)
         return (

@@ -9,7 +9,7 @@ from typing import Concatenate, Literal, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-from mujepa.errors import UserError
+from mujepa.runtime.errors import UserError
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 Rest = ParamSpec("Rest")

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from mujepa import processes
+from mujepa.runtime import distributed
 
 Observes = Literal["pixels", "observation"]
 """Camera images, or joint positions and velocities: keys of the environments' observations."""
@@ -67,7 +67,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.trunk = trunk
         self.project = nn.Linear(features, dim)
-        self.normalise = processes.BatchNorm(dim)
+        self.normalise = distributed.BatchNorm(dim)
 
     def forward(self, observations: Tensor) -> Tensor:
         """Return embeddings (B, D) of uint8 images (B, P, P, 3) or float vectors (B, S)."""

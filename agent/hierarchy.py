@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from mujepa import processes
 from mujepa.agent.cost import Goal, Trajectory
 from mujepa.agent.memory import Memory
 from mujepa.planners import Bounds, PlannerConfig, make_planner
+from mujepa.runtime import distributed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -122,8 +122,8 @@ def strides_terms(
     """
     mean, log_variance = strides.infer(begin, end)
     rows, size = mean.shape
-    noise = torch.randn(processes.count() * rows, size, generator=generator)
-    noise = noise[processes.share()].to(mean)
+    noise = torch.randn(distributed.count() * rows, size, generator=generator)
+    noise = noise[distributed.share()].to(mean)
     macro = mean + noise * (log_variance / 2).exp()
     divergence = (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=-1) / 2
     return {

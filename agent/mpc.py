@@ -18,8 +18,8 @@ import torch
 from mujepa.agent.alarm import merge_plans, surprise
 from mujepa.agent.cost import Trajectory
 from mujepa.agent.memory import Memory
-from mujepa.errors import UserError
 from mujepa.planners import Bounds, Plan, Planner
+from mujepa.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -25,21 +25,21 @@ os.environ.setdefault("MUJOCO_GL", "egl")  # before mujoco is imported
 import torch
 
 from mujepa.agent.checkpoint import Checkpoint, Mode, load_checkpoint
-from mujepa.cli import read, run
+from mujepa.cli.main import read, run
 from mujepa.envs.registry import TASKS, find_task
 from mujepa.envs.world import World
-from mujepa.errors import UserError
-from mujepa.evaluation.diagnostics import try_candidates
+from mujepa.evaluation.diagnostics import make_ranking_benchmark
 from mujepa.evaluation.loop import run_episodes
 from mujepa.evaluation.manifest import Manifest, make_manifest
 from mujepa.evaluation.policies import AgentPolicy
 from mujepa.evaluation.statistics import paired, success_rate
-from mujepa.files import read_json, sha256, write_json, write_text
-from mujepa.learning.experience import TRIALS
-from mujepa.learning.stages import CLEARLY, COSTS, judge_cost
-from mujepa.provenance import machine, versions
-from mujepa.screen import say
+from mujepa.runtime import console
+from mujepa.runtime.errors import UserError
+from mujepa.runtime.files import read_json, sha256, write_json, write_text
+from mujepa.runtime.provenance import machine, versions
 from mujepa.train import TrainConfig, train
+from mujepa.training.data import TRIALS
+from mujepa.training.stages import CLEARLY, COSTS, judge_cost
 
 ROOT = Path(__file__).parents[1]
 PARTS = "cost", "ensemble", "planner", "horizon", "actor", "loss", "critic", "hierarchy"
@@ -162,7 +162,7 @@ def judge(name: str, config: AblationsConfig) -> Iterator[dict[str, Any]]:
     held = None
     fresh = make_manifest(world, TRIALS, config.seed + 1).episodes
     observes, horizon = shipped.networks.jepa.observes, shipped.config.planner.horizon
-    trials = try_candidates(world, observes, fresh, horizon)
+    trials = make_ranking_benchmark(world, observes, fresh, horizon)
     cost = shipped.config.cost
     tried = itertools.chain(
         [(Variant("shipped", f"{cost}, planner alone", cost), shipped)],
@@ -181,7 +181,7 @@ def judge(name: str, config: AblationsConfig) -> Iterator[dict[str, Any]]:
         if variant.cost and variant.of != "ensemble":
             row["rank"] = round(judge_cost(trials, checkpoint.networks, variant.cost), 3)
         yield row | {"success_at_end": asdict(rate)} | asdict(test)
-        say(
+        console.print(
             f"{name:<12}{variant.of:<12}{variant.text:<44}{rate.rate:.3f} "
             f"[{rate.low:.3f}, {rate.high:.3f}]  +{test.gained} -{test.lost}  p {test.p_value:.3f}"
         )

@@ -26,22 +26,22 @@ from timing import alternate, medians
 
 from mujepa.agent.checkpoint import load_checkpoint
 from mujepa.agent.device import DeviceName, choose_device, device_name
-from mujepa.allocation import keep_freed_memory
-from mujepa.cli import run
+from mujepa.cli.main import run
 from mujepa.envs.registry import find_task
 from mujepa.envs.world import World
-from mujepa.errors import UserError
 from mujepa.evaluation.loop import run_episodes
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.policies import AgentPolicy
 from mujepa.evaluation.statistics import success_rate
-from mujepa.files import write_json
-from mujepa.learning.config import TrainConfig
-from mujepa.pool import Pool
-from mujepa.provenance import machine, versions
-from mujepa.rollouts.collect import collect, make_recipe
-from mujepa.screen import say
+from mujepa.rollouts.collection import collect, make_spec
+from mujepa.runtime import console
+from mujepa.runtime.errors import UserError
+from mujepa.runtime.files import write_json
+from mujepa.runtime.malloc import keep_freed_memory
+from mujepa.runtime.parallel import Pool
+from mujepa.runtime.provenance import machine, versions
 from mujepa.train import train
+from mujepa.training.config import TrainConfig
 
 PRODUCT = 8192
 """Rows and columns of the matrices of the roof; a CPU's is 512."""
@@ -77,7 +77,7 @@ def accelerator(config: AcceleratorConfig) -> None:
     device = choose_device(config.device)
     figures: dict[str, Any] = {"device": device_name(device), "roofs_per_second": _roofs(device)}
     for name, rate in figures["roofs_per_second"].items():
-        say(f"{name:<44}{rate:>12.4g} /s")
+        console.print(f"{name:<44}{rate:>12.4g} /s")
     figures["planning"] = _planning(config, device)
     figures["training"] = _training(config, device, figures["roofs_per_second"])
     if config.success:
@@ -123,7 +123,7 @@ def _planning(config: AcceleratorConfig, device: torch.device) -> dict[str, dict
             "one core": planning(config.checkpoint, torch.device("cpu"), batch).plan,
         }
         found[str(batch)] = _measure(functions, device)
-        say(
+        console.print(
             f"a plan in {batch:>4} environments"
             + "".join(f"{name:>12} {1e3 * it:9.2f} ms" for name, it in found[str(batch)].items())
         )
@@ -139,7 +139,7 @@ def _training(
         data = Path(folder) / "data"
         trained = load_checkpoint(config.checkpoint, "cpu").config
         task, frames = trained.task, trained.jepa.predictor.history + ROLLOUT
-        list(collect(data, make_recipe(task, 0), 64, Pool(os.cpu_count() or 1)))
+        list(collect(data, make_spec(task, 0), 64, Pool(os.cpu_count() or 1)))
         for batch in config.batches:
             for precision in ("float32", "bfloat16"):
                 lower = precision == "bfloat16"
@@ -152,7 +152,7 @@ def _training(
                     "ms": 1e3 * seconds,
                     "utilisation": work / seconds / rate,
                 }
-                say(
+                console.print(
                     f"training, {name:<24}{found[name]['frames_per_s']:>12,.0f} frames/s"
                     f"{found[name]['utilisation']:>9.2%}"
                 )
@@ -174,7 +174,7 @@ def _success(task: str, device: torch.device) -> dict[str, Any]:
         "judge_200_episodes_s": judged - trained,
         "success_at_end": asdict(success_rate(int(outcome.held.sum()), len(outcome.held))),
     }
-    say(f"{task}: {found}")
+    console.print(f"{task}: {found}")
     return found
 
 

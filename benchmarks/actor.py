@@ -22,14 +22,14 @@ import numpy as np
 import torch
 
 from mujepa.agent.checkpoint import load_checkpoint
-from mujepa.cli import run
+from mujepa.cli.main import run
 from mujepa.envs.registry import TASKS, find_task
 from mujepa.envs.world import World
-from mujepa.errors import UserError
 from mujepa.evaluation.manifest import make_manifest
-from mujepa.files import read_json, write_json
-from mujepa.provenance import machine, versions
-from mujepa.screen import say
+from mujepa.runtime import console
+from mujepa.runtime.errors import UserError
+from mujepa.runtime.files import read_json, write_json
+from mujepa.runtime.provenance import machine, versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,7 +93,7 @@ def main(config: ActorConfig) -> None:
         "reactive": result["baselines"]["reactive"]["success_at_end"],
     }
     for name, value in (median | ratios).items():
-        say(f"{name:<44}{value:>9.3f}{'' if name in ratios else ' ms'}")
+        console.print(f"{name:<44}{value:>9.3f}{'' if name in ratios else ' ms'}")
     figures = {"task": config.task, "ratios": ratios, "median_ms": median, "held": held}
     write_json(config.out, figures | {"machine": machine(), "versions": versions()})
 

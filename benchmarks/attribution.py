@@ -3,7 +3,7 @@
     python benchmarks/attribution.py [--tasks push_t cube] [--failures 20]
 
 The episodes that the agent, its planner alone, fails are tried again with each of the swaps of
-`mujepa.lab.attribution`. Writes the figures as JSON, after each task.
+`mujepa.evaluation.lab.attribution`. Writes the figures as JSON, after each task.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ os.environ.setdefault("MUJOCO_GL", "egl")  # before mujoco is imported
 import torch
 
 from mujepa.agent.checkpoint import load_checkpoint
-from mujepa.cli import run
+from mujepa.cli.main import run
 from mujepa.envs.registry import TASKS, find_task
 from mujepa.envs.world import World
-from mujepa.errors import UserError
-from mujepa.evaluation.fresh import fresh_episodes
+from mujepa.evaluation.lab.attribution import attribute, swaps
 from mujepa.evaluation.loop import run_episodes
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.policies import AgentPolicy
-from mujepa.files import read_json, write_json
-from mujepa.lab.attribution import attribute, swaps
-from mujepa.provenance import machine, versions
-from mujepa.screen import progress_bar, say
+from mujepa.evaluation.sampling import fresh_episodes
+from mujepa.runtime import console
+from mujepa.runtime.errors import UserError
+from mujepa.runtime.files import read_json, write_json
+from mujepa.runtime.provenance import machine, versions
 
 ROOT = Path(__file__).parents[1]
 
@@ -80,16 +80,16 @@ def judge(name: str, config: AttributionConfig) -> dict[str, Any]:
     outcome = run_episodes(task, world.image_size, AgentPolicy(agent), manifest)
     policies = swaps(checkpoint, world, agent, planner)
     usual = fresh_episodes(jepa, world, 4000, config.seed, kind=1)
-    with progress_bar(len(policies) * task.budget_steps, name, unit="step") as bar:
+    with console.progress_bar(len(policies) * task.budget_steps, name, unit="step") as bar:
         found = attribute(
             policies, jepa, world, manifest, outcome, usual, config.failures, bar.update
         )
     for swapped, rate in found["rescued"].items():
-        say(
+        console.print(
             f"{name:<12}{swapped:<20}rescues {rate['rate']:.2f} [{rate['low']:.2f}, "
             f"{rate['high']:.2f}] of {found['failures']} failures"
         )
-    say(f"{name:<12}cause: {found['cause']}")
+    console.print(f"{name:<12}cause: {found['cause']}")
     return {"agent": outcome.summary()} | found
 
 

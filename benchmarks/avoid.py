@@ -4,7 +4,7 @@
 
 The same checkpoint and the same episodes with `critic + WEIGHT*avoid(REGION)` as the cost; judged
 by the true state on the episodes whose start and goal lie outside the region. The first weight is
-the yardstick; the picture shows the paths of the first and of the last one.
+the distance_metric; the picture shows the paths of the first and of the last one.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ import numpy as np
 import torch
 
 from mujepa.agent.checkpoint import load_checkpoint
-from mujepa.cli import run
+from mujepa.cli.main import run
 from mujepa.envs.registry import find_task
 from mujepa.envs.world import World
-from mujepa.errors import UserError
 from mujepa.evaluation.loop import Outcome, run_episodes
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.policies import AgentPolicy
 from mujepa.evaluation.report import write_png
 from mujepa.evaluation.statistics import paired
 from mujepa.evaluation.violations import outside, violations
-from mujepa.files import write_json
-from mujepa.provenance import machine, versions
-from mujepa.screen import say
+from mujepa.runtime import console
+from mujepa.runtime.errors import UserError
+from mujepa.runtime.files import write_json
+from mujepa.runtime.provenance import machine, versions
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -86,7 +86,7 @@ def main(config: AvoidConfig) -> None:
             **asdict(paired(outcomes[name].held[counts], outcomes[names[0]].held[counts])),
         }
         row = figures["weights"][name]
-        say(
+        console.print(
             f"weight {name:>4}: {row['steps']:.2%} of steps in {region}, "
             f"{row['fewer_violations']:.0%} fewer, held {row['success_at_end']['rate']:.3f}"
         )

@@ -20,16 +20,16 @@ os.environ.setdefault("MUJOCO_GL", "egl")  # before mujoco is imported
 
 from timing import alternate, medians
 
-from mujepa.cli import run
-from mujepa.cluster import Cluster, connect
+from mujepa.cli.main import run
 from mujepa.evaluation.config import EvaluateConfig
-from mujepa.evaluation.contest import assemble, judge_part
 from mujepa.evaluation.loop import split
 from mujepa.evaluation.manifest import make_manifest
-from mujepa.files import write_json
-from mujepa.provenance import machine, versions
-from mujepa.rollouts.collect import collect, make_recipe
-from mujepa.screen import say
+from mujepa.evaluation.runner import assemble, judge_part
+from mujepa.rollouts.collection import collect, make_spec
+from mujepa.runtime import console
+from mujepa.runtime.cluster import Cluster, connect
+from mujepa.runtime.files import write_json
+from mujepa.runtime.provenance import machine, versions
 
 ROOT = Path(__file__).parents[1]
 EPISODES, JUDGED, REPEATS = 2000, 400, 3
@@ -63,7 +63,7 @@ def cluster(config: ClusterConfig) -> None:
         for what, spent in seconds.items()
     }
     for name, ratio in ratios.items():
-        say(f"{name:<40}{ratio:.2f}")
+        console.print(f"{name:<40}{ratio:.2f}")
     result = {"seconds": seconds, "start_of_ray_s": start, "ratios": ratios}
     write_json(config.out, result | {"versions": versions(), "machine": machine()})
 
@@ -71,7 +71,7 @@ def cluster(config: ClusterConfig) -> None:
 def _collect(workers: Cluster, folder: Path) -> Callable[[], None]:
     def once() -> None:
         with tempfile.TemporaryDirectory(dir=folder) as fresh:
-            recipe = make_recipe("reacher", 0)
+            recipe = make_spec("reacher", 0)
             for _ in collect(Path(fresh) / "data", recipe, EPISODES, workers):
                 pass
 

@@ -9,10 +9,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from mujepa.cli import run
-from mujepa.errors import UserError
-from mujepa.files import write_text
-from mujepa.screen import say
+from mujepa.cli.main import run
+from mujepa.runtime import console
+from mujepa.runtime.errors import UserError
+from mujepa.runtime.files import write_text
 
 ROOT = Path(__file__).parents[1]
 LINK = re.compile(r"\[`([^`]+)`\]\(\.\./([\w/]+\.py)#L\d+\)")
@@ -29,7 +29,7 @@ class DerivationsConfig:
 def main(config: DerivationsConfig) -> None:
     """Rewrite the page."""
     write_text(config.page, linked(config.page.read_text(encoding="utf-8")))
-    say(str(config.page))
+    console.print(str(config.page))
 
 
 def linked(text: str) -> str:

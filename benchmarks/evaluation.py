@@ -17,17 +17,17 @@ from typing import Any
 
 os.environ.setdefault("MUJOCO_GL", "egl")  # before mujoco is imported
 
-from mujepa.cli import run
-from mujepa.cluster import connect
+from mujepa.cli.main import run
 from mujepa.envs.registry import TASKS
-from mujepa.errors import UserError
 from mujepa.evaluation.config import EvaluateConfig
-from mujepa.evaluation.contest import assemble, judge_part
 from mujepa.evaluation.loop import join, split
 from mujepa.evaluation.manifest import make_manifest
-from mujepa.files import write_json
-from mujepa.provenance import machine, versions
-from mujepa.screen import say
+from mujepa.evaluation.runner import assemble, judge_part
+from mujepa.runtime import console
+from mujepa.runtime.cluster import connect
+from mujepa.runtime.errors import UserError
+from mujepa.runtime.files import write_json
+from mujepa.runtime.provenance import machine, versions
 
 ROOT = Path(__file__).parents[1]
 
@@ -65,7 +65,7 @@ def main(config: EvaluationConfig) -> None:
         seconds = time.perf_counter() - began
         held = join([found[index] for index in range(len(pieces))]).held
         rows[task] = {"seconds": seconds, "held": float(held.mean())}
-        say(f"{task:<18}{seconds:6.1f} s   held {held.mean():.3f}")
+        console.print(f"{task:<18}{seconds:6.1f} s   held {held.mean():.3f}")
     result = {"episodes": config.episodes, "tasks": rows, "load": os.getloadavg()[0]}
     write_json(config.out, result | {"versions": versions(), "machine": machine()})
 

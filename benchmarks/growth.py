@@ -25,12 +25,12 @@ from mujepa.agent.encoder import EncoderConfig
 from mujepa.agent.jepa import JEPA, JEPAConfig
 from mujepa.agent.memory import Memory
 from mujepa.agent.predictor import PredictorConfig
-from mujepa.allocation import keep_freed_memory
-from mujepa.cli import run
-from mujepa.files import write_json
+from mujepa.cli.main import run
 from mujepa.planners import ICEM, Bounds
-from mujepa.provenance import machine, versions
-from mujepa.screen import say
+from mujepa.runtime import console
+from mujepa.runtime.files import write_json
+from mujepa.runtime.malloc import keep_freed_memory
+from mujepa.runtime.provenance import machine, versions
 
 CANDIDATES, HORIZON, ENVIRONMENTS, IMAGE, WIDTH = 64, 5, 1, 64, 192
 ACTION, BATCH = 2, 128
@@ -63,7 +63,7 @@ def growth(config: GrowthConfig) -> None:
         seconds = list(spent.values())
         exponent = float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
         found[name] = {"sizes": sizes, "seconds": seconds, "exponent": exponent}
-        say(
+        console.print(
             f"{name:<30}"
             + "".join(f"{n:>6}:{1e3 * s:>7.1f} ms" for n, s in zip(sizes, seconds, strict=True))
             + f"   exponent {exponent:.2f}"

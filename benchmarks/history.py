@@ -17,10 +17,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mujepa.cli import run
-from mujepa.files import read_json, write_text
-from mujepa.provenance import machine
-from mujepa.screen import say
+from mujepa.cli.main import run
+from mujepa.runtime import console
+from mujepa.runtime.files import read_json, write_text
+from mujepa.runtime.provenance import machine
 
 ROOT = Path(__file__).parents[1]
 NOISE = 0.2
@@ -48,7 +48,7 @@ def history(config: HistoryConfig) -> None:
     before = [json.loads(line) for line in text.splitlines()]
     there = [line for line in before if line["machine"] == machine()]
     for name, old, new in fallen(there[-1]["ratios"] if there else {}, found):
-        say(f"fell: {name} from {old:.3g} to {new:.3g}")
+        console.print(f"fell: {name} from {old:.3g} to {new:.3g}")
     commit = subprocess.run(
         ["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True
     ).stdout.strip()
@@ -59,7 +59,7 @@ def history(config: HistoryConfig) -> None:
         "ratios": found,
     }
     write_text(config.history, text + json.dumps(line) + "\n")
-    say(f"{sum(map(len, found.values()))} ratios added to {config.history}")
+    console.print(f"{sum(map(len, found.values()))} ratios added to {config.history}")
 
 
 def fallen(before: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, float, float]]:

@@ -26,20 +26,20 @@ from timing import alternate, medians
 from torch.utils.flop_counter import FlopCounterMode
 
 from mujepa.agent.checkpoint import load_checkpoint
-from mujepa.agent.losses import LossConfig, weighted_sum
 from mujepa.agent.memory import Memory
-from mujepa.allocation import keep_freed_memory
-from mujepa.cli import run
+from mujepa.cli.main import run
 from mujepa.envs.registry import find_task
 from mujepa.envs.world import World
-from mujepa.files import write_json
-from mujepa.learning.experience import Experience, load_experience
-from mujepa.learning.stages import WorldModelStage
 from mujepa.planners import CEM, Bounds
-from mujepa.pool import Pool
-from mujepa.provenance import machine, versions
-from mujepa.rollouts.collect import collect, make_recipe
-from mujepa.screen import say
+from mujepa.rollouts.collection import collect, make_spec
+from mujepa.runtime import console
+from mujepa.runtime.files import write_json
+from mujepa.runtime.malloc import keep_freed_memory
+from mujepa.runtime.parallel import Pool
+from mujepa.runtime.provenance import machine, versions
+from mujepa.training.data import TrainingData, load_training_data
+from mujepa.training.losses import LossConfig, weighted_sum
+from mujepa.training.stages import WorldModelStage
 
 CANDIDATES, ITERATIONS, ELITES, HORIZON = 300, 10, 30, 5
 AGAIN = 20
@@ -76,7 +76,7 @@ def limits(config: LimitsConfig) -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         task = find_task(load_checkpoint(config.checkpoint, "cpu").config.task)
-        list(collect(Path(folder) / "data", make_recipe(task.name, 0), 64, Pool(1)))
+        list(collect(Path(folder) / "data", make_spec(task.name, 0), 64, Pool(1)))
         world = World(task)
         states = np.stack(
             [world.sample_episode(np.random.default_rng(i)).start for i in range(FRAMES)]
@@ -115,9 +115,11 @@ def limits(config: LimitsConfig) -> None:
     }
     write_json(config.out, result | {"versions": versions(), "machine": machine()})
     for name, rate in rates.items():
-        say(f"{name:<44}{rate:>14.4g} /s")
+        console.print(f"{name:<44}{rate:>14.4g} /s")
     for name, value in found.items():
-        say(f"{name:<44}{1e3 * value['seconds']:>11.2f} ms{value['share']:>7.0%}  {value['roof']}")
+        console.print(
+            f"{name:<44}{1e3 * value['seconds']:>11.2f} ms{value['share']:>7.0%}  {value['roof']}"
+        )
 
 
 def _roofs(world: World, states: np.ndarray) -> dict[str, tuple[Callable[[], Any], float]]:
@@ -218,11 +220,11 @@ def _planning(checkpoint: Path) -> dict[str, Stage]:
 
 def an_update(
     checkpoint: Path, data: Path, device: torch.device, batch: int, *, lower: bool = False
-) -> tuple[Callable[[], Any], Experience]:
+) -> tuple[Callable[[], Any], TrainingData]:
     """Return what updates the world model once, by default in float32, and what it learns from."""
     networks = load_checkpoint(checkpoint, device.type).networks
     networks.requires_grad_(requires_grad=True)
-    experience = load_experience(data, 0.02, 0, device)
+    experience = load_training_data(data, 0.02, 0, device)
     stage = WorldModelStage(
         experience, networks, LossConfig(), updates=1, batch=batch, rollout=ROLLOUT,
         learning_rate=1e-3,

@@ -19,13 +19,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mujepa.cli import run
+from mujepa.cli.main import run
 from mujepa.envs.registry import find_task
-from mujepa.errors import UserError
-from mujepa.files import write_json
-from mujepa.provenance import machine, versions
-from mujepa.rollouts.collect import make_recipe
-from mujepa.screen import say
+from mujepa.rollouts.collection import make_spec
+from mujepa.runtime import console
+from mujepa.runtime.errors import UserError
+from mujepa.runtime.files import write_json
+from mujepa.runtime.provenance import machine, versions
 
 TIMES = 10
 UPDATES = {"updates": 300, "critic-updates": 200, "ensemble-updates": 200, "actor-updates": 100}
@@ -52,7 +52,7 @@ def outsized(config: OutsizedConfig) -> None:
         UserError: groups cannot be made here, or the training needs more memory.
     """
     limit = int(config.gib * 2**30)
-    recipe = make_recipe("reacher", 0)
+    recipe = make_spec("reacher", 0)
     pixels = 3 * recipe.image_size**2 * (recipe.steps + 1)
     episodes = str(-(-TIMES * limit // pixels))
     with memory_group(limit) as group:
@@ -91,7 +91,7 @@ def outsized(config: OutsizedConfig) -> None:
         },
     }
     write_json(config.out, result | {"versions": versions(), "machine": machine()})
-    say(
+    console.print(
         f"trained from {size / 2**30:.1f} GiB within {config.gib:g} GiB in {seconds['limited']} s; "
         f"without a limit in {seconds['free']} s"
     )

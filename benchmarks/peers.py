@@ -22,11 +22,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
-from mujepa.cli import run
-from mujepa.errors import UserError
-from mujepa.files import read_json, write_json
-from mujepa.provenance import command, machine
-from mujepa.screen import say
+from mujepa.cli.main import run
+from mujepa.runtime import console
+from mujepa.runtime.errors import UserError
+from mujepa.runtime.files import read_json, write_json
+from mujepa.runtime.provenance import command, machine
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"
@@ -226,7 +226,7 @@ def main(config: PeersConfig) -> None:
                 | {"threads": config.threads, "clock": config.clock},
             )
             for what, ratio in result["ratios"].items():
-                say(f"{part:<12}{what:<62}{ratio:>9,.1f} x")
+                console.print(f"{part:<12}{what:<62}{ratio:>9,.1f} x")
 
 
 class Worker:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mujepa.cli import run
-from mujepa.errors import UserError
-from mujepa.files import fill_markers, read_json, write_text
-from mujepa.screen import say
+from mujepa.cli.main import run
+from mujepa.runtime import console
+from mujepa.runtime.errors import UserError
+from mujepa.runtime.files import fill_markers, read_json, write_text
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -36,7 +36,7 @@ def main(config: PerformanceConfig) -> None:
     """Rewrite the pages."""
     for page in config.pages:
         write_text(page, filled(page.read_text(encoding="utf-8"), config.results))
-        say(str(page))
+        console.print(str(page))
 
 
 def filled(text: str, results: Path) -> str:

@@ -20,18 +20,18 @@ import numpy as np
 import torch
 
 from mujepa.agent.checkpoint import load_checkpoint
-from mujepa.cli import run
+from mujepa.cli.main import run
 from mujepa.envs.registry import TASKS, find_task
 from mujepa.envs.world import World
-from mujepa.errors import UserError
 from mujepa.evaluation.loop import run_episodes
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.policies import AgentPolicy
 from mujepa.evaluation.statistics import paired, success_rate
-from mujepa.files import write_json
 from mujepa.planners import Bounds, Planner, make_planner
-from mujepa.provenance import machine, versions
-from mujepa.screen import say
+from mujepa.runtime import console
+from mujepa.runtime.errors import UserError
+from mujepa.runtime.files import write_json
+from mujepa.runtime.provenance import machine, versions
 
 ROOT = Path(__file__).parents[1]
 PLANNERS: dict[str, dict[str, Any]] = {
@@ -44,7 +44,7 @@ PLANNERS: dict[str, dict[str, Any]] = {
     "gradient": {"kind": "gradient", "samples": 16, "iterations": 11},
     "random": {"kind": "random", "samples": 128, "iterations": 4},
 }
-"""What is compared; the first is the yardstick."""
+"""What is compared; the first is the distance_metric."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def judge(name: str, config: PlannersConfig) -> dict[str, Any]:
             **asdict(paired(held[label], held[next(iter(PLANNERS))])),
         }
         rate = figures[label]["success_at_end"]
-        say(
+        console.print(
             f"{name:<12}{label:<16}{seen:>4} evaluations {sloped:>4} gradients  "
             f"held {rate['rate']:.3f} [{rate['low']:.3f}, {rate['high']:.3f}]  "
             f"p {figures[label]['p_value']:.2f}"

@@ -23,21 +23,21 @@ import torch
 from timing import alternate, medians
 
 from mujepa.agent.checkpoint import Networks, load_checkpoint
-from mujepa.agent.losses import LossConfig, weighted_sum
-from mujepa.allocation import keep_freed_memory
-from mujepa.cli import run
+from mujepa.cli.main import run
 from mujepa.envs.registry import find_task
 from mujepa.envs.world import World
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.summaries import time_decisions
-from mujepa.files import write_json
-from mujepa.learning.experience import load_experience
-from mujepa.learning.stages import WorldModelStage
-from mujepa.pool import Pool
-from mujepa.provenance import machine, versions
-from mujepa.rollouts.collect import collect, make_recipe
+from mujepa.rollouts.collection import collect, make_spec
 from mujepa.rollouts.store import Dataset
-from mujepa.screen import say
+from mujepa.runtime import console
+from mujepa.runtime.files import write_json
+from mujepa.runtime.malloc import keep_freed_memory
+from mujepa.runtime.parallel import Pool
+from mujepa.runtime.provenance import machine, versions
+from mujepa.training.data import load_training_data
+from mujepa.training.losses import LossConfig, weighted_sum
+from mujepa.training.stages import WorldModelStage
 
 FRAMES = 1000
 
@@ -92,14 +92,14 @@ def bench(config: BenchConfig) -> None:
     result = {"rates": rates, "plan_ms": decisions, "ratios": ratios}
     write_json(config.out, result | {"versions": versions(), "machine": machine()})
     for name, value in rates.items():
-        say(f"{name:<42}{value:>12,.0f}")
-    say(f"{'plan_ms, one environment, one thread':<42}{decisions['median']:>12.1f}")
+        console.print(f"{name:<42}{value:>12,.0f}")
+    console.print(f"{'plan_ms, one environment, one thread':<42}{decisions['median']:>12.1f}")
 
 
 def _collect(folder: Path, workers: int) -> float:
     """Return frames per second over the whole command but for the start of the processes."""
     arrivals = []
-    for frames in collect(folder / str(workers), make_recipe("reacher", 0), 2000, Pool(workers)):
+    for frames in collect(folder / str(workers), make_spec("reacher", 0), 2000, Pool(workers)):
         arrivals.append((time.perf_counter(), frames))
     first, last = arrivals[0][0], arrivals[-1][0]
     return sum(frames for _, frames in arrivals[1:]) / (last - first)
@@ -129,7 +129,7 @@ def _plain_renderer(world: World) -> tuple[Callable[[np.ndarray], int], Callable
 
 def _stage(data: Path, networks: Networks) -> WorldModelStage:
     networks.requires_grad_(requires_grad=True)
-    experience = load_experience(data, 0.02, 0, torch.device("cpu"))
+    experience = load_training_data(data, 0.02, 0, torch.device("cpu"))
     return WorldModelStage(
         experience, networks, LossConfig(), updates=1, batch=128, rollout=4, learning_rate=1e-3
     )

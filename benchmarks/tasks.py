@@ -26,20 +26,20 @@ os.environ.setdefault("LP_NUM_THREADS", "0")  # before the first context: Mesa k
 import mujoco
 import numpy as np
 
-from mujepa.catalogue import MEASURED
-from mujepa.cli import read, run
+from mujepa.cli.envs import MEASURED
+from mujepa.cli.main import read, run
 from mujepa.envs.registry import TASKS, find_task
 from mujepa.envs.task import Task
 from mujepa.envs.world import World
-from mujepa.errors import UserError
 from mujepa.evaluation.loop import EPISODES_AT_ONCE, run_episodes
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.policies import OraclePolicy, Policy, RandomPolicy
-from mujepa.files import read_json, write_json
 from mujepa.planners import make_planner
-from mujepa.provenance import machine, versions
-from mujepa.rollouts.collect import EPISODES_PER_SHARD, collect_shard, make_recipe
-from mujepa.screen import progress_bar, say
+from mujepa.rollouts.collection import EPISODES_PER_SHARD, collect_shard, make_spec
+from mujepa.runtime import console
+from mujepa.runtime.errors import UserError
+from mujepa.runtime.files import read_json, write_json
+from mujepa.runtime.provenance import machine, versions
 from mujepa.train import TrainConfig
 
 ROOT = Path(__file__).parents[1]
@@ -82,7 +82,7 @@ def bench(config: TasksConfig) -> None:
         ratio = speed["collect_frames_per_s"] / speed["plain_frames_per_s"]
         _merge(config, task.name, speed | success, ratio)
         rates = {name: success[name]["rate"] for name in ("oracle", "random") if name in success}
-        say(
+        console.print(
             f"{task.name:<12}{speed['collect_frames_per_s']:>8,.0f} frames/s, {ratio:.1f} x plain, "
             f"success {rates}"
         )
@@ -90,7 +90,7 @@ def bench(config: TasksConfig) -> None:
 
 def measure_speed(task: Task, config: TasksConfig) -> dict[str, float]:
     """Return the frames per second of collection and of the plain way, medians."""
-    recipe = make_recipe(task.name, seed=0)
+    recipe = make_spec(task.name, seed=0)
     draw, close = _plain(task)
     with tempfile.TemporaryDirectory() as folder:
         measured: dict[str, Callable[[], int]] = {
@@ -161,7 +161,7 @@ def measure_success(task: Task, config: TasksConfig) -> dict[str, Any]:
         if not episodes:
             continue
         steps = task.budget_steps * -(-episodes // EPISODES_AT_ONCE)
-        with progress_bar(steps, f"{task.name}, {name}", unit="step") as bar:
+        with console.progress_bar(steps, f"{task.name}, {name}", unit="step") as bar:
             part = manifest.first(episodes)
             summary = run_episodes(task, world.image_size, policy, part, bar.update).summary()
         success[name] = summary["success_at_end"] | {"episodes": summary["episodes"]}

@@ -19,12 +19,12 @@ import imageio.v3 as iio
 import numpy as np
 from PIL import Image
 
-from mujepa.cli import run
+from mujepa.cli.main import run
 from mujepa.envs.registry import TASKS
 from mujepa.envs.task import Task
 from mujepa.envs.world import World
-from mujepa.files import read_json, replacing_file, write_text
-from mujepa.screen import say
+from mujepa.runtime import console
+from mujepa.runtime.files import read_json, replacing_file, write_text
 
 ROOT = Path(__file__).parents[1]
 PANEL = 240
@@ -74,7 +74,7 @@ def main(config: PageConfig) -> None:
     for task in TASKS.values():
         draw(task, config.out.with_suffix("") / f"{task.name}.png")
     write_text(config.out, page(ROOT))
-    say(str(config.out))
+    console.print(str(config.out))
 
 
 def page(root: Path) -> str:

@@ -25,16 +25,16 @@ import torch
 from mujepa.agent.checkpoint import Checkpoint, load_checkpoint
 from mujepa.agent.cost import Trajectory
 from mujepa.agent.memory import Memory
-from mujepa.cli import run
+from mujepa.cli.main import run
 from mujepa.envs.registry import TASKS, find_task
 from mujepa.envs.world import World
-from mujepa.errors import UserError
 from mujepa.evaluation.diagnostics import distance_correlation
 from mujepa.evaluation.report import write_png
-from mujepa.files import write_json
-from mujepa.provenance import machine, versions
-from mujepa.rollouts.collect import behave
-from mujepa.screen import say
+from mujepa.rollouts.collection import behave
+from mujepa.runtime import console
+from mujepa.runtime.errors import UserError
+from mujepa.runtime.files import write_json
+from mujepa.runtime.provenance import machine, versions
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -80,7 +80,7 @@ def main(config: UncertaintyConfig) -> None:
         disagreement, error = compare(checkpoint, config)
         figures["tasks"][task] = calibration(disagreement, error)
         row = figures["tasks"][task]
-        say(
+        console.print(
             f"{task:<12} rank correlation {row['rank_correlation']:.2f}, error in the last bin "
             f"{row['error'][-1] / max(row['error'][0], 1e-12):.0f} times that in the first"
         )
@@ -98,7 +98,7 @@ def compare(checkpoint: Checkpoint, config: UncertaintyConfig) -> tuple[np.ndarr
     starts = np.stack(
         [world.state(*task.sample_anywhere(world.model, rng)) for _ in range(config.episodes)]
     )
-    size = len(world.action_low) + task.whims
+    size = len(world.action_low) + task.extra_noise_dims
     noise = np.stack([task.behaviour.draw(rng, steps, size) for _ in range(config.episodes)])
     states, actions = behave(world, starts, noise)
     embeddings = torch.stack(

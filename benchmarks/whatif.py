@@ -24,13 +24,13 @@ import numpy as np
 from playwright.sync_api import sync_playwright
 
 from mujepa.agent.checkpoint import load_checkpoint
-from mujepa.cli import run
+from mujepa.cli.main import run
 from mujepa.envs.registry import find_task
 from mujepa.envs.world import World
-from mujepa.evaluation.decoder import DecoderConfig, load_decoder
-from mujepa.files import write_json
-from mujepa.provenance import machine, versions
-from mujepa.screen import say
+from mujepa.runtime import console
+from mujepa.runtime.files import write_json
+from mujepa.runtime.provenance import machine, versions
+from mujepa.visual.decoder import DecoderConfig, load_decoder
 
 ROOT = Path(__file__).parents[1]
 OFF = ("background-networking", "component-update", "gpu", "quic", "sync")
@@ -74,7 +74,7 @@ def measure(config: WhatIfConfig) -> None:
             world, few = World(find_task(task)), DecoderConfig(frames=200, updates=20)
             load_decoder(load_checkpoint(folder, "cpu"), world, config=few)
             results["tasks"][task] = found = drag(folder, config.drags)
-        say(f"{task}: {found['median_ms']:.0f} ms, 95 % below {found['p95_ms']:.0f} ms")
+        console.print(f"{task}: {found['median_ms']:.0f} ms, 95 % below {found['p95_ms']:.0f} ms")
     results |= {"load": os.getloadavg()[0], "machine": machine(), "versions": versions()}
     write_json(config.out, results)
 

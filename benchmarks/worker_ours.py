@@ -13,8 +13,8 @@ os.environ.setdefault("MUJOCO_GL", "egl")  # before mujoco is imported
 
 from worker import serve
 
-from mujepa.allocation import keep_freed_memory
-from mujepa.provenance import versions
+from mujepa.runtime.malloc import keep_freed_memory
+from mujepa.runtime.provenance import versions
 
 if TYPE_CHECKING:
     from worker import Work
@@ -34,19 +34,19 @@ def imported() -> Work:
 
 def collection(task: str, episodes: int, folder: str) -> Work:
     """Count frames: a shard is simulated, drawn, checksummed and written."""
-    from mujepa.rollouts.collect import collect_shard, make_recipe
+    from mujepa.rollouts.collection import collect_shard, make_spec
 
-    recipe, shard = make_recipe(task, 0), Path(folder) / "ours-shard"
+    recipe, shard = make_spec(task, 0), Path(folder) / "ours-shard"
     collect_shard(shard, recipe, 0, episodes)
     return lambda: collect_shard(shard, recipe, 0, episodes)
 
 
 def data(folder: str, episodes: int) -> Work:
     """Collect the frames that training and reading use; count them."""
-    from mujepa.pool import Pool
-    from mujepa.rollouts.collect import collect, make_recipe
+    from mujepa.rollouts.collection import collect, make_spec
+    from mujepa.runtime.parallel import Pool
 
-    recipe = make_recipe("reacher", 0)
+    recipe = make_spec("reacher", 0)
     return lambda: sum(collect(Path(folder), recipe, episodes, Pool(1)))
 
 
@@ -94,12 +94,12 @@ def training(folder: str, batch: int, updates: int) -> Work:
     import torch
 
     from mujepa.agent.checkpoint import load_checkpoint
-    from mujepa.agent.losses import LossConfig, weighted_sum
-    from mujepa.learning.experience import load_experience
-    from mujepa.learning.stages import WorldModelStage
+    from mujepa.training.data import load_training_data
+    from mujepa.training.losses import LossConfig, weighted_sum
+    from mujepa.training.stages import WorldModelStage
 
     torch.set_num_threads(_threads())
-    experience = load_experience(Path(folder), 0.02, 0, torch.device("cpu"))
+    experience = load_training_data(Path(folder), 0.02, 0, torch.device("cpu"))
     networks = load_checkpoint(ROOT / "pretrained" / "reacher", "cpu").networks
     stage = WorldModelStage(
         experience, networks, LossConfig(), updates=1, batch=batch, rollout=4, learning_rate=2e-3

@@ -15,7 +15,7 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from pathlib import Path
 
-from mujepa.errors import UserError
+from mujepa.runtime.errors import UserError
 
 SETTINGS = ("goal_site", "camera", "tolerance", "code", "digest")
 DIGITS = 16

@@ -9,20 +9,20 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from mujepa.envs.acrobot import Acrobot
-from mujepa.envs.cartpole import Cartpole
-from mujepa.envs.cube import Cube
-from mujepa.envs.cup import Cup
-from mujepa.envs.double_pendulum import DoublePendulum
 from mujepa.envs.names import digest, is_file_name, parse
-from mujepa.envs.pendulum import Pendulum
-from mujepa.envs.point_maze import PointMaze
-from mujepa.envs.push_t import PushT
-from mujepa.envs.reacher import Reacher
 from mujepa.envs.suites import is_suite_task, suite_task
 from mujepa.envs.task import Task
-from mujepa.envs.two_room import TwoRoom
-from mujepa.errors import UserError
+from mujepa.envs.tasks.acrobot import Acrobot
+from mujepa.envs.tasks.cartpole import Cartpole
+from mujepa.envs.tasks.cube import Cube
+from mujepa.envs.tasks.cup import Cup
+from mujepa.envs.tasks.double_pendulum import DoublePendulum
+from mujepa.envs.tasks.pendulum import Pendulum
+from mujepa.envs.tasks.point_maze import PointMaze
+from mujepa.envs.tasks.push_t import PushT
+from mujepa.envs.tasks.reacher import Reacher
+from mujepa.envs.tasks.two_room import TwoRoom
+from mujepa.runtime.errors import UserError
 
 TASKS: dict[str, Task] = {
     task.name: task

@@ -13,9 +13,9 @@ import numpy as np
 
 from mujepa.envs import names
 from mujepa.envs.behaviour import RedNoise
-from mujepa.envs.opengl import FreeCamera
+from mujepa.envs.rendering import FreeCamera
 from mujepa.envs.task import Task, reached_later
-from mujepa.errors import UserError
+from mujepa.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

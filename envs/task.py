@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 
 from mujepa.envs.behaviour import RedNoise
-from mujepa.errors import UserError
+from mujepa.runtime.errors import UserError
 
 if TYPE_CHECKING:
     import mujoco
     from numpy.typing import NDArray
 
-    from mujepa.envs.opengl import FreeCamera
+    from mujepa.envs.rendering import FreeCamera
 
     Pose = tuple[NDArray[np.float64], NDArray[np.float64]]
     """Joint positions (nq,) and velocities (nv,)."""
 
-ASSETS = Path(__file__).parent / "assets"
+ASSETS = Path(__file__).parent / "tasks" / "assets"
 
 
 class Physics(Protocol):
@@ -68,11 +68,11 @@ class Task(ABC):
         budget_steps: environment steps per episode.
         hold_steps: environment steps at the end of an episode through which the goal must be held.
         behaviour: the noise that moves the agent while experience is collected.
-        whims: numbers of noise that `behave` reads beside the action's.
+        extra_noise_dims: numbers of noise that `behave` reads beside the action's.
         episodes: how many episodes experience is made of, if nothing else is asked for.
         episode_steps: model steps of such an episode; None for twice the budget.
-        yardstick: what the diagnostics compare costs with: the distance of the `joints`, or what
-            is `remaining` to the goal.
+        distance_metric: what diagnostics compare costs with: the distance of the `joints`, or
+            what is `remaining` to the goal.
         recipe: flags of `mujepa train` that the physics of this task asks for.
         observation_camera: camera of the images that the agent sees.
         pretty_camera: camera of the images that people see.
@@ -91,10 +91,10 @@ class Task(ABC):
     budget_steps: int = 100
     hold_steps: int = 5
     behaviour: RedNoise = field(default_factory=RedNoise)
-    whims: int = 0
+    extra_noise_dims: int = 0
     episodes: int = 2000
     episode_steps: int | None = None
-    yardstick: Literal["joints", "remaining"] = "joints"
+    distance_metric: Literal["joints", "remaining"] = "joints"
     recipe: tuple[str, ...] = ()
     observation_camera: str | FreeCamera = "observation"
     pretty_camera: str | FreeCamera = "pretty"
@@ -116,7 +116,7 @@ class Task(ABC):
             ) from error
 
     @property
-    def looped(self) -> bool:
+    def python_stepped(self) -> bool:
         """Whether `advance` steps the world, in a Python loop, instead of MuJoCo's threads."""
         return False
 
@@ -130,7 +130,7 @@ class Task(ABC):
     def advance(
         self, states: NDArray[np.float64], actions: NDArray[np.float64], hold: int
     ) -> NDArray[np.float64]:
-        """Step a `looped` world: states (B, S), actions (B, T, A) -> states (B, T, S)."""
+        """Step a `python_stepped` world: states (B, S), actions (B, T, A) -> states (B, T, S)."""
         raise TypeError(f"task {self.name!r} is stepped by MuJoCo")
 
     def read_goals(
@@ -169,7 +169,7 @@ class Task(ABC):
         Args:
             world: the world.
             states: (B, S).
-            noise: (B, A + whims), correlated over time, in half-widths of the bounds.
+            noise: (B, A + extra_noise_dims), correlated over time, in half-widths of the bounds.
 
         Returns:
             (B, A); what lies outside of [-1, 1] is clipped.
@@ -226,7 +226,7 @@ def reached_later(
     states = world.state(*task.sample_anywhere(world.model, rng))[None]
     passed, actions = [states[0]], np.empty(0)
     noise = task.behaviour.draw(
-        rng, (lead_steps + steps) // task.frame_skip + 1, len(low) + task.whims
+        rng, (lead_steps + steps) // task.frame_skip + 1, len(low) + task.extra_noise_dims
     )
     for step in range(lead_steps + steps):
         if step % task.frame_skip == 0:

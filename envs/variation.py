@@ -22,16 +22,16 @@ from typing import TYPE_CHECKING, Any
 import mujoco
 import numpy as np
 
+from mujepa.envs.distractors import Backdrop, Motion, make_drift, make_intruders
 from mujepa.envs.factors import FACTORS
-from mujepa.envs.motion import Backdrop, Motion, make_drift, make_intruders
-from mujepa.envs.opengl import camera_frame
+from mujepa.envs.rendering import camera_frame
 from mujepa.envs.scenery import PATTERNS, Scenery, place_ornaments
-from mujepa.errors import UserError
+from mujepa.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from mujepa.envs.opengl import FreeCamera
+    from mujepa.envs.rendering import FreeCamera
     from mujepa.envs.task import Task
 
     Vary = Mapping[str, float | Sequence[float | str]] | Sequence[str] | str | None
@@ -140,7 +140,7 @@ def working_factors(task: Task, model: mujoco.MjModel) -> list[str]:
     where it is none of the model's.
     """
     there = [name for name, factor in FACTORS.items() if factor.works(model)]
-    if task.looped:
+    if task.python_stepped:
         there = [name for name in there if FACTORS[name].kind == "visual"]
     free = not isinstance(task.observation_camera, str)
     return [name for name in there if not (free and name == "camera")]

@@ -13,11 +13,11 @@ import mujoco
 import numpy as np
 from mujoco.rollout import Rollout
 
-from mujepa.envs.motion import GOAL_TIME
-from mujepa.envs.opengl import Renderer, camera_frame
+from mujepa.envs.distractors import GOAL_TIME
+from mujepa.envs.rendering import Renderer, camera_frame
 from mujepa.envs.sensors import quantities, readings
 from mujepa.envs.variation import Draw, Variant, Variation, make_variant
-from mujepa.errors import UserError
+from mujepa.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -182,7 +182,7 @@ class World:
             The states (B, T, S) at the end of each action, and the goals achieved there (B, T, G),
             read from MuJoCo's sensors, which lag by one physics step; `achieved` is exact.
         """
-        if self.task.looped:
+        if self.task.python_stepped:
             trajectory = self.task.advance(states, np.asarray(actions, np.float64), hold)
             return trajectory, self.task.read_goals(self.model, self._data, trajectory)
         repeat = hold * self.task.substeps
@@ -213,8 +213,8 @@ class World:
     def separation(
         self, states: NDArray[np.float64], others: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """Return how far states are apart by the task's yardstick, (B, S) and (B, S) -> (B,)."""
-        if self.task.yardstick == "joints":
+        """Return how far states are apart by `distance_metric`, (B, S) and (B, S) -> (B,)."""
+        if self.task.distance_metric == "joints":
             return self.joint_distance(states, others)
         return self.task.remaining(self.achieved(states), self.achieved(others))
 

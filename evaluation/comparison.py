@@ -10,10 +10,10 @@ import jinja2
 import numpy as np
 from matplotlib.figure import Figure
 
-from mujepa.errors import UserError
 from mujepa.evaluation.report import svg
 from mujepa.evaluation.statistics import interquartile_mean, paired, success_rate
-from mujepa.files import read_json, write_text
+from mujepa.runtime.errors import UserError
+from mujepa.runtime.files import read_json, write_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

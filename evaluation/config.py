@@ -11,9 +11,9 @@ import tyro
 from mujepa.agent.alarm import Response
 from mujepa.agent.checkpoint import Mode
 from mujepa.agent.device import DeviceName
-from mujepa.cluster import check_cluster
 from mujepa.envs.variation import read_variation
-from mujepa.errors import UserError
+from mujepa.runtime.cluster import check_cluster
+from mujepa.runtime.errors import UserError
 
 
 @dataclass(frozen=True)

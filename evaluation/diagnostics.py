@@ -50,14 +50,14 @@ class ValidationSet:
 
 
 @dataclass(frozen=True)
-class Trials:
+class RankingBenchmark:
     """Action sequences that were tried in the simulator: what a cost is to rank.
 
     Attributes:
         starts: what the encoder reads where B problems begin, (B, ...).
         goals: and of what is wanted in them, (B, ...).
         actions: (B, N, H, A), in [-1, 1].
-        nearest: how near each sequence comes to the goal, by the task's yardstick, (B, N).
+        nearest: how near each sequence comes to the goal, by the task's distance_metric, (B, N).
         solved: whether it is within the task's tolerance after one of its steps, (B, N).
     """
 
@@ -131,14 +131,14 @@ def distance_correlation(estimated: NDArray[np.float64], true: NDArray[np.float6
     return float(np.asarray(spearmanr(estimated, true))[0])
 
 
-def try_candidates(
+def make_ranking_benchmark(
     world: World,
     observes: Observes,
     episodes: Sequence[Episode],
     horizon: int,
     seed: int = 0,
     candidates: int = 64,
-) -> Trials:
+) -> RankingBenchmark:
     """Try random action sequences in each of B planning problems that the task draws.
 
     Args:
@@ -150,7 +150,7 @@ def try_candidates(
         candidates: N.
     """
     rng = np.random.default_rng(seed)
-    if world.task.looped:  # seconds instead of minutes
+    if world.task.python_stepped:  # seconds instead of minutes
         episodes, candidates = episodes[:LOOPED_PROBLEMS], LOOPED_CANDIDATES
     batch, size = len(episodes), len(world.action_low)
     held = rng.uniform(-1, 1, (batch, candidates, 1, size)) + rng.normal(
@@ -174,7 +174,7 @@ def try_candidates(
         nearest[row] = away.reshape(candidates, horizon).min(axis=1)
         distance = world.task.distance(achieved, wanted[row])
         solved[row] = (distance <= world.task.tolerance).any(axis=1)
-    return Trials(
+    return RankingBenchmark(
         torch.from_numpy(world.observe(starts, observes, variants)),
         torch.from_numpy(world.observe_goals(goals, observes, variants)),
         torch.from_numpy(actions),
@@ -183,7 +183,7 @@ def try_candidates(
     )
 
 
-def candidate_ranking(configurator: Configurator, trials: Trials) -> float:
+def candidate_ranking(configurator: Configurator, trials: RankingBenchmark) -> float:
     """Rank action sequences by the planner's cost and by what came of them, and correlate.
 
     Returns:
@@ -194,7 +194,7 @@ def candidate_ranking(configurator: Configurator, trials: Trials) -> float:
 
 
 @torch.no_grad()
-def candidate_costs(configurator: Configurator, trials: Trials) -> NDArray[np.float32]:
+def candidate_costs(configurator: Configurator, trials: RankingBenchmark) -> NDArray[np.float32]:
     """Return the planner's cost of the action sequences, (B, N)."""
     jepa = configurator.jepa
     device = next(jepa.parameters()).device

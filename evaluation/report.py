@@ -13,7 +13,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from mujepa.files import replacing_file, write_text
+from mujepa.runtime.files import replacing_file, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,7 +10,7 @@ import numpy as np
 
 from mujepa.evaluation.loop import one_thread
 from mujepa.evaluation.statistics import success_rate
-from mujepa.screen import say
+from mujepa.runtime import console
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,13 +63,15 @@ def time_decisions(agent: Agent, world: World, manifest: Manifest) -> dict[str, 
 def print_table(result: dict[str, Any], task: Task, outcomes: dict[str, Outcome]) -> None:
     """Print success and distance of the agent and its bounds, violations and speed."""
     budget, text = result["budget_steps"], task.text
-    say(
+    console.print(
         f"\n{task.name}: {result['episodes']} episodes of {budget} steps, "
         f"success within {text(result['tolerance'])}"
     )
     if "variation" in result:
-        say(f"varied: {' '.join(f'{n}={v[0]:g}:{v[1]:g}' for n, v in result['variation'].items())}")
-    say(f"{'':<12}{'held at end':<26}{'reached':<26}median final distance")
+        console.print(
+            f"varied: {' '.join(f'{n}={v[0]:g}:{v[1]:g}' for n, v in result['variation'].items())}"
+        )
+    console.print(f"{'':<12}{'held at end':<26}{'reached':<26}median final distance")
     for name, outcome in outcomes.items():
         summary = outcome.summary()
         end, ever = (
@@ -77,17 +79,21 @@ def print_table(result: dict[str, Any], task: Task, outcomes: dict[str, Outcome]
             for s in (summary["success_at_end"], summary["success_any"])
         )
         distance = text(summary["median_final_distance"])
-        say(f"{name.replace('_', ' '):<12}{end:<26}{ever:<26}{distance}")
+        console.print(f"{name.replace('_', ' '):<12}{end:<26}{ever:<26}{distance}")
     for region, found in result.get("violations", {}).items():
-        say(f"of {found['episodes']} episodes with start and goal outside {region}:")
+        console.print(f"of {found['episodes']} episodes with start and goal outside {region}:")
         for name in (name for name in outcomes if name in found):
             share, rate = found[name]["steps"], found[name]["success_at_end"]["rate"]
-            say(f"{name.replace('_', ' '):<12}{share:.2%} of steps in it, held {rate:.3f}")
+            console.print(
+                f"{name.replace('_', ' '):<12}{share:.2%} of steps in it, held {rate:.3f}"
+            )
     if "alarm" in result:
         rang, response = result["alarm"]["rang"], result["alarm"]["response"]
-        say(f"alarm: set off at {rang:.1%} of the looks; response: {response}")
+        console.print(f"alarm: set off at {rang:.1%} of the looks; response: {response}")
     if result["plan_ms"]:
         median, p95 = result["plan_ms"]["median"], result["plan_ms"]["p95"]
         reflex = result["reactive_ms"]["median"]
-        say(f"a decision takes {median:.1f} ms (95 %: {p95:.1f} ms), one environment, one thread;")
-        say(f"reactive: {reflex:.2f} ms")
+        console.print(
+            f"a decision takes {median:.1f} ms (95 %: {p95:.1f} ms), one environment, one thread;"
+        )
+        console.print(f"reactive: {reflex:.2f} ms")

@@ -32,12 +32,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import t
 
-from mujepa.cli import run
-from mujepa.errors import UserError
+from mujepa.cli.main import run
 from mujepa.evaluation.report import write_png
-from mujepa.files import fill_markers, read_json, write_json, write_text
-from mujepa.provenance import command, machine, versions
-from mujepa.screen import say
+from mujepa.runtime import console
+from mujepa.runtime.errors import UserError
+from mujepa.runtime.files import fill_markers, read_json, write_json, write_text
+from mujepa.runtime.provenance import command, machine, versions
 
 mpl.use("Agg")
 
@@ -209,8 +209,8 @@ class Experiment:
             text = page.read_text(encoding="utf-8")
             write_text(page, fill_markers(text, {"result": f"{table}\n\n{origin(record)}"}))
             summarise()
-        say(f"{table}\n\n{self.claim}\n{finding.verdict}: {finding.because}")
-        say(str((folder or RESULTS) / f"{self.name}.json"))
+        console.print(f"{table}\n\n{self.claim}\n{finding.verdict}: {finding.because}")
+        console.print(str((folder or RESULTS) / f"{self.name}.json"))
 
 
 @contextlib.contextmanager

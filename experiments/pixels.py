@@ -42,21 +42,21 @@ from matplotlib.figure import Figure
 from mujepa.agent.checkpoint import Checkpoint, load_checkpoint
 from mujepa.agent.configurator import Configurator
 from mujepa.agent.probe import LinearProbe
-from mujepa.cli import read
-from mujepa.envs.motion import EDGE
+from mujepa.cli.main import read
+from mujepa.envs.distractors import EDGE
 from mujepa.envs.registry import find_task
 from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
-from mujepa.evaluation.diagnostics import candidate_ranking, effective_rank, try_candidates
+from mujepa.evaluation.diagnostics import candidate_ranking, effective_rank, make_ranking_benchmark
 from mujepa.evaluation.loop import Outcome, run_episodes
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.policies import AgentPolicy, RandomPolicy
 from mujepa.evaluation.statistics import paired
-from mujepa.files import read_json, write_json
-from mujepa.learning.config import TrainConfig
-from mujepa.pool import Pool
-from mujepa.rollouts.collect import roam
+from mujepa.rollouts.collection import rollout_behavior
+from mujepa.runtime.files import read_json, write_json
+from mujepa.runtime.parallel import Pool
 from mujepa.train import train
+from mujepa.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -241,7 +241,7 @@ def rank(checkpoint: Checkpoint, world: World, problems: int) -> float:
     """Return how well the planner's cost ranks what the simulator has tried, from -1 to 1."""
     config, networks = checkpoint.config, checkpoint.networks
     episodes = make_manifest(world, problems, 1000).episodes
-    trials = try_candidates(world, "pixels", episodes, config.planner.horizon)
+    trials = make_ranking_benchmark(world, "pixels", episodes, config.planner.horizon)
     cost = networks.cost(config.cost)
     return candidate_ranking(Configurator(networks.jepa, networks.critic, cost), trials)
 
@@ -255,7 +255,7 @@ def probes(checkpoint: Checkpoint, world: World, episodes: int, seed: int) -> di
     truths, embeddings = [], []
     for index in range(2 * episodes):
         stream = np.random.default_rng([seed, STREAM, index])
-        states, _, variants = roam(world, [stream], 20)
+        states, _, variants = rollout_behavior(world, [stream], 20)
         variant = variants[0] if variants else None
         images = world.render(states[0], [variant] * len(states[0]) if variant else None)
         with torch.no_grad():
@@ -425,7 +425,7 @@ def pictures(tasks: Sequence[str]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
     """Yield what is seen of each task in each scene."""
     for name, (scene, vary) in product(tasks, SCENES.items()):
         world = World(find_task(name), variation=read_variation(vary))
-        states, _, variants = roam(world, [np.random.default_rng(0)], 4)
+        states, _, variants = rollout_behavior(world, [np.random.default_rng(0)], 4)
         yield f"{name}, {scene}", world.render(states[0, 3:4], variants and variants[:1])[0]
 
 

@@ -27,9 +27,9 @@ from mujepa.agent.checkpoint import Checkpoint, load_checkpoint
 from mujepa.agent.memory import Memory
 from mujepa.envs.registry import find_task
 from mujepa.envs.world import World
-from mujepa.evaluation.fresh import Fresh, live_through
-from mujepa.rollouts.collect import behave
-from mujepa.screen import say
+from mujepa.evaluation.sampling import Fresh, live_through
+from mujepa.rollouts.collection import behave
+from mujepa.runtime import console
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -116,7 +116,7 @@ def main(config: Config) -> Finding:
             found.setdefault(task, []).append(measured)
             shown.setdefault(task, answers)
             ends = {name: round(value, 3) for name, value in measured.items() if "@" not in name}
-            say(f"{task}, seed {seed}: {ends}")
+            console.print(f"{task}, seed {seed}: {ends}")
     figures = {task: over(rows) for task, rows in found.items()}
     return judge(figures, list(tasks), draw(figures, shown))
 
@@ -173,7 +173,7 @@ def alternatives(
         The states that follow, (B, N, H, S), and what was done, (B, N, H, A), in [-1, 1].
     """
     starts = np.repeat(present, count, axis=0)
-    width = len(world.action_low) + world.task.whims
+    width = len(world.action_low) + world.task.extra_noise_dims
     noise = np.stack([world.task.behaviour.draw(rng, horizon, width) for _ in starts])
     states, actions = behave(world, starts, noise)
     shape = (len(present), count, horizon, -1)

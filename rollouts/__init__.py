@@ -1,1 +1,1 @@
-"""Experience: how it is collected, kept on disk and sampled."""
+"""TrainingData: how it is collected, kept on disk and sampled."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from mujepa.errors import UserError
+from mujepa.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -1,7 +1,7 @@
 """Datasets of ours in Minari's format, and back again; the way back is exact.
 
 A step of an exported dataset is a model step: its action is held for `frame_skip` environment
-steps. Images are kept as they are, not as JPEG. `metadata.json` keeps the recipe, and which
+steps. Images are kept as they are, not as JPEG. `metadata.json` keeps the spec, and which
 episodes share a shard, under `mujepa`; by it a dataset that comes back has the digest that it had.
 
 Reading runs no code that a dataset names: Minari would make the environment of one that tells no
@@ -23,9 +23,9 @@ import numpy as np
 
 from mujepa.envs.registry import find_task
 from mujepa.envs.world import World
-from mujepa.errors import UserError
-from mujepa.files import read_json, replacing_folder
-from mujepa.rollouts.store import SHARD, Recipe, write_meta, write_shard
+from mujepa.rollouts.store import SHARD, DatasetSpec, write_meta, write_shard
+from mujepa.runtime.errors import UserError
+from mujepa.runtime.files import read_json, replacing_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -70,13 +70,13 @@ def write_minari(dataset: Dataset, folder: Path, name: str) -> Iterator[int]:
     _check_name(name)
     if (folder / "data").exists():
         raise UserError(f"{folder} holds a dataset already; choose another with --out or --id")
-    recipe = dataset.recipe
-    world = World(find_task(recipe.task), recipe.image_size)
-    low, high = (np.array(bound, np.float32) for bound in (recipe.action_low, recipe.action_high))
+    spec = dataset.spec
+    world = World(find_task(spec.task), spec.image_size)
+    low, high = (np.array(bound, np.float32) for bound in (spec.action_low, spec.action_high))
     size = world.proprioception(world.state(world.model.qpos0)).shape
     observations = Dict(
         {
-            "pixels": Box(0, 255, (recipe.image_size, recipe.image_size, 3), np.uint8),
+            "pixels": Box(0, 255, (spec.image_size, spec.image_size, 3), np.uint8),
             "observation": Box(-np.inf, np.inf, size, np.float64),
             "achieved_goal": Box(-np.inf, np.inf, (world.goal_size,), np.float64),
         }
@@ -100,9 +100,9 @@ def write_minari(dataset: Dataset, folder: Path, name: str) -> Iterator[int]:
                 "dataset_id": name,
                 "minari_version": minari.__version__,
                 "algorithm_name": "behaviour policy of mujepa",
-                "description": ABOUT.format(task=recipe.task, skip=recipe.frame_skip),
+                "description": ABOUT.format(task=spec.task, skip=spec.frame_skip),
                 OURS: {
-                    "recipe": asdict(recipe),
+                    "spec": asdict(spec),
                     "shards": [
                         {"name": name, "episodes": count, "made_by": made_by}
                         for name, count, made_by in about
@@ -227,7 +227,7 @@ def read_ours(source: Source, folder: Path) -> Iterator[int]:
     """
     try:
         assert source.ours
-        recipe = Recipe(**source.ours["recipe"])
+        spec = DatasetSpec(**source.ours["spec"])
         shards = [(it["name"], int(it["episodes"]), it["made_by"]) for it in source.ours["shards"]]
         assert all(re.fullmatch(SHARD, name) for name, *_ in shards)
     except (KeyError, TypeError, ValueError, AssertionError) as error:
@@ -250,7 +250,7 @@ def read_ours(source: Source, folder: Path) -> Iterator[int]:
             lengths = [len(it["pixels"]) for it in episodes]
             write_shard(temporary / name, columns, lengths, made_by)
             yield count
-        write_meta(temporary, recipe, [name for name, *_ in shards])
+        write_meta(temporary, spec, [name for name, *_ in shards])
 
 
 def _columns(episodes: list[dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:

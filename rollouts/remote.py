@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mujepa.errors import UserError
-from mujepa.files import make_folder, replacing_file, sha256
 from mujepa.rollouts.columns import read_header, read_rows
+from mujepa.runtime.errors import UserError
+from mujepa.runtime.files import make_folder, replacing_file, sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -221,7 +221,7 @@ def download(url: str, path: Path) -> None:
     """Copy a file from a URL.
 
     Raises:
-        UserError: there is none, or nothing here speaks the URL's protocol.
+        UserError: there is none, or nothing here is_main_process the URL's protocol.
         UnreachableError: it could not be read.
         OSError: the disk is full.
     """

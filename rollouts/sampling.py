@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mujepa.errors import UserError
 from mujepa.rollouts.store import LIVED
+from mujepa.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""Experience on disk: a folder of shards, each a folder of .npy columns.
+"""TrainingData on disk: a folder of shards, each a folder of .npy columns.
 
     data/reacher/meta.json      what was collected, how, and the shards that are complete
     data/reacher/shard-00000/
@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mujepa.errors import UserError
-from mujepa.files import read_json, replacing_folder, sha256, surviving_folder, write_json
 from mujepa.rollouts.columns import REMEDY, Column
 from mujepa.rollouts.remote import Cache, RemoteColumn, RemoteFile
+from mujepa.runtime.errors import UserError
+from mujepa.runtime.files import read_json, replacing_folder, sha256, surviving_folder, write_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,7 +40,7 @@ SHARD = rf"(shard-|{LIVED})\d+"
 
 
 @dataclass(frozen=True)
-class Recipe:
+class DatasetSpec:
     """What determines the frames of a dataset, but for how many there are.
 
     Attributes:
@@ -96,20 +96,20 @@ def write_shard(
         write_json(temporary / "shard.json", {"lengths": lengths, "files": files} | origin)
 
 
-def write_meta(folder: Path, recipe: Recipe, shards: list[str]) -> None:
-    """Replace the dataset's meta.json: the recipe and the complete shards."""
+def write_meta(folder: Path, spec: DatasetSpec, shards: list[str]) -> None:
+    """Replace the dataset's meta.json: the spec and the complete shards."""
     entries = [{"name": name, "sha256": sha256(folder / name / "shard.json")} for name in shards]
-    settings = asdict(recipe)
-    if not recipe.variation:
+    settings = asdict(spec)
+    if not spec.variation:
         del settings["variation"]  # as before there were variations
     write_json(
         folder / "meta.json",
-        {"schema_version": SCHEMA_VERSION, "recipe": settings, "shards": entries},
+        {"schema_version": SCHEMA_VERSION, "spec": settings, "shards": entries},
     )
 
 
-def read_meta(folder: Path) -> tuple[Recipe, dict[str, str]]:
-    """Return what meta.json holds: the recipe, and the checksum of each shard by its name.
+def read_meta(folder: Path) -> tuple[DatasetSpec, dict[str, str]]:
+    """Return what meta.json holds: the spec, and the checksum of each shard by its name.
 
     Raises:
         UserError: it is missing, damaged or of another version.
@@ -124,7 +124,7 @@ def read_meta(folder: Path) -> tuple[Recipe, dict[str, str]]:
         )
     try:
         shards = {entry["name"]: entry["sha256"] for entry in meta["shards"]}
-        return Recipe(**meta["recipe"]), shards
+        return DatasetSpec(**meta["spec"]), shards
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}); {remedy}") from error
 
@@ -198,7 +198,7 @@ class Dataset:
         cache: holds copies of what is read from a URL.
 
     Attributes:
-        recipe: what was collected.
+        spec: what was collected.
         folder: as given.
         digest: checksum of meta.json, and by it of every byte.
         starts: of the episodes in their shards, (E,) frames.
@@ -219,7 +219,7 @@ class Dataset:
         if isinstance(home, str):
             cache = cache or Cache()
             home, self.reached = mirror(home, cache)
-        self.recipe, entries = read_meta(home)
+        self.spec, entries = read_meta(home)
         self.digest = sha256(home / "meta.json")
         self._columns: dict[str, list[Column | RemoteColumn]] = {name: [] for name in COLUMNS}
         self.made_by: list[dict[str, Any] | None] = []

@@ -10,9 +10,9 @@ from mujepa.agent.actor import Actor, ActorConfig, actor_terms, imagined_cost
 from mujepa.agent.configurator import Configurator
 from mujepa.agent.cost import Cost
 from mujepa.agent.critic import Critic, CriticConfig
-from mujepa.agent.losses import weighted_sum
 from mujepa.agent.memory import Memory
-from mujepa.errors import UserError
+from mujepa.runtime.errors import UserError
+from mujepa.training.losses import weighted_sum
 
 
 class Drift:

@@ -9,11 +9,11 @@ import torch
 
 import mujepa  # noqa: F401 - registers the environments
 from mujepa.envs.registry import find_task
-from mujepa.errors import UserError
 from mujepa.evaluation.loop import run_episodes
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.policies import OraclePolicy, RandomPolicy, ZeroPolicy
 from mujepa.planners import CEM, PlannerConfig
+from mujepa.runtime.errors import UserError
 
 
 def images(count, seed=0):

@@ -13,12 +13,12 @@ import torch
 
 from mujepa.agent.alarm import Alarm, surprise
 from mujepa.agent.memory import Memory
-from mujepa.cli import main
-from mujepa.errors import UserError
+from mujepa.cli.main import main
 from mujepa.evaluation.loop import run_episodes
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.policies import AgentPolicy
 from mujepa.evaluation.watching import EPISODES, listen, usual_threshold
+from mujepa.runtime.errors import UserError
 
 ALWAYS, NEVER = 0.0, math.inf
 

@@ -12,10 +12,10 @@ from mujepa.agent.memory import Memory
 from mujepa.envs.registry import find_task
 from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
+from mujepa.evaluation.lab.simulated import Filmed, SimulatedPolicy
 from mujepa.evaluation.loop import run_episodes
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.policies import AgentPolicy
-from mujepa.lab.simulated import Filmed, SimulatedPolicy
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
 

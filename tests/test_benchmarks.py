@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mujepa.errors import UserError
+from mujepa.runtime.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"

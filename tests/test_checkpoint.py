@@ -17,8 +17,8 @@ from mujepa.agent.checkpoint import (
 )
 from mujepa.agent.encoder import EncoderConfig
 from mujepa.agent.jepa import JEPAConfig
-from mujepa.errors import UserError
-from mujepa.files import sha256
+from mujepa.runtime.errors import UserError
+from mujepa.runtime.files import sha256
 
 
 @pytest.fixture

@@ -17,11 +17,11 @@ import imageio.v3 as iio
 import pytest
 
 from mujepa.agent.checkpoint import AgentConfig, Networks, load_checkpoint, save_checkpoint
-from mujepa.cli import COMMANDS, main
+from mujepa.cli.main import COMMANDS, main
 from mujepa.envs.registry import TASKS
 from mujepa.envs.variation import working_factors
-from mujepa.pool import Pool
-from mujepa.rollouts.collect import collect, make_recipe
+from mujepa.rollouts.collection import collect, make_spec
+from mujepa.runtime.parallel import Pool
 
 TOY = """--updates 2 --critic-updates 2 --ensemble-updates 2 --actor-updates 2 --batch 4
 --critic-batch 8 --actor-batch 6 --episodes 6 --threads 1"""
@@ -46,7 +46,7 @@ def complaint(capfd):
 @pytest.fixture(scope="module")
 def original_data(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("original") / "data"
-    assert list(collect(folder, make_recipe("reacher", 0, 12), 6, Pool(1))) == [6 * 13]
+    assert list(collect(folder, make_spec("reacher", 0, 12), 6, Pool(1))) == [6 * 13]
     return folder
 
 
@@ -216,7 +216,7 @@ def test_envs_lists_every_task_and_says_what_was_not_measured(capsys, monkeypatc
     rate = {"rate": 0.5, "low": 0.2, "high": 0.8, "episodes": 10}
     measured = {"reacher": {"collect_frames_per_s": 1234.5, "oracle": rate, "random": rate}}
     (tmp_path / "measured.json").write_text(json.dumps(measured))
-    monkeypatch.setattr("mujepa.catalogue.MEASURED", tmp_path / "measured.json")
+    monkeypatch.setattr("mujepa.cli.envs.MEASURED", tmp_path / "measured.json")
     assert main(["envs"]) == 0
     head, *rows = capsys.readouterr().out.splitlines()
     assert head.split() == [
@@ -260,7 +260,7 @@ def test_envs_shows_a_task_with_the_factors_that_work_there(capsys, name):
 @pytest.mark.parametrize(("name", "every"), [("a.mp4", 1), ("a.gif", 2)])
 def test_envs_writes_a_video_of_the_behaviour_policy(capsys, monkeypatch, tmp_path, name, every):
     monkeypatch.setattr(
-        "mujepa.catalogue.find_task", lambda name: replace(TASKS[name], budget_steps=16)
+        "mujepa.cli.envs.find_task", lambda name: replace(TASKS[name], budget_steps=16)
     )
     path = tmp_path / "new" / name
     command = f"envs reacher --watch {path} --seed 3 --vary distractors=3 mass=0.5:2"
@@ -399,7 +399,7 @@ def test_settings_that_the_planner_cannot_use_are_refused(
 def test_a_video_of_an_unknown_kind_is_refused_before_it_is_recorded(
     complaint, checkpoint, tmp_path, name, monkeypatch
 ):
-    monkeypatch.setattr("mujepa.visualize.record_episode", None)
+    monkeypatch.setattr("mujepa.cli.visualize.record_episode", None)
     answer = complaint(f"visualize {checkpoint} --out {tmp_path / name}")
     assert "ends in .mp4 or .gif" in answer
 
@@ -411,11 +411,11 @@ def test_a_machine_without_opengl_is_told_what_to_install(tmp_path, checkpoint):
     """In a process of its own, which has no context yet; workers that collect are others again."""
     code = f"""
 import sys
-import mujepa.envs.opengl
+import mujepa.envs.rendering
 def nothing(library):
     raise ImportError(f"lib{{library}}.so.1: cannot open shared object file")
-mujepa.envs.opengl._linux_context = nothing
-from mujepa.cli import main
+mujepa.envs.rendering._linux_context = nothing
+from mujepa.cli.main import main
 assert main(["visualize", {str(checkpoint)!r}, "--out", "a.gif"]) == 2
 assert main(["evaluate", {str(checkpoint)!r}]) == 2
 """
@@ -494,7 +494,7 @@ def test_a_full_disk_is_one_line_wherever_it_is_noticed(
     def full(path: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("mujepa.files._sync", full)
+    monkeypatch.setattr("mujepa.runtime.files._sync", full)
     arguments = {
         "collect": f"reacher --out {tmp_path}/d --episodes 2 --workers 1",
         "train": f"reacher --out {tmp_path}/r --data {original_data} {TOY}",
@@ -514,9 +514,9 @@ def test_a_full_disk_is_one_line_wherever_it_is_noticed(
     ("module", "absent"),
     [
         ("mujepa", ["torch", "mujoco", "wandb", "matplotlib"]),
-        ("mujepa.cli", ["torch", "mujoco", "wandb", "tyro"]),
-        ("mujepa.collect", ["torch", "wandb", "matplotlib"]),
-        ("mujepa.catalogue", ["torch", "wandb", "matplotlib"]),
+        ("mujepa.cli.main", ["torch", "mujoco", "wandb", "tyro"]),
+        ("mujepa.cli.collect", ["torch", "wandb", "matplotlib"]),
+        ("mujepa.cli.envs", ["torch", "wandb", "matplotlib"]),
         ("mujepa.train", ["wandb", "matplotlib", "imageio"]),
         ("mujepa.planners", ["mujoco", "mujepa.agent", "mujepa.rollouts", "mujepa.evaluation"]),
     ],

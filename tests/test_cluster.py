@@ -19,12 +19,12 @@ import pytest
 import torch
 
 from mujepa.agent.checkpoint import load_checkpoint
-from mujepa.cli import main
-from mujepa.cluster import connect
-from mujepa.errors import UserError
-from mujepa.files import sha256
-from mujepa.learning.config import TrainConfig
-from mujepa.sweep import SweepConfig, percent, plan_runs, read_choice
+from mujepa.cli.main import main
+from mujepa.cli.sweep import SweepConfig, percent, plan_runs, read_choice
+from mujepa.runtime.cluster import connect
+from mujepa.runtime.errors import UserError
+from mujepa.runtime.files import sha256
+from mujepa.training.config import TrainConfig
 
 ray = pytest.importorskip("ray", reason="pip install 'mujepa[cluster]'")
 pytestmark = pytest.mark.filterwarnings("ignore:::ray.*", "ignore::ResourceWarning")
@@ -349,10 +349,10 @@ def test_a_choice_is_read_as_it_was_meant():
 def test_ray_is_not_imported_unless_a_cluster_is_asked_for(trained, tmp_path):
     code = f"""
 import sys
-from mujepa.cli import main
+from mujepa.cli.main import main
 command = "evaluate {trained} --episodes 1 --no-oracle --actor reactive --out {tmp_path}"
 assert main(command.split()) == 0
-import mujepa.collect, mujepa.train, mujepa.sweep
+import mujepa.cli.collect, mujepa.train, mujepa.cli.sweep
 assert not [name for name in sys.modules if name.partition(".")[0] == "ray"]
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -396,9 +396,9 @@ def test_a_cluster_that_cannot_be_reached_is_reported_in_one_line(tmp_path):
             folder = tmp_path / "data"
             command = f"collect reacher --out {folder} --cluster {address if client else 'auto'}"
             code = f"""
-import sys, mujepa.cluster
-from mujepa.cli import main
-mujepa.cluster.PATIENCE = 3
+import sys, mujepa.runtime.cluster
+from mujepa.cli.main import main
+mujepa.runtime.cluster.PATIENCE = 3
 sys.exit(main({command.split()!r}))
 """
             done = subprocess.run(

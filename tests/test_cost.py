@@ -10,7 +10,7 @@ from mujepa.agent.cost import Cost, Goal, Trajectory
 from mujepa.agent.critic import Critic, CriticConfig
 from mujepa.agent.memory import Memory
 from mujepa.agent.probe import LinearProbe
-from mujepa.errors import UserError
+from mujepa.runtime.errors import UserError
 
 
 @pytest.fixture(params=[1, 2])

@@ -15,20 +15,20 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import distributed, multiprocessing
+from torch import multiprocessing
 
-from mujepa import processes
 from mujepa.agent.actor import ActorConfig
 from mujepa.agent.critic import CriticConfig
 from mujepa.agent.encoder import EncoderConfig, PatchCNN
 from mujepa.agent.hierarchy import StridesConfig
 from mujepa.agent.jepa import JEPAConfig
-from mujepa.agent.losses import LossConfig, weighted_sum
 from mujepa.agent.predictor import PredictorConfig
-from mujepa.cli import main
-from mujepa.learning.config import TrainConfig
-from mujepa.learning.experience import Experience, load_experience
-from mujepa.learning.training import Training
+from mujepa.cli.main import main
+from mujepa.runtime import distributed
+from mujepa.training.config import TrainConfig
+from mujepa.training.data import TrainingData, load_training_data
+from mujepa.training.losses import LossConfig, weighted_sum
+from mujepa.training.trainer import Training
 
 ROOT = Path(__file__).parents[1]
 TOY = """reacher --episodes 12 --updates 12 --ensemble-updates 6 --critic-updates 6
@@ -58,10 +58,10 @@ def data(tmp_path_factory) -> Path:
 @contextmanager
 def double_precision():
     """Have everything computed in float64, in which rounding does not hide what is different."""
-    unit_actions = Experience.unit_actions
+    unit_actions = TrainingData.unit_actions
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.Tensor, "float", torch.Tensor.double)
-        patch.setattr(Experience, "unit_actions", lambda *args: unit_actions(*args).double())
+        patch.setattr(TrainingData, "unit_actions", lambda *args: unit_actions(*args).double())
         torch.set_default_dtype(torch.float64)
         try:
             yield
@@ -81,7 +81,7 @@ def one_update(out: Path, data: Path, *, parts: int = 1) -> dict[str, torch.Tens
         actor=ActorConfig(width=16, behaviour_weight=1.0),
         strides=StridesConfig(ahead=2, length=4, width=16),
     )  # fmt: skip
-    training = Training(config, load_experience(data, 0.3, 0, torch.device("cpu")))
+    training = Training(config, load_training_data(data, 0.3, 0, torch.device("cpu")))
     found: dict[str, torch.Tensor] = {}
     for stage in training.stages:
         training.networks.eval()
@@ -91,9 +91,9 @@ def one_update(out: Path, data: Path, *, parts: int = 1) -> dict[str, torch.Tens
         modules.train()
         terms = stage.terms(3)
         weighted_sum(terms, stage.weights).backward()
-        processes.average_gradients(modules.parameters())
+        distributed.average_gradients(modules.parameters())
         torch.nn.utils.clip_grad_norm_(modules.parameters(), 1.0)  # as the optimiser sees them
-        found |= {f"{stage.name}: {it}": value for it, value in processes.averages(terms).items()}
+        found |= {f"{stage.name}: {it}": value for it, value in distributed.averages(terms).items()}
         found |= {
             f"{stage.name}: {it}": value.grad
             for it, value in modules.named_parameters()
@@ -156,10 +156,10 @@ def test_a_batch_that_the_encoder_reads_in_parts_has_the_gradients_of_the_whole(
 
 def test_a_process_alone_is_given_back_what_it_gives():
     rows = torch.rand(5, 3)
-    for function in (processes.total, processes.average, processes.gathered):
+    for function in (distributed.total, distributed.average, distributed.gathered):
         assert function(rows) is rows
-    assert rows[processes.share()].equal(rows)
-    assert processes.largest(0.5) == 0.5
+    assert rows[distributed.share()].equal(rows)
+    assert distributed.largest(0.5) == 0.5
 
 
 # -------------------------------------------------------------------------------- the whole
@@ -300,12 +300,12 @@ def test_what_all_find_bad_is_said_once(tmp_path, flags, why):
 @pytest.mark.parametrize("number", [0, 1])
 def test_what_one_finds_bad_ends_all_with_its_line(number):
     code = f"""
-from mujepa import processes
-from mujepa.errors import UserError
-with processes.together():
-    if processes.rank() == {number}:
+from mujepa.runtime import distributed
+from mujepa.runtime.errors import UserError
+with distributed.together():
+    if distributed.rank() == {number}:
         raise UserError("this one finds no data")
-    processes.wait()
+    distributed.wait()
 """
     codes, lines = two(["-c", code])
     assert codes == [2, 2]

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture(scope="module")
 def modules():
     sys.path.insert(0, str(ROOT / "experiments"))
-    yield importlib.import_module("what_if"), importlib.import_module("doubt")
+    yield importlib.import_module("what_if"), importlib.import_module("novelty_detection")
     sys.path.remove(str(ROOT / "experiments"))
 
 

@@ -16,12 +16,12 @@ from gymnasium.utils.env_checker import check_env
 
 from mujepa.envs import gym_id
 from mujepa.envs.gym import GoalEnv, GoalVectorEnv
-from mujepa.envs.opengl import Renderer
 from mujepa.envs.registry import TASKS, find_task
+from mujepa.envs.rendering import Renderer
 from mujepa.envs.task import Task
 from mujepa.envs.world import STATE, Episode, World
-from mujepa.errors import UserError
-from mujepa.rollouts.collect import behave
+from mujepa.rollouts.collection import behave
+from mujepa.runtime.errors import UserError
 
 ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "LP_NUM_THREADS"}
 every_task = pytest.mark.parametrize("name", TASKS)
@@ -764,7 +764,7 @@ def test_cartpoles_experience_holds_poles_that_are_balanced_for_seconds():
     world = World(task)
     rng = np.random.default_rng(0)
     starts = np.stack([world.state(*task.sample_anywhere(world.model, rng)) for _ in range(60)])
-    noise = np.stack([task.behaviour.draw(rng, 60, 1 + task.whims) for _ in range(60)])
+    noise = np.stack([task.behaviour.draw(rng, 60, 1 + task.extra_noise_dims) for _ in range(60)])
     states, _ = behave(world, starts, noise)
     lean = (states[..., 2] + np.pi) % (2 * np.pi) - np.pi
     upright = (np.abs(lean[:, -25:]) < 0.3).all(axis=1)  # the last 2 s
@@ -818,7 +818,7 @@ def test_experience_with_two_links_holds_some_that_are_balanced_for_a_second(nam
     world = World(task)
     rng = np.random.default_rng(0)
     starts = np.stack([world.state(*task.sample_anywhere(world.model, rng)) for _ in range(200)])
-    width = len(world.action_low) + task.whims
+    width = len(world.action_low) + task.extra_noise_dims
     noise = np.stack([task.behaviour.draw(rng, 60, width) for _ in range(200)])
     states, _ = behave(world, starts, noise)
     lean = (states[..., 1:3] + np.pi) % (2 * np.pi) - np.pi

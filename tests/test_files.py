@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from mujepa.errors import UserError
-from mujepa.files import (
+from mujepa.runtime.errors import UserError
+from mujepa.runtime.files import (
     read_json,
     replacing_file,
     replacing_folder,
@@ -45,7 +45,7 @@ def crash(folder: Path, code: str) -> None:
 KILL_AT_RENAME = """
 import os, signal
 from pathlib import Path
-from mujepa.files import replacing_folder
+from mujepa.runtime.files import replacing_folder
 replace, calls = Path.replace, []
 def dying(path, target):
     calls.append(path)
@@ -98,7 +98,8 @@ def test_a_process_killed_while_it_writes_a_file_leaves_the_old_one(tmp_path):
     (tmp_path / "a.txt").write_text("old")
     crash(
         tmp_path,
-        "import os, signal; from pathlib import Path; from mujepa.files import replacing_file\n"
+        "import os, signal; from pathlib import Path\n"
+        "from mujepa.runtime.files import replacing_file\n"
         "with replacing_file(Path('a.txt')) as temporary:\n"
         "    temporary.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)",
     )

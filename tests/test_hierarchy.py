@@ -8,7 +8,7 @@ from mujepa.agent.configurator import Configurator
 from mujepa.agent.cost import Cost
 from mujepa.agent.critic import Critic, CriticConfig
 from mujepa.agent.hierarchy import Guide, Strides, StridesConfig, strides_terms
-from mujepa.errors import UserError
+from mujepa.runtime.errors import UserError
 
 CONFIG = StridesConfig(ahead=3, macro=2, width=64, samples=64)
 

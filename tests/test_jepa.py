@@ -5,11 +5,11 @@ import torch
 
 from mujepa.agent.encoder import EncoderConfig, PatchEmbedding, make_encoder
 from mujepa.agent.jepa import JEPA, JEPAConfig
-from mujepa.agent.losses import InverseDynamics, LossConfig, weighted_sum, world_model_terms
 from mujepa.agent.memory import Memory
 from mujepa.agent.predictor import Predictor, PredictorConfig
 from mujepa.agent.probe import LinearProbe
 from mujepa.evaluation.diagnostics import effective_rank, open_loop_error
+from mujepa.training.losses import InverseDynamics, LossConfig, weighted_sum, world_model_terms
 
 
 def randn(*shape, seed=0):

@@ -14,21 +14,21 @@ import torch
 from PIL import Image
 
 from mujepa.agent.checkpoint import load_checkpoint
-from mujepa.cli import main
+from mujepa.cli.main import main
 from mujepa.envs.registry import find_task
 from mujepa.envs.world import World
-from mujepa.evaluation.fresh import Lived, live_through
+from mujepa.evaluation.lab.attribution import attribute, name_cause, swaps
+from mujepa.evaluation.lab.expectation import film_events, judge_surprise, without_contacts
+from mujepa.evaluation.lab.ranking import rank_bank
+from mujepa.evaluation.lab.subject import Subject
+from mujepa.evaluation.lab.sweeps import conditions, factors, farther, periods, quarters, run_all
+from mujepa.evaluation.lab.world_model import open_loop, probe_states, state_names
 from mujepa.evaluation.loop import run_episodes
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.policies import AgentPolicy
 from mujepa.evaluation.protocol import lewm_manifest, lewm_task, solved_share
+from mujepa.evaluation.sampling import Lived, live_through
 from mujepa.evaluation.statistics import interquartile_mean, paired
-from mujepa.lab.attribution import attribute, name_cause, swaps
-from mujepa.lab.expectation import film_events, judge_surprise, without_contacts
-from mujepa.lab.ranking import rank_bank
-from mujepa.lab.subject import Subject
-from mujepa.lab.sweeps import conditions, factors, farther, periods, quarters, run_all
-from mujepa.lab.world_model import open_loop, probe_states, state_names
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
 

@@ -5,19 +5,19 @@ import pytest
 import torch
 
 from mujepa.agent.hierarchy import StridesConfig
-from mujepa.agent.losses import LossConfig
 from mujepa.agent.memory import Memory
-from mujepa.cli import main
-from mujepa.errors import UserError
+from mujepa.cli.main import main
 from mujepa.evaluation.manifest import make_manifest
-from mujepa.learning import frozen
-from mujepa.learning.config import TrainConfig
-from mujepa.learning.dynamics import PredictorStage
-from mujepa.learning.embedded import Embedded
-from mujepa.learning.experience import load_experience
-from mujepa.learning.frozen import ActorStage, EnsembleStage
-from mujepa.learning.stages import WorldModelStage
-from mujepa.learning.strides import StridesStage
+from mujepa.runtime.errors import UserError
+from mujepa.training import frozen
+from mujepa.training.config import TrainConfig
+from mujepa.training.data import load_training_data
+from mujepa.training.frozen_stages import ActorStage, EnsembleStage
+from mujepa.training.latent_dataset import LatentDataset
+from mujepa.training.losses import LossConfig
+from mujepa.training.predictor_stage import PredictorStage
+from mujepa.training.stages import WorldModelStage
+from mujepa.training.strides import StridesStage
 
 
 @pytest.fixture(scope="module")
@@ -25,14 +25,14 @@ def experience(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data") / "reacher"
     command = f"collect reacher --out {folder} --episodes 12 --steps 9 --workers 1"
     assert main(command.split()) == 0
-    return load_experience(folder, 0.3, 0, torch.device("cpu"))
+    return load_training_data(folder, 0.3, 0, torch.device("cpu"))
 
 
 @pytest.fixture
 def embedded(experience, untrained, tiny):
     shape = experience.validation.observations.shape[2:]
     networks = untrained(tiny(observation_shape=shape)).networks
-    return Embedded(experience, networks.jepa), networks
+    return LatentDataset(experience, networks.jepa), networks
 
 
 def distances(one, other):
@@ -104,7 +104,7 @@ def test_strides_longer_than_the_episodes_are_refused_before_training(experience
     def stage(length):
         config = tiny(observation_shape=shape, strides=StridesConfig(ahead=2, length=length))
         networks = untrained(config).networks
-        return StridesStage(Embedded(experience, networks.jepa), networks, **settings())
+        return StridesStage(LatentDataset(experience, networks.jepa), networks, **settings())
 
     assert stage(9).validate()["stride_error"] > 0
     with pytest.raises(UserError, match="held-out ones have 10; collect with more --steps"):

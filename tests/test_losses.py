@@ -8,7 +8,9 @@ import torch
 from mujepa.agent import losses
 from mujepa.agent.encoder import EncoderConfig
 from mujepa.agent.jepa import JEPA, JEPAConfig
-from mujepa.agent.losses import (
+from mujepa.agent.memory import Memory
+from mujepa.agent.predictor import PredictorConfig
+from mujepa.training.losses import (
     InverseDynamics,
     LossConfig,
     PatchDecoder,
@@ -21,8 +23,6 @@ from mujepa.agent.losses import (
     weighted_sum,
     world_model_terms,
 )
-from mujepa.agent.memory import Memory
-from mujepa.agent.predictor import PredictorConfig
 
 ALL = LossConfig(variance=1.0, covariance=1.0, temporal_similarity=1.0, directions=16)
 

@@ -15,16 +15,16 @@ import pytest
 from gymnasium.wrappers import AddRenderObservation
 
 from mujepa.agent.checkpoint import load_checkpoint
-from mujepa.cli import main
+from mujepa.cli.main import main
 from mujepa.envs.registry import find_task
 from mujepa.envs.world import World
-from mujepa.errors import UserError
-from mujepa.files import sha256
-from mujepa.pool import Pool
-from mujepa.rollouts.adoption import resized
-from mujepa.rollouts.collect import collect, make_recipe
+from mujepa.rollouts.collection import collect, make_spec
+from mujepa.rollouts.minari_import import resized
 from mujepa.rollouts.sampling import sample_windows
-from mujepa.rollouts.store import COLUMNS, Dataset, Recipe, write_meta, write_shard
+from mujepa.rollouts.store import COLUMNS, Dataset, DatasetSpec, write_meta, write_shard
+from mujepa.runtime.errors import UserError
+from mujepa.runtime.files import sha256
+from mujepa.runtime.parallel import Pool
 
 minari = pytest.importorskip("minari", reason="pip install 'mujepa[data]'")
 h5py = pytest.importorskip("h5py", reason="pip install 'mujepa[data]'")
@@ -61,7 +61,7 @@ def complaint(capfd, command: str) -> str:
 @pytest.fixture(scope="module")
 def reacher(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("collected") / "reacher"
-    assert list(collect(folder, make_recipe("reacher", 0, 12), 6, Pool(1))) == [6 * 13]
+    assert list(collect(folder, make_spec("reacher", 0, 12), 6, Pool(1))) == [6 * 13]
     return folder
 
 
@@ -102,7 +102,7 @@ def test_an_agent_learns_the_same_from_what_came_back(reacher, exported):
 
 def test_shards_varied_worlds_and_episodes_of_unequal_length_come_back():
     rng, world = np.random.default_rng(0), World(find_task("reacher"))
-    recipe = Recipe(
+    spec = DatasetSpec(
         "reacher", 3, 64, 4, 9, {"strength": [0.1, 0.2]}, [-1.0, -1.0], [1.0, 1.0],
         {"mass": [0.5, 2.0]},
     )  # fmt: skip
@@ -116,7 +116,7 @@ def test_shards_varied_worlds_and_episodes_of_unequal_length_come_back():
         }
         columns["action"][np.cumsum(lengths) - 1] = 0  # none is held after the last frame
         write_shard(Path(f"there/shard-{number:05d}"), columns, lengths)
-    write_meta(Path("there"), recipe, ["shard-00000", "shard-00001"])
+    write_meta(Path("there"), spec, ["shard-00000", "shard-00001"])
     assert main(["export", "there", "--out", "exported"]) == 0
     assert main(["import", "exported", "--out", "back"]) == 0
     assert content(Path("back")) == content(Path("there"))
@@ -291,7 +291,7 @@ def test_states_are_found_under_qpos_and_qvel_and_as_roots_beside_observations(r
         assert f"states from infos/{infos[0]}, " in capfd.readouterr().out
         dataset = Dataset(Path(infos[0]))
         states = dataset.episode("state", 1)
-        skip = dataset.recipe.frame_skip
+        skip = dataset.spec.frame_skip
         np.testing.assert_array_equal(states[:, 1:], passed[1][::skip][: len(states)])
     env.close()
 
@@ -387,7 +387,7 @@ def test_no_code_that_a_dataset_names_is_run(balanced, capfd):
         ({"total_episodes": 9}, "is damaged"),
         ({"total_episodes": 0}, "holds no episodes"),
         ({"env_spec": None}, "names no environment; name its task with --task"),
-        ({"mujepa": {"recipe": {}}}, "is damaged"),
+        ({"mujepa": {"spec": {}}}, "is damaged"),
     ],
 )
 def test_a_damaged_description_is_refused_in_one_line(balanced, capfd, changes, answer):

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-import mujepa.learning.life
-import mujepa.learning.online
-import mujepa.learning.training
+import mujepa.training.on_policy
+import mujepa.training.online
+import mujepa.training.trainer
 from mujepa.agent.checkpoint import load_checkpoint
-from mujepa.cli import main
+from mujepa.cli.main import main
 from mujepa.envs.behaviour import RedNoise
 from mujepa.envs.registry import find_task
 from mujepa.envs.variation import read_variation
@@ -25,12 +25,12 @@ from mujepa.envs.world import World
 from mujepa.evaluation.loop import run_episodes
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.policies import AgentPolicy
-from mujepa.files import sha256
-from mujepa.learning.config import TrainConfig
-from mujepa.learning.life import Explorer, Wandering, curious
-from mujepa.learning.schedule import online_share, schedule
 from mujepa.rollouts.sampling import split_dataset, split_episodes
 from mujepa.rollouts.store import Dataset
+from mujepa.runtime.files import sha256
+from mujepa.training.config import TrainConfig
+from mujepa.training.on_policy import Explorer, Wandering, curious
+from mujepa.training.schedule import online_share, schedule
 
 ROUNDS, EPISODES, STEPS = 3, 3, 50
 
@@ -47,8 +47,8 @@ def train(out: Path, *more: str) -> int:
 def few():
     """Judge on few episodes, and rank costs in few."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mujepa.learning.online, "JUDGED", 3)
-        patch.setattr(mujepa.learning.experience, "TRIALS", 3)
+        patch.setattr(mujepa.training.online, "JUDGED", 3)
+        patch.setattr(mujepa.training.data, "TRIALS", 3)
         yield
 
 
@@ -179,17 +179,17 @@ def die_in(module, name: str, call: int, *, after: bool = False):
 
 
 CRASHES = {
-    "while it learns in the first round": die_in(mujepa.learning.training, "save_progress", 2),
-    "before its first shard is written": die_in(mujepa.learning.life, "write_shard", 1),
-    "between the shard and its name": die_in(mujepa.learning.life, "write_meta", 1),
+    "while it learns in the first round": die_in(mujepa.training.trainer, "save_progress", 2),
+    "before its first shard is written": die_in(mujepa.training.on_policy, "write_shard", 1),
+    "between the shard and its name": die_in(mujepa.training.on_policy, "write_meta", 1),
     "with new data but before it learned": die_in(
-        mujepa.learning.life, "write_meta", 1, after=True
+        mujepa.training.on_policy, "write_meta", 1, after=True
     ),
-    "while it learns in the second round": die_in(mujepa.learning.training, "save_progress", 6),
-    "while it is judged": die_in(mujepa.learning.online, "run_episodes", 2),
-    "before its agent is published": die_in(mujepa.learning.online, "save_checkpoint", 3),
-    "between agent and curve": die_in(mujepa.learning.online, "write_json", 2),
-    "at the end of a round": die_in(mujepa.learning.online, "write_json", 2, after=True),
+    "while it learns in the second round": die_in(mujepa.training.trainer, "save_progress", 6),
+    "while it is judged": die_in(mujepa.training.online, "run_episodes", 2),
+    "before its agent is published": die_in(mujepa.training.online, "save_checkpoint", 3),
+    "between agent and curve": die_in(mujepa.training.online, "write_json", 2),
+    "at the end of a round": die_in(mujepa.training.online, "write_json", 2, after=True),
 }
 
 
@@ -211,11 +211,11 @@ def test_a_run_killed_while_it_lives_leaves_its_data_intact_and_goes_on(run, tmp
     code = f"""
 import os, signal, sys
 import numpy as np
-import mujepa.learning.life, mujepa.learning.online, mujepa.learning.experience
+import mujepa.training.on_policy, mujepa.training.online, mujepa.training.data
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import test_online
 from pathlib import Path
-mujepa.learning.online.JUDGED = mujepa.learning.experience.TRIALS = 3
+mujepa.training.online.JUDGED = mujepa.training.data.TRIALS = 3
 save = np.save
 def dying(path, values):
     save(path, values)

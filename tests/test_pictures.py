@@ -17,17 +17,17 @@ import torch
 from mujepa.agent.checkpoint import load_checkpoint
 from mujepa.agent.encoder import EncoderConfig
 from mujepa.agent.jepa import JEPAConfig
-from mujepa.cli import main
+from mujepa.cli.main import main
 from mujepa.envs.registry import find_task
 from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
 from mujepa.evaluation import decoder as decoders
-from mujepa.evaluation.decoder import DecoderConfig, find_decoder, load_decoder, train_decoder
-from mujepa.evaluation.fresh import fresh_episodes
 from mujepa.evaluation.manifest import make_manifest
-from mujepa.evaluation.pictures import draw_plan, measure_surprise
-from mujepa.evaluation.video import record_episode
-from mujepa.evaluation.walk import walk
+from mujepa.evaluation.sampling import fresh_episodes
+from mujepa.evaluation.trace import walk
+from mujepa.visual.decoder import DecoderConfig, find_decoder, load_decoder, train_decoder
+from mujepa.visual.pictures import draw_plan, measure_surprise
+from mujepa.visual.video import record_episode
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
 FEW = DecoderConfig(frames=1500, updates=120, batch=16, learning_rate=4e-3, emphasis=0)
@@ -106,7 +106,7 @@ def test_where_the_folder_cannot_be_written_the_decoder_is_kept_in_memory(
     def full(path: Path) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr("mujepa.files._sync", full)
+    monkeypatch.setattr("mujepa.runtime.files._sync", full)
     decoder = load_decoder(checkpoint, world, config=TOY)
     assert decoder.decode(torch.zeros(1, checkpoint.networks.jepa.dim)).shape == (1, 64, 64, 3)
     assert not list(checkpoint.folder.glob("*decoder*"))
@@ -142,7 +142,7 @@ def test_fresh_frames_are_the_same_again_and_none_of_those_that_a_decoder_learne
 def folder(checkpoint, world, monkeypatch):
     """A checkpoint with a decoder of a moment's training, and small figures behind pictures."""
     load_decoder(checkpoint, world, config=TOY)
-    monkeypatch.setattr("mujepa.evaluation.pictures.FRAMES", 200)
+    monkeypatch.setattr("mujepa.visual.pictures.FRAMES", 200)
     return checkpoint.folder
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mujepa.errors import UserError
-from mujepa.pool import Pool, tick
+from mujepa.runtime.errors import UserError
+from mujepa.runtime.parallel import Pool, tick
 
 
 def square(number: int) -> tuple[int, int]:
@@ -74,7 +74,7 @@ def test_ctrl_c_ends_the_processes_without_a_word_of_theirs(tmp_path):
 import signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_pool import dawdle
-from mujepa.pool import Pool
+from mujepa.runtime.parallel import Pool
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
     try:

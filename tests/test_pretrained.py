@@ -12,12 +12,12 @@ from mujepa.agent.checkpoint import load_checkpoint
 from mujepa.envs import gym_id
 from mujepa.envs.registry import TASKS, find_task
 from mujepa.envs.world import World
-from mujepa.evaluation.diagnostics import try_candidates
+from mujepa.evaluation.diagnostics import make_ranking_benchmark
 from mujepa.evaluation.loop import run_episodes
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.policies import AgentPolicy
-from mujepa.files import sha256
-from mujepa.learning.stages import COSTS, choose_cost, judge_cost
+from mujepa.runtime.files import sha256
+from mujepa.training.stages import COSTS, choose_cost, judge_cost
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
 
@@ -91,7 +91,7 @@ def test_the_critic_is_planned_with_where_it_knows_best_and_only_there(untrained
     checkpoint = load_checkpoint(PRETRAINED / "reacher", "cpu")
     networks = checkpoint.networks
     episodes = make_manifest(world, 48, seed=9).episodes
-    trials = try_candidates(world, "pixels", episodes, horizon=5)
+    trials = make_ranking_benchmark(world, "pixels", episodes, horizon=5)
 
     def ranks():
         return {cost: judge_cost(trials, networks, cost) for cost in COSTS}
@@ -110,7 +110,7 @@ def test_the_critic_is_planned_with_where_it_knows_best_and_only_there(untrained
 def test_a_candidate_is_as_near_as_it_comes():
     world = World(find_task("reacher"))
     episode = make_manifest(world, 2, seed=9).episodes[1]
-    trials = try_candidates(world, "pixels", [episode, episode], horizon=3)
+    trials = make_ranking_benchmark(world, "pixels", [episode, episode], horizon=3)
     actions = world.from_unit(trials.actions[1, 7].numpy())
     state, away = episode.start[None], []
     for action in actions:

@@ -37,7 +37,7 @@ def test_every_make_target_that_it_names_is_there():
 
 
 def test_every_command_that_it_shows_is_understood():
-    from mujepa.cli import COMMANDS
+    from mujepa.cli.main import COMMANDS
 
     shown = set(re.findall(r"^    mujepa ([a-z]+)", README, flags=re.MULTILINE))
     assert shown

@@ -19,13 +19,13 @@ import numpy as np
 import pytest
 
 from mujepa.agent.checkpoint import load_checkpoint
-from mujepa.cli import main
-from mujepa.errors import UserError
-from mujepa.pool import Pool
+from mujepa.cli.main import main
 from mujepa.rollouts import remote
-from mujepa.rollouts.collect import collect, make_recipe
+from mujepa.rollouts.collection import collect, make_spec
 from mujepa.rollouts.remote import Cache
-from mujepa.rollouts.store import COLUMNS, Dataset, Recipe, write_meta, write_shard
+from mujepa.rollouts.store import COLUMNS, Dataset, DatasetSpec, write_meta, write_shard
+from mujepa.runtime.errors import UserError
+from mujepa.runtime.parallel import Pool
 
 SHARDS, EPISODES, FRAMES = 4, 3, 8
 PIXELS = EPISODES * FRAMES * 16 * 16 * 3 + 128
@@ -82,7 +82,7 @@ def write_toy(folder: Path, shards: int = SHARDS) -> None:
             "achieved": rng.standard_normal((frames, 2)),
         }
         write_shard(folder / name, columns, [FRAMES] * EPISODES)
-    write_meta(folder, Recipe("toy", 0, 16, 2, 7, {}, [-1.0], [1.0]), names)
+    write_meta(folder, DatasetSpec("toy", 0, 16, 2, 7, {}, [-1.0], [1.0]), names)
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def cached(cache: Cache) -> int:
 def test_what_is_read_over_http_is_what_lies_there(folder, server, tmp_path):
     here, there = Dataset(folder), Dataset(server.url, cache=Cache(tmp_path / "cache"))
     assert there.digest == here.digest
-    assert there.recipe == here.recipe
+    assert there.spec == here.spec
     assert there.reached
     for column in COLUMNS:
         np.testing.assert_array_equal(
@@ -331,7 +331,7 @@ def test_a_full_disk_is_reported_with_the_options_that_help(server, tmp_path):
 @pytest.fixture(scope="module")
 def reacher(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("collected") / "reacher"
-    assert list(collect(folder, make_recipe("reacher", 0, 12), 6, Pool(1))) == [6 * 13]
+    assert list(collect(folder, make_spec("reacher", 0, 12), 6, Pool(1))) == [6 * 13]
     return folder
 
 

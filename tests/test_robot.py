@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from mujepa.agent.checkpoint import load_checkpoint
-from mujepa.cli import main
+from mujepa.cli.main import main
 from mujepa.envs.names import digest, folder_name
 from mujepa.envs.registry import find_task, named_task
 from mujepa.envs.robot import RobotTask, home_pose
 from mujepa.envs.world import World
-from mujepa.errors import UserError
 from mujepa.rollouts.store import Dataset
+from mujepa.runtime.errors import UserError
 
 TOY = """--updates 2 --critic-updates 2 --ensemble-updates 2 --actor-updates 2 --batch 4
 --critic-batch 8 --actor-batch 6 --episodes 6 --threads 1"""

@@ -1,4 +1,4 @@
-"""Experience: what is collected is what happened, and damage or interruption is noticed."""
+"""TrainingData: what is collected is what happened, and damage or interruption is noticed."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from scipy.stats import chisquare
 from mujepa.envs.behaviour import RedNoise
 from mujepa.envs.registry import TASKS, find_task
 from mujepa.envs.world import World
-from mujepa.errors import UserError
 from mujepa.evaluation.manifest import make_manifest
-from mujepa.files import sha256
-from mujepa.pool import Pool
-from mujepa.rollouts.collect import behave, collect, collect_shard, make_recipe, shard_sizes
+from mujepa.rollouts.collection import behave, collect, collect_shard, make_spec, shard_sizes
 from mujepa.rollouts.sampling import sample_windows, split_episodes
-from mujepa.rollouts.store import COLUMNS, Dataset, Recipe, read_meta, write_meta, write_shard
+from mujepa.rollouts.store import COLUMNS, Dataset, DatasetSpec, read_meta, write_meta, write_shard
+from mujepa.runtime.errors import UserError
+from mujepa.runtime.files import sha256
+from mujepa.runtime.parallel import Pool
 
 STEPS = 4
-RECIPE = Recipe("toy", 0, 3, 2, 9, {}, [-1.0], [1.0])
+SPEC = DatasetSpec("toy", 0, 3, 2, 9, {}, [-1.0], [1.0])
 
 
 def gather_all(folder: Path, episodes: int, workers: int = 2, seed: int = 0) -> Dataset:
-    for _ in collect(folder, make_recipe("reacher", seed, STEPS), episodes, Pool(workers)):
+    for _ in collect(folder, make_spec("reacher", seed, STEPS), episodes, Pool(workers)):
         pass
     return Dataset(folder)
 
@@ -68,7 +68,7 @@ def write_toy(folder: Path, lengths_by_shard: list[list[int]]) -> dict[str, list
         write_shard(folder / names[-1], columns, lengths)
         for name, column in columns.items():
             episodes[name] += np.split(column, np.cumsum(lengths)[:-1])
-    write_meta(folder, RECIPE, names)
+    write_meta(folder, SPEC, names)
     return episodes
 
 
@@ -95,7 +95,7 @@ def test_what_is_written_is_read_again(tmp_path):
     assert len(dataset) == 6
     assert dataset.frames == 26
     assert dataset.lengths.tolist() == [4, 1, 7, 2, 9, 3]
-    assert dataset.recipe == RECIPE
+    assert dataset.spec == SPEC
     for name in COLUMNS:
         for index in range(6):
             read = dataset.episode(name, index)
@@ -259,7 +259,7 @@ def test_a_dataset_holds_what_happened(collected):
 def test_judged_episodes_are_not_among_the_collected_ones(collected):
     dataset = Dataset(collected)
     starts = {dataset.episode("state", episode)[0].tobytes() for episode in range(200)}
-    judged = make_manifest(World(TASKS["reacher"]), 200, dataset.recipe.seed).episodes
+    judged = make_manifest(World(TASKS["reacher"]), 200, dataset.spec.seed).episodes
     assert not starts & {episode.start.tobytes() for episode in judged}
 
 
@@ -296,7 +296,7 @@ def test_a_small_shard_grows_into_a_full_one(collected, tmp_path):
 def test_what_is_there_already_is_not_collected_again(copy):
     before, times = content(copy), _times(copy / "shard-00001")
     for wanted in (130, 200, 1):
-        frames = list(collect(copy, make_recipe("reacher", 0, STEPS), wanted, Pool(2)))
+        frames = list(collect(copy, make_spec("reacher", 0, STEPS), wanted, Pool(2)))
         assert frames == []
     assert content(copy) == before
     assert _times(copy / "shard-00001") == times
@@ -332,9 +332,9 @@ def test_what_is_complete_is_left_to_others(copy):
 )
 def test_another_recipe_in_the_same_folder_is_refused_by_name(copy, change, field):
     before = content(copy)
-    recipe = replace(make_recipe("reacher", 0, STEPS), **change)
+    spec = replace(make_spec("reacher", 0, STEPS), **change)
     with pytest.raises(UserError, match=f"was collected with {field}.*choose another folder"):
-        list(collect(copy, recipe, 300, Pool(1)))
+        list(collect(copy, spec, 300, Pool(1)))
     assert content(copy) == before
 
 
@@ -348,13 +348,13 @@ def test_shards_of_an_unknown_recipe_are_not_taken_over(copy, tmp_path):
 
 def test_the_recipe_is_on_disk_before_the_first_shard(tmp_path, monkeypatch):
     """So that whoever goes on after a crash goes on with the same one."""
-    recipe = make_recipe("reacher", 0, STEPS)
-    monkeypatch.setattr("mujepa.pool.ProcessPoolExecutor", _no_process)
+    spec = make_spec("reacher", 0, STEPS)
+    monkeypatch.setattr("mujepa.runtime.parallel.ProcessPoolExecutor", _no_process)
     with pytest.raises(RuntimeError, match="no process today"):
-        list(collect(tmp_path, recipe, 5, Pool(1)))
+        list(collect(tmp_path, spec, 5, Pool(1)))
     assert read_meta(tmp_path)[1] == {}
     with pytest.raises(UserError, match="was collected with seed=0, not 1"):
-        list(collect(tmp_path, replace(recipe, seed=1), 5, Pool(1)))
+        list(collect(tmp_path, replace(spec, seed=1), 5, Pool(1)))
     with pytest.raises(UserError, match="holds no complete shard"):
         Dataset(tmp_path)
 
@@ -369,18 +369,18 @@ def test_shards_hold_at_least_what_is_wanted(episodes):
 
 def test_an_unknown_task_is_reported():
     with pytest.raises(UserError, match="did you mean 'reacher'"):
-        make_recipe("reach", 0)
+        make_spec("reach", 0)
 
 
 def test_a_worker_that_dies_is_reported_and_its_shard_collected_the_next_time(
     collected, tmp_path, monkeypatch
 ):
     """The kernel kills the one that takes too much memory."""
-    recipe = make_recipe("reacher", 0, STEPS)
+    spec = make_spec("reacher", 0, STEPS)
     with monkeypatch.context() as patch:
-        patch.setattr("mujepa.rollouts.collect.collect_shard", _die)
+        patch.setattr("mujepa.rollouts.collection.collect_shard", _die)
         with pytest.raises(UserError, match="process died; run the same command again"):
-            list(collect(tmp_path, recipe, 130, Pool(2)))
+            list(collect(tmp_path, spec, 130, Pool(2)))
     gather_all(tmp_path, 130)
     assert content(tmp_path) == content(collected)
 
@@ -481,7 +481,7 @@ def test_damage_to_a_shard_is_detected_and_mended_by_collecting_again(
     with pytest.raises(UserError, match=r"shard-00001.*collect it again with: mujepa") as caught:
         Dataset(copy)
     assert "\n" not in str(caught.value)
-    frames = list(collect(copy, make_recipe("reacher", 0, STEPS), 130, InThisProcess()))
+    frames = list(collect(copy, make_spec("reacher", 0, STEPS), 130, InThisProcess()))
     assert frames == [100 * (STEPS + 1)]
     assert content(copy) == content(collected)
 
@@ -493,11 +493,11 @@ def test_damage_to_a_shard_is_detected_and_mended_by_collecting_again(
         "{",
         "[]",
         "{}",
-        '{"schema_version": 2, "recipe": {}, "shards": []}',
-        '{"schema_version": 1, "recipe": {}, "shards": []}',
-        '{"schema_version": 1, "recipe": [], "shards": []}',
-        '{"schema_version": 1, "recipe": {}, "shards": 3}',
-        '{"schema_version": 1, "recipe": {"task": "reacher"}, "shards": [{}]}',
+        '{"schema_version": 2, "spec": {}, "shards": []}',
+        '{"schema_version": 1, "spec": {}, "shards": []}',
+        '{"schema_version": 1, "spec": [], "shards": []}',
+        '{"schema_version": 1, "spec": {}, "shards": 3}',
+        '{"schema_version": 1, "spec": {"task": "reacher"}, "shards": [{}]}',
     ],
 )
 def test_a_damaged_meta_json_is_reported_in_one_line(copy, text):
@@ -542,10 +542,10 @@ class InThisProcess:
         yield from ((index, function(*piece)) for index, piece in enumerate(pieces))
 
 
-def _die(folder: Path, recipe: Recipe, first_episode: int, episodes: int) -> int:
+def _die(folder: Path, spec: DatasetSpec, first_episode: int, episodes: int) -> int:
     if first_episode:
         os.kill(os.getpid(), signal.SIGKILL)
-    return collect_shard(folder, recipe, first_episode, episodes)
+    return collect_shard(folder, spec, first_episode, episodes)
 
 
 def toy(tmp_path_factory) -> Dataset:
@@ -556,7 +556,7 @@ def toy(tmp_path_factory) -> Dataset:
 
 
 def test_the_registry_and_the_recipe_name_the_same_task():
-    assert find_task(make_recipe("reacher", 0).task) is TASKS["reacher"]
+    assert find_task(make_spec("reacher", 0).task) is TASKS["reacher"]
 
 
 def test_a_column_that_is_cut_short_while_it_is_in_use_is_reported(copy):

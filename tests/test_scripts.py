@@ -19,22 +19,22 @@ import mujepa
 import mujepa.evaluate
 from mujepa.agent.checkpoint import load_checkpoint
 from mujepa.agent.critic import CriticConfig
-from mujepa.cli import main
+from mujepa.cli.main import main
 from mujepa.envs.registry import find_task
 from mujepa.envs.world import World
 from mujepa.evaluation.loop import Outcome, run_episodes
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.policies import ZeroPolicy
 from mujepa.evaluation.statistics import paired, success_rate
-from mujepa.files import sha256
-from mujepa.learning import frozen
-from mujepa.learning.embedded import Embedded
-from mujepa.learning.experience import load_experience
-from mujepa.learning.frozen import CriticStage
-from mujepa.learning.schedule import Clock
-from mujepa.learning.stages import COSTS, choose_cost
 from mujepa.planners import CEM, PlannerConfig
 from mujepa.rollouts.store import Dataset
+from mujepa.runtime.files import sha256
+from mujepa.training import frozen
+from mujepa.training.data import load_training_data
+from mujepa.training.frozen_stages import CriticStage
+from mujepa.training.latent_dataset import LatentDataset
+from mujepa.training.schedule import Clock
+from mujepa.training.stages import COSTS, choose_cost
 
 UPDATES, EVERY = 20, 8
 STAGES = ("world model", "ensemble", "critic", "actor")
@@ -199,14 +199,14 @@ class Crash(BaseException):
 
 def test_strangers_stand_still_for_the_critic_as_goals_do(data, untrained, tiny, monkeypatch):
     """Otherwise rushing past the goal looks like being there, where speed counts."""
-    experience = load_experience(data, 0.3, 0, torch.device("cpu"))
+    experience = load_training_data(data, 0.3, 0, torch.device("cpu"))
     config = tiny(
         critic=CriticConfig(history=2, width=16, features=4),
         observation_shape=experience.validation.observations.shape[2:],
     )
     networks = untrained(config).networks
     stage = CriticStage(
-        Embedded(experience, networks.jepa), networks, updates=1, batch=64, imagined=0.5,
+        LatentDataset(experience, networks.jepa), networks, updates=1, batch=64, imagined=0.5,
         learning_rate=1e-3, cost="critic",
     )  # fmt: skip
     seen = []
@@ -219,14 +219,14 @@ def test_strangers_stand_still_for_the_critic_as_goals_do(data, untrained, tiny,
 
 def crash_at_update(stage: str, update: int):
     def install(patch: pytest.MonkeyPatch) -> None:
-        check = mujepa.learning.training.Training._check_finite
+        check = mujepa.training.trainer.Training._check_finite
 
         def dying(self, values, at, now) -> None:
             if (at.name, now) == (stage, update):
                 raise Crash
             check(self, values, at, now)
 
-        patch.setattr(mujepa.learning.training.Training, "_check_finite", dying)
+        patch.setattr(mujepa.training.trainer.Training, "_check_finite", dying)
 
     return install
 
@@ -235,7 +235,7 @@ def crash_while_saving(number: int, moment: str):
     """Die in the n-th `last`: before it is written, between its two renames, or right after."""
 
     def install(patch: pytest.MonkeyPatch) -> None:
-        save, rename = mujepa.learning.training.save_progress, Path.replace
+        save, rename = mujepa.training.trainer.save_progress, Path.replace
         saved = []
 
         def dying_rename(path: Path, target: Path) -> Path:
@@ -253,7 +253,7 @@ def crash_while_saving(number: int, moment: str):
             if len(saved) == number and moment == "after":
                 raise Crash
 
-        patch.setattr(mujepa.learning.training, "save_progress", dying_save)
+        patch.setattr(mujepa.training.trainer, "save_progress", dying_save)
 
     return install
 
@@ -313,18 +313,18 @@ def test_a_run_killed_with_kill_9_is_resumed_as_if_nothing_had_happened(
     run = tmp_path / "run"
     code = f"""
 import os, signal, sys
-import mujepa.learning.training
+import mujepa.training.trainer
 import mujepa.train
-from mujepa.cli import main
+from mujepa.cli.main import main
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_scripts import train
 from pathlib import Path
-check = mujepa.learning.training.Training._check_finite
+check = mujepa.training.trainer.Training._check_finite
 def dying(self, values, at, now):
     if (self.progress.stage, now) == ({stage}, {update} + 2):
         os.kill(os.getpid(), signal.SIGKILL)
     check(self, values, at, now)
-mujepa.learning.training.Training._check_finite = dying
+mujepa.training.trainer.Training._check_finite = dying
 train(Path({str(run)!r}), Path({str(data)!r}))
 """
     died = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120)
@@ -343,7 +343,7 @@ def test_ctrl_c_saves_between_updates_and_the_run_goes_on_the_same(
     trained, data, tmp_path, monkeypatch, capsys, stage, number
 ):
     run = tmp_path / "run"
-    check = mujepa.learning.training.Training._check_finite
+    check = mujepa.training.trainer.Training._check_finite
 
     def interrupt(self, values, at, now) -> None:
         if (at.name, now) == (stage, 12):
@@ -352,7 +352,7 @@ def test_ctrl_c_saves_between_updates_and_the_run_goes_on_the_same(
 
     before = signal.getsignal(number)
     with monkeypatch.context() as patch:
-        patch.setattr(mujepa.learning.training.Training, "_check_finite", interrupt)
+        patch.setattr(mujepa.training.trainer.Training, "_check_finite", interrupt)
         assert train(run, data) == 130
     assert signal.getsignal(number) is before
     assert "--resume goes on" in capsys.readouterr().out
@@ -364,13 +364,13 @@ def test_ctrl_c_saves_between_updates_and_the_run_goes_on_the_same(
 
 
 def test_ctrl_c_before_the_first_checkpoint_leaves_a_usable_one(data, tmp_path, monkeypatch):
-    check = mujepa.learning.training.Training._check_finite
+    check = mujepa.training.trainer.Training._check_finite
 
     def interrupt(self, values, at, now) -> None:
         signal.raise_signal(signal.SIGINT)
         check(self, values, at, now)
 
-    monkeypatch.setattr(mujepa.learning.training.Training, "_check_finite", interrupt)
+    monkeypatch.setattr(mujepa.training.trainer.Training, "_check_finite", interrupt)
     assert train(tmp_path / "run", data) == 130
     checkpoint = load_checkpoint(tmp_path / "run")
     assert checkpoint.config.cost == "goal"  # there is no critic yet
@@ -628,7 +628,7 @@ def test_two_on_the_same_episodes_are_compared_by_those_that_only_one_of_them_he
 
 
 def test_goals_lie_further_ahead_where_they_lie_a_number_of_steps_ahead(trained, tmp_path, capfd):
-    usual, far = (mujepa.evaluation.contest.find_far_task("push_t", steps) for steps in (None, 50))
+    usual, far = (mujepa.evaluation.runner.find_far_task("push_t", steps) for steps in (None, 50))
     assert (usual.goal_steps, usual.budget_steps) == (25, 50)
     assert (far.goal_steps, far.budget_steps) == (50, 100)
     out = tmp_path / "out"

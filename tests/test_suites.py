@@ -9,15 +9,15 @@ import mujoco
 import numpy as np
 import pytest
 
-from mujepa.cli import main
+from mujepa.cli.main import main
 from mujepa.envs import suites
 from mujepa.envs.gym import GoalEnv, GoalVectorEnv
 from mujepa.envs.registry import find_task
 from mujepa.envs.suites.simulator import STATE, UNSEEN_GROUP, ControlSimulator, Simulator
-from mujepa.envs.suites.task import SuiteTask
+from mujepa.envs.suites.suite_task import SuiteTask
 from mujepa.envs.world import World
-from mujepa.errors import UserError
 from mujepa.rollouts.store import Dataset
+from mujepa.runtime.errors import UserError
 
 NAMES = (
     "gymnasium:Reacher-v5",

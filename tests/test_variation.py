@@ -15,23 +15,23 @@ import torch
 from gymnasium.utils.env_checker import check_env
 
 from mujepa.agent.checkpoint import load_checkpoint
-from mujepa.cli import main
+from mujepa.cli.main import main
 from mujepa.envs import gym_id
 from mujepa.envs.factors import FACTORS
 from mujepa.envs.gym import GoalEnv, GoalVectorEnv
 from mujepa.envs.registry import TASKS
 from mujepa.envs.variation import MOVING, Draw, read_variation, working_factors
 from mujepa.envs.world import STATE, World
-from mujepa.errors import UserError
 from mujepa.evaluation.loop import run_episodes
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.policies import AgentPolicy, OraclePolicy
-from mujepa.evaluation.video import record_episode
-from mujepa.learning.experience import load_experience
 from mujepa.planners import PlannerConfig, make_planner
-from mujepa.rollouts.collect import behave
+from mujepa.rollouts.collection import behave
 from mujepa.rollouts.store import Dataset, read_meta
+from mujepa.runtime.errors import UserError
 from mujepa.train import TrainConfig, collection
+from mujepa.training.data import load_training_data
+from mujepa.visual.video import record_episode
 
 STRONG = {
     "colour": 0.7, "light": 0.4, "camera": 1.0, "texture": 1.0, "distractors": 8.0, "mass": 2.0,
@@ -79,7 +79,7 @@ def moved(name: str, factor: str | None) -> np.ndarray:
     starts = np.stack(
         [world.state(*world.task.sample_anywhere(world.model, rng)) for _ in range(8)]
     )
-    width = len(world.action_low) + world.task.whims
+    width = len(world.action_low) + world.task.extra_noise_dims
     noise = np.stack([world.task.behaviour.draw(rng, 20, width) for _ in range(8)])
     variants = [world.variant(Draw({factor: STRONG[factor]}))] * 8 if factor else None
     return behave(world, starts, noise, variants)[0]
@@ -475,7 +475,7 @@ def test_a_dataset_without_variation_is_as_it_was_before_there_were_any(tmp_path
 
 
 def test_problems_that_training_draws_vary_as_its_data_do(folder):
-    experience = load_experience(folder / "data", 0.3, 0, torch.device("cpu"))
+    experience = load_training_data(folder / "data", 0.3, 0, torch.device("cpu"))
     variants = [experience.world.variant(one.draw) for one in experience.problems[:6]]
     assert len({variant.model.body_mass[-1] for variant in variants}) == 6
 

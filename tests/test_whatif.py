@@ -25,13 +25,13 @@ import torch
 from PIL import Image
 
 from mujepa.agent.checkpoint import load_checkpoint
-from mujepa.cli import main
+from mujepa.cli.main import main
 from mujepa.envs.registry import find_task
 from mujepa.envs.world import World
-from mujepa.errors import UserError
-from mujepa.evaluation.decoder import DecoderConfig, load_decoder
-from mujepa.whatif.session import Session
-from mujepa.whatif.situation import write_situation
+from mujepa.runtime.errors import UserError
+from mujepa.visual.decoder import DecoderConfig, load_decoder
+from mujepa.visual.whatif.session import Session
+from mujepa.visual.whatif.state import write_situation
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 import numpy as np
 
-from mujepa.errors import UserError
+from mujepa.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -70,7 +70,7 @@ def suite_task(name: str) -> Task:
     with _quiet():
         modules = [_import(module, suite) for module in SUITES[suite]]
         from mujepa.envs.suites.simulator import ControlSimulator, GymSimulator
-        from mujepa.envs.suites.task import make_task
+        from mujepa.envs.suites.suite_task import make_task
 
         if suite == "dm_control":
             control = modules[0]

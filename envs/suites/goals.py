@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from mujepa.envs.opengl import FreeCamera
+from mujepa.envs.rendering import FreeCamera
 
 if TYPE_CHECKING:
     import mujoco

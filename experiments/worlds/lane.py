@@ -40,10 +40,10 @@ class Lane(Task):
     frame_skip: int = 5
     budget_steps: int = 80
     behaviour: RedNoise = field(default_factory=lambda: RedNoise((0.3, 0.9), (0.3, 0.9)))
-    whims: int = 1
+    extra_noise_dims: int = 1
     episodes: int = 1000
     episode_steps: int | None = 16
-    yardstick: Literal["joints", "remaining"] = "remaining"
+    distance_metric: Literal["joints", "remaining"] = "remaining"
     antialias: bool = True
 
     def sample_start(self, model: mujoco.MjModel, rng: np.random.Generator) -> Pose:

@@ -1,0 +1,1 @@
+"""The `mujepa` command: one file for each sub-command."""

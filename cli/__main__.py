@@ -1,0 +1,7 @@
+"""`python -m mujepa.cli` is the `mujepa` command."""
+
+import sys
+
+from mujepa.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,53 @@
+"""Acrobot: swing two links up by a motor between them, and balance them upright."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mujepa.envs.task import ASSETS
+from mujepa.envs.tasks.double_pendulum import DoublePendulum
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from mujepa.envs.tasks.double_pendulum import Gains
+
+
+@dataclass(frozen=True)
+class Acrobot(DoublePendulum):
+    """From hanging to upright, tip and elbow within 20 cm, through the last of 6 s.
+
+    A double pendulum without a motor at the shoulder: only the momentum of the lower link moves the
+    upper one. So that it can be balanced by decisions every 60 ms, the lower link is the longer
+    one, the elbow is damped, and its motor can hold the lower link out; no motor holds the upper.
+    """
+
+    name: str = "acrobot"
+    mjcf: Path = ASSETS / "acrobot.xml"
+    gains: Gains = ((19.0, 6.7, 4.75, 2.04),)
+    shake: float = 0.6
+    wobble: float = 0.04
+    balanced: int = 3
+    episodes: int = 4000
+    recipe: tuple[str, ...] = (
+        *DoublePendulum.recipe,
+        *("--jepa.predictor.no-past-actions", "--cost", "critic"),
+        *("--planner.samples", "96", "--planner.elites", "12"),
+    )
+
+    def remaining(
+        self, achieved: NDArray[np.float64], desired: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return the distance, and within 60 cm also how far the weight is off the pivot.
+
+        The nearest pose is not the one to be in: links that lean cannot be held, whereas bent ones
+        whose weight is above the pivot can, and can be stretched from there.
+        """
+        away = self.distance(achieved, desired)
+        off = np.abs(achieved[..., 0] + achieved[..., 3] - desired[..., 0] - desired[..., 3])
+        return away + 2 * np.maximum(1 - away / 0.6, 0) * off

@@ -1,0 +1,78 @@
+"""Cartpole: drive a cart so that the pole on it swings up, and hold it upright in the middle."""
+
+# MuJoCo's compiled names have no stubs.
+# pyright: reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mujepa.envs.task import ASSETS, Task
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import mujoco
+    from numpy.typing import NDArray
+
+    from mujepa.envs.task import Physics, Pose
+
+
+@dataclass(frozen=True)
+class Cartpole(Task):
+    """From hanging to upright, the tip within 15 cm of the middle, through the last of 6 s."""
+
+    name: str = "cartpole"
+    mjcf: Path = ASSETS / "cartpole.xml"
+    goal_sensors: tuple[str, ...] = ("tip",)
+    tolerance: float = 0.15
+    antialias: bool = True
+    frame_skip: int = 2
+    budget_steps: int = 150
+    hold_steps: int = 25
+    episode_steps: int | None = 60
+    extra_noise_dims: int = 2
+    episodes: int = 2500
+    recipe: tuple[str, ...] = (
+        *("--jepa.predictor.history", "3", "--updates", "10000", "--critic-updates", "3000"),
+        *("--critic.history", "2", "--critic.apart-weight", "0.5", "--planner.horizon", "15"),
+        *("--mode", "planner", "--planner.samples", "128", "--planner.elites", "16"),
+    )
+
+    def sample_start(self, model: mujoco.MjModel, rng: np.random.Generator) -> Pose:
+        """Draw a place near the middle and an angle within 6 degrees of hanging, at rest."""
+        return np.array([rng.uniform(-0.2, 0.2), np.pi + rng.uniform(-0.1, 0.1)]), np.zeros(2)
+
+    def sample_goal(self, model: mujoco.MjModel, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Return upright in the middle."""
+        return np.zeros(2)
+
+    def behave(
+        self, world: Physics, states: NDArray[np.float64], noise: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Balance what is near upright above a place, or push at random, as the noise has it.
+
+        Left to random forces no pole comes to rest upright, and nobody learns how that is done.
+        The place wanders, or nobody learns how a pole that stands is moved: leaning first.
+        """
+        cart, pole, cart_speed, pole_speed = states[:, 1:5].T
+        lean = (pole + np.pi) % (2 * np.pi) - np.pi
+        away = cart - 0.3 * noise[:, 2].clip(-1.5, 1.5)
+        balance = 1.6 * away + 1.4 * cart_speed + 8.5 * lean + 1.9 * pole_speed
+        steady = (np.abs(lean) < 0.7) & (noise[:, 1] > -1.2)
+        push = noise[:, 0] - 0.5 * cart
+        return np.where(steady, balance + 0.3 * noise[:, 0], push)[:, None]
+
+    def sample_anywhere(self, model: mujoco.MjModel, rng: np.random.Generator) -> Pose:
+        """Draw any place; hanging, upright or at any angle; from rest to fast, upright seldom fast.
+
+        Random forces seldom bring a pole to rest: unless episodes start there, the critic knows
+        neither the start nor the goal.
+        """
+        around, spread, power = ((np.pi, 0.3, 1), (0.0, 0.3, 3), (0.0, np.pi, 1))[rng.integers(3)]
+        position = np.array([rng.uniform(-0.7, 0.7), around + rng.uniform(-spread, spread)])
+        speed = np.array([rng.uniform(-1.5, 1.5), rng.uniform(-12, 12)])
+        return position, speed * rng.random() ** power

@@ -1,0 +1,106 @@
+"""Cube: an arm with a gripper picks a cube up and brings it to where a goal image shows it."""
+
+# MuJoCo's compiled names have no stubs.
+# pyright: reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mujepa.envs.behaviour import RedNoise
+from mujepa.envs.task import ASSETS, Task, reached_later
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import mujoco
+    from numpy.typing import NDArray
+
+    from mujepa.envs.task import Physics, Pose
+
+
+ABOVE, REACH = 0.13, 0.08
+"""Height from which the gripper comes down on the cube; how far it gets in a model step [m]."""
+
+
+@dataclass(frozen=True)
+class Cube(Task):
+    """Bring the cube within 4 cm of where a pick and place could have it 80 steps later.
+
+    Start and goal are states of one episode of the behaviour policy, 80 environment steps (3.2 s)
+    apart; the agent has 150. Many goals are in the air, where the cube has to be held.
+    """
+
+    name: str = "cube"
+    mjcf: Path = ASSETS / "cube.xml"
+    goal_sensors: tuple[str, ...] = ("cube", "grasp", "grip")
+    tolerance: float = 0.04
+    antialias: bool = True
+    substeps: int = 4
+    budget_steps: int = 150
+    behaviour: RedNoise = field(default_factory=lambda: RedNoise((0.4, 1.2), (0.6, 0.97)))
+    extra_noise_dims: int = 3
+    episodes: int = 5000
+    episode_steps: int | None = 60
+    recipe: tuple[str, ...] = (
+        *("--jepa.encoder.dim", "64", "--jepa.predictor.width", "512"),
+        *("--jepa.predictor.depth", "3", "--updates", "12000", "--critic-updates", "1500"),
+        *("--cost", "goal.min + 5*state(cube).min", "--actor-updates", "9000"),
+        *("--planner.horizon", "8", "--planner.initial-std", "0.4"),
+    )
+    goal_steps: int = 80
+
+    def sample_start(self, model: mujoco.MjModel, rng: np.random.Generator) -> Pose:
+        """Draw where the cube lies, and the gripper somewhere above it, open, at rest."""
+        hand = rng.uniform([-0.3, -0.1], [0.3, 0.08])
+        return np.array([*hand, 0.0, 0.0, rng.uniform(-0.3, 0.3), 0.0, 0.0]), np.zeros(7)
+
+    def sample_goal(self, model: mujoco.MjModel, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Draw any place on the table; judged goals come from `sample_ends`."""
+        return self.sample_start(model, rng)[0]
+
+    def sample_ends(
+        self, world: Physics, rng: np.random.Generator
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Draw a start, and where the behaviour policy then brings the cube."""
+        return reached_later(self, world, rng, self.goal_steps)
+
+    def behave(
+        self, world: Physics, states: NDArray[np.float64], noise: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Pick the cube up and carry it about, or move with the gripper open (by the noise)."""
+        achieved = world.achieved(states)
+        cube, grasp, grip = achieved[:, [0, 2]], achieved[:, [3, 5]], achieved[:, 6:7]
+        wander = np.clip(noise[:, 3:5], -1, 1) * (0.3, 0.13) + (0, 0.17)
+        busy = noise[:, 5:6] > -0.5
+        over = np.abs(grasp[:, :1] - cube[:, :1]) < 0.025
+        around = over & (np.abs(grasp[:, 1:] - cube[:, 1:]) < 0.03)
+        held = around & (grip > 0.03)
+        target = np.where(over, cube, cube + np.array([0, ABOVE]))
+        target = np.where(held | ~busy, wander, target)
+        move = np.clip((target - grasp) / REACH, -1, 1) + 0.3 * noise[:, :2]
+        move = np.where(around & ~held & busy, 0.3 * move, move)
+        close = np.where(around & busy, 1.0, -1.0) + 0.3 * noise[:, 2:3]
+        return np.concatenate([move, close], axis=1)
+
+    def distance(
+        self, achieved: NDArray[np.float64], desired: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return how far the cube is from where it should be [m]."""
+        return np.linalg.norm(achieved[..., :3] - desired[..., :3], axis=-1)
+
+    def remaining(
+        self, achieved: NDArray[np.float64], desired: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return the distance, and as hints how far the gripper is and whether it closes.
+
+        The gripper's way leads over the cube: down a funnel, the higher the further aside.
+        """
+        away = achieved[..., 3:6] - achieved[..., :3]
+        aside = np.abs(away[..., 0])
+        way = aside + np.abs(away[..., 2] - np.clip(2 * (aside - 0.01), 0, ABOVE))
+        closed = (np.linalg.norm(away, axis=-1) < 0.03) * achieved[..., 6]
+        return 3 * self.distance(achieved, desired) + way - closed

@@ -1,0 +1,242 @@
+"""Who is judged, and where; and how their episodes are shared out over processes or a cluster."""
+
+from __future__ import annotations
+
+import functools
+import math
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from mujepa.agent.alarm import Alarm
+from mujepa.agent.checkpoint import Checkpoint, load_checkpoint
+from mujepa.envs.registry import find_task
+from mujepa.envs.variation import read_variation
+from mujepa.envs.world import World
+from mujepa.evaluation.loop import Outcome, join, run_episodes, run_part, split
+from mujepa.evaluation.policies import (
+    AgentPolicy,
+    OraclePolicy,
+    Policy,
+    RandomPolicy,
+    ZeroPolicy,
+)
+from mujepa.evaluation.protocol import lewm_task
+from mujepa.evaluation.watching import listen, usual_threshold
+from mujepa.planners import PlannerConfig, make_planner
+from mujepa.runtime import console
+from mujepa.runtime.errors import UserError
+from mujepa.runtime.parallel import Pool, tick
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
+    from mujepa.agent.device import DeviceName
+    from mujepa.agent.mpc import Agent
+    from mujepa.envs.task import Task
+    from mujepa.evaluation.config import EvaluateConfig
+    from mujepa.evaluation.manifest import Manifest
+    from mujepa.runtime.cluster import Cluster
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Who is judged, and where: what a configuration describes, but for the episodes.
+
+    Attributes:
+        checkpoint: of the agent.
+        planner: its search.
+        world: where it acts.
+        agent: as it is judged.
+        reflex: its reactive actor alone.
+        policies: the agent and its bounds, by name; `agent` first.
+    """
+
+    checkpoint: Checkpoint
+    planner: PlannerConfig
+    world: World
+    agent: Agent
+    reflex: Agent
+    policies: dict[str, Policy[Any]]
+
+
+def assemble(config: EvaluateConfig, threads: int) -> Contest:
+    """Return who is judged and where, with so many threads to step the oracle's simulations.
+
+    Raises:
+        UserError: the checkpoint is missing or damaged, or does not fit what is asked.
+    """
+    checkpoint = load_checkpoint(config.checkpoint, config.device)
+    if config.replan_every is not None:
+        trained = replace(checkpoint.config, replan_every=config.replan_every)
+        checkpoint = replace(checkpoint, config=trained)
+    task = find_far_task(checkpoint.config.task, config.goal_steps)
+    if config.protocol == "lewm":
+        task = lewm_task(task)
+    variation = read_variation(config.vary)
+    world = World(task, checkpoint.config.image_size, threads=threads, variation=variation)
+    planner = _planner(config, checkpoint.config.planner)
+    watching = Alarm(math.inf, config.alarm) if config.alarm else None
+    agent = checkpoint.agent(planner, config.cost, config.actor, watching)
+    reflex = checkpoint.agent(planner, mode="reactive")
+    policies = _policies(config, checkpoint, agent, reflex, planner, world)
+    return Contest(checkpoint, planner, world, agent, reflex, policies)
+
+
+def find_far_task(name: str, goal_steps: int | None) -> Task:
+    """Return the task, with goals as many steps ahead as asked for.
+
+    Raises:
+        UserError: its goals do not lie a number of steps ahead.
+    """
+    task = find_task(name)
+    if goal_steps is None:
+        return task
+    usual = getattr(task, "goal_steps", None)
+    if usual is None:
+        raise UserError(
+            f"--goal-steps is for tasks whose goals lie a number of steps ahead, {name!r} draws "
+            "them freely; leave it out"
+        )
+    budget = task.budget_steps * goal_steps // usual
+    return replace(task, goal_steps=goal_steps, budget_steps=budget)  # pyright: ignore
+
+
+def _planner(config: EvaluateConfig, trained: PlannerConfig) -> PlannerConfig:
+    asked = {
+        "kind": None if config.planner == "oracle" else config.planner,
+        "horizon": config.horizon,
+        "samples": config.samples,
+        "iterations": config.iterations,
+    }
+    try:
+        return replace(trained, **{key: value for key, value in asked.items() if value is not None})
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def _policies(
+    config: EvaluateConfig,
+    checkpoint: Checkpoint,
+    agent: Agent,
+    reflex: Agent,
+    planner: PlannerConfig,
+    world: World,
+) -> dict[str, Policy[Any]]:
+    search = make_planner(planner)
+    if search.differentiates:  # the simulator has no gradient
+        search = make_planner(replace(planner, kind="icem"))
+    oracle = OraclePolicy(world, search)
+    policies: dict[str, Policy[Any]] = {
+        "agent": oracle if config.planner == "oracle" else AgentPolicy(agent),
+        "reactive": AgentPolicy(reflex),
+        "latent_l2": AgentPolicy(checkpoint.agent(planner, "goal", "planner")),
+        "random": RandomPolicy(world),
+        "zero": ZeroPolicy(world),
+    }
+    if config.oracle and config.planner != "oracle" and not world.task.python_stepped:
+        policies["oracle"] = oracle
+    return policies
+
+
+def set_alarm(contest: Contest, config: EvaluateConfig) -> tuple[Contest, list[Tensor]]:
+    """Set the threshold of the agent's alarm; return who is judged, and a list of its surprises."""
+    assert config.alarm is not None
+    world, checkpoint = contest.world, contest.checkpoint
+    usual = World(world.task, world.image_size)
+    alarm = Alarm(usual_threshold(contest.agent, usual, config.seed), config.alarm)
+    agent = checkpoint.agent(contest.planner, config.cost, config.actor, alarm)
+    policy, surprises = listen(agent)
+    return replace(contest, agent=agent, policies=contest.policies | {"agent": policy}), surprises
+
+
+def episodes_of_each(
+    config: EvaluateConfig, contest: Contest, manifest: Manifest
+) -> dict[str, Manifest]:
+    """Return the episodes that each policy has to run."""
+    todo = dict.fromkeys(contest.policies, manifest)
+    if contest.agent.reactive and not config.alarm and config.planner != "oracle":
+        del todo["reactive"]  # the agent is it
+    if "oracle" in todo:
+        todo["oracle"] = manifest.first(config.oracle_episodes)
+    return todo
+
+
+def run_here(contest: Contest, todo: dict[str, Manifest]) -> dict[str, Outcome]:
+    """Run the episodes here, one policy after the other."""
+    task, size = contest.world.task, contest.world.image_size
+    outcomes = {}
+    for name, manifest in todo.items():
+        steps = task.budget_steps * len(split(manifest))
+        with console.progress_bar(steps, name.replace("_", " "), unit="step") as bar:
+            policy = contest.policies[name]
+            outcomes[name] = run_episodes(task, size, policy, manifest, bar.update)
+    return outcomes
+
+
+def run_on(
+    workers: Cluster | Pool, config: EvaluateConfig, task: Task, todo: dict[str, Manifest]
+) -> dict[str, Outcome]:
+    """Share the episodes between workers; the oracle's, which take longer, apart."""
+    found: dict[str, list[Outcome]] = {name: [] for name in todo}
+    for label, names in (
+        ("oracle", [name for name in todo if name == "oracle"]),
+        ("episodes", [name for name in todo if name != "oracle"]),
+    ):
+        parts = [(name, part) for name in names for part in split(todo[name])]
+        pieces = [(config, *part) for part in parts]
+        steps = [task.budget_steps] * len(parts)
+        outcomes = share_out(workers, judge_part, pieces, steps, label, config.device)
+        for (name, _), outcome in zip(parts, outcomes, strict=True):
+            found[name].append(outcome)
+    return {name: join(outcomes) for name, outcomes in found.items()}
+
+
+def share_out(
+    workers: Cluster | Pool,
+    judge: Callable[..., Outcome],
+    pieces: Sequence[tuple[Any, ...]],
+    steps: Sequence[int],
+    label: str,
+    device: DeviceName = "cpu",
+) -> list[Outcome]:
+    """Have workers run pieces of the episodes, and show how far they are.
+
+    Args:
+        workers: of this machine, or of a cluster.
+        judge: runs one piece, and calls `pool.tick` after each environment step.
+        pieces: its arguments.
+        steps: environment steps of each piece.
+        label: what is shown.
+        device: where the agents compute.
+    """
+    if not pieces:
+        return []
+    found: dict[int, Outcome] = {}
+    before = workers.ticks
+
+    def show() -> None:
+        done = max(workers.ticks - before, sum(steps[index] for index in found))
+        bar.update(done - bar.n)
+
+    accelerators = workers.accelerators(device)
+    running = workers.map(judge, pieces, accelerators=accelerators, meanwhile=show)
+    with console.progress_bar(sum(steps), label, unit="step") as bar, closing(running):
+        for index, outcome in running:
+            found[index] = outcome
+            show()
+    return [found[index] for index in range(len(pieces))]
+
+
+def judge_part(config: EvaluateConfig, name: str, part: Manifest) -> Outcome:
+    """Run one policy through one part of the episodes; what a worker does."""
+    contest = _assembled(config)
+    task, size = contest.world.task, contest.world.image_size
+    return run_part(task, size, contest.policies[name], part, tick)
+
+
+@functools.lru_cache(maxsize=1)
+def _assembled(config: EvaluateConfig) -> Contest:
+    return assemble(config, threads=1)

@@ -1,0 +1,406 @@
+"""Does an agent notice that its world has changed, and does it act better for it?
+
+    python experiments/novelty_detection.py            # docs/experiments/novelty-detection.md
+    python experiments/novelty_detection.py --smoke
+
+Agents that know one world act in others: heavier, slippery, darker. At each look, surprise is the
+squared error of what was predicted of it, and disagreement is how far the ensemble's predictions of
+it lie apart. Then an alarm, set off by surprise, makes the agent slow down or plan anew.
+
+Letters: E episodes, T looks.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from experiment import Experiment, ExperimentConfig, Figures, Finding, agents, over_seeds, plain
+from matplotlib.figure import Figure
+from scipy.stats import mannwhitneyu
+
+from mujepa.agent.alarm import Alarm, Response
+from mujepa.agent.checkpoint import load_checkpoint
+from mujepa.agent.mpc import AgentState
+from mujepa.envs.factors import FACTORS
+from mujepa.envs.registry import find_task
+from mujepa.envs.variation import Variation, working_factors
+from mujepa.envs.world import World
+from mujepa.evaluation.loop import run_episodes
+from mujepa.evaluation.manifest import make_manifest
+from mujepa.evaluation.statistics import paired
+from mujepa.evaluation.watching import WatchedPolicy, usual_threshold
+from mujepa.runtime import console
+from mujepa.runtime.parallel import Pool
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+    from mujepa.agent.checkpoint import Checkpoint
+    from mujepa.agent.mpc import Agent
+
+    Array = NDArray[np.float64]
+    Condition = tuple[str, float] | None
+
+EXPERIMENT = Experiment(
+    "novelty-detection",
+    "An agent notices by its surprise, and by the disagreement of its ensemble, that its world has "
+    "changed in its physics or in its looks, and acts better for it",
+)
+TASKS = ("point_maze", "reacher")
+EVERY = 5
+"""Model steps through which a plan is followed, if nothing is wrong."""
+LEVELS = {
+    "mass": (2.0, 4.0), "damping": (0.4, 0.2), "gain": (1.4, 2.0), "friction": (0.3, 3.0),
+    "gravity": (0.5, 2.0), "light": (0.75, 0.5), "colour": (0.1, 0.3), "camera": (0.3, 0.6),
+    "texture": (0.15, 0.5), "distractors": (1.0, 3.0),
+}  # fmt: skip
+"""Factors of variation, mild and strong; training has seen none of them."""
+CHANGED = (("mass", 4.0), ("damping", 0.2), ("gain", 2.0))
+"""Worlds in which it is asked what an alarm is worth; and beside them other colours."""
+LOOKS = (1, 3, 5, 10)
+"""After so many looks an episode is judged; the last one decides."""
+SIGNALS = {"surprise": "#c8453b", "disagreement": "#3b6fe0", "relative": "#2f9e6e"}
+"""And surprise relative to the disagreement, which does not decide."""
+RESPONSES: tuple[Response, ...] = ("replan", "slow")
+MODES = {
+    "never": "#98a2b3", "replan": "#c8453b", "always replan": "#e6a9a4", "slow": "#3b6fe0",
+    "always slow": "#a9c0f0",
+}  # fmt: skip
+TOLD, FALSE, GAIN, LOSS = 0.9, 0.02, 0.05, 0.02
+"""What has to be reached; docs/experiments/novelty-detection.md."""
+
+
+@dataclass(frozen=True)
+class Config(ExperimentConfig):
+    """Let agents act in worlds that they do not know, with and without an alarm."""
+
+    watched: int = 100
+    """Episodes of each condition in which novelty is to be noticed."""
+    episodes: int = 200
+    """Episodes of each condition and response."""
+
+
+@dataclass(frozen=True)
+class Signals:
+    """What an agent felt in E episodes at T looks, (E, T) each, as logarithms.
+
+    Attributes:
+        surprise: squared error of the prediction.
+        disagreement: of the ensemble about the same step.
+        held: which goals it held, (E,).
+        planned: share of the looks at which it planned.
+        alarmed: share of the looks at which the alarm was set off.
+    """
+
+    surprise: Array
+    disagreement: Array
+    held: NDArray[np.bool_]
+    planned: float
+    alarmed: float
+
+    def of(self, name: str) -> Array:
+        """Return a signal by its name."""
+        if name == "relative":
+            return self.surprise - self.disagreement
+        return self.surprise if name == "surprise" else self.disagreement
+
+
+def main(config: Config) -> Finding:
+    """Train, act and compare."""
+    tasks = TASKS
+    if config.smoke:
+        config = replace(config, watched=4, episodes=4, seeds=config.seeds[:2])
+        tasks = ("reacher",)
+    folders = agents(config, tasks)
+    pieces = [(folder, config, seed) for task in tasks for seed, folder in folders[task].items()]
+    examined: dict[int, dict[str, Any]] = {}
+    for index, result in Pool(2).map(examine, pieces):
+        examined[index] = result
+        console.print(f"{len(examined)} of {len(pieces)} agents examined")
+    names = [task for task in tasks for _ in folders[task]]
+    found = {
+        task: [examined[index] for index, name in enumerate(names) if name == task]
+        for task in tasks
+    }
+    rows = {task: summarise(results) for task, results in found.items()}
+    return judge(rows, found)
+
+
+# --------------------------------------------------------------------------------- acting
+
+
+def examine(folder: Path, config: Config, seed: int) -> dict[str, Any]:
+    """Return what one agent noticed, and what it held with each response.
+
+    Returns:
+        `auroc`: by condition, signal and number of looks; `false alarms`; `held`: by condition and
+        mode, by episode; `planned` and `alarmed`: shares of the looks.
+    """
+    torch.set_num_threads(1)
+    checkpoint = load_checkpoint(folder, "cpu")
+    checkpoint = replace(checkpoint, config=replace(checkpoint.config, replan_every=EVERY))
+    task = find_task(checkpoint.config.task)
+    world = World(task, checkpoint.config.image_size)
+    conditions = [
+        (name, value)
+        for name in LEVELS
+        if name in working_factors(task, world.model)
+        for value in LEVELS[name]
+    ]
+    uses: list[Condition] = [None, *CHANGED, ("colour", 0.3)]
+    if config.smoke:
+        conditions, uses = [("damping", 0.2), ("light", 0.5)], [None, CHANGED[1]]
+    watching = checkpoint.agent(alarm=Alarm(math.inf, "slow"))
+    usual = act(checkpoint, watching, None, config.watched, seed)
+    found: dict[str, Any] = {"auroc": {}, "held": {}, "planned": {}, "alarmed": {}}
+    for condition in conditions:
+        other = act(checkpoint, watching, condition, config.watched, seed)
+        found["auroc"][named(condition)] = {s: auroc(other.of(s), usual.of(s)) for s in SIGNALS}
+    threshold = usual_threshold(watching, world, seed, episodes=config.watched)
+    found["false alarms"] = float((usual.surprise > math.log(threshold)).mean())
+    alarms: dict[str, Alarm] = {"never": Alarm(math.inf, "slow")}
+    for response in RESPONSES:
+        alarms |= {response: Alarm(threshold, response), f"always {response}": Alarm(0.0, response)}
+    for condition in uses:
+        for mode, alarm in alarms.items():
+            signals = act(
+                checkpoint, checkpoint.agent(alarm=alarm), condition, config.episodes, seed
+            )
+            for name in ("held", "planned", "alarmed"):
+                value = getattr(signals, name)
+                found[name].setdefault(named(condition), {})[mode] = np.asarray(value).tolist()
+    return found
+
+
+def act(
+    checkpoint: Checkpoint, agent: Agent, condition: Condition, episodes: int, seed: int
+) -> Signals:
+    """Let an agent act in episodes of a world, the same in each, and return what it felt."""
+    task, ensemble = find_task(checkpoint.config.task), checkpoint.networks.ensemble
+    variation = Variation({condition[0]: (condition[1], condition[1])}) if condition else None
+    world = World(task, checkpoint.config.image_size, variation=variation)
+    manifest = make_manifest(world, episodes, seed)
+    surprise, disagreement, planned, alarmed = [], [], [], []
+
+    def watch(before: AgentState, after: AgentState) -> None:
+        now = before.step // agent.frame_skip
+        if before.memory is None or before.action is None:
+            planned.append(1.0)
+            return
+        assert after.surprise is not None
+        assert after.alarmed is not None
+        ringing = (after.alarmed > 0).double().mean().item()
+        alarmed.append(ringing)
+        replans = agent.alarm is not None and agent.alarm.response == "replan"
+        planned.append(1.0 if now % EVERY == 0 else ringing * replans)
+        surprise.append(after.surprise.double().clamp(min=1e-12).log().numpy())
+        doubt = ensemble.disagreement(before.memory, before.action)
+        disagreement.append(doubt.double().clamp(min=1e-12).log().numpy())
+
+    outcome = run_episodes(task, world.image_size, WatchedPolicy(agent, watch), manifest)
+    return Signals(
+        np.stack(surprise, axis=1),
+        np.stack(disagreement, axis=1),
+        outcome.held,
+        float(np.mean(planned)),
+        float(np.mean(alarmed)),
+    )
+
+
+def auroc(other: Array, usual: Array) -> dict[str, float]:
+    """Return how well a signal (E, T) tells another world from the usual one.
+
+    Of single looks (`look`), and of episodes by the mean of their first looks.
+    """
+    pairs = {"look": (other.ravel(), usual.ravel())}
+    pairs |= {str(n): (other[:, :n].mean(axis=1), usual[:, :n].mean(axis=1)) for n in LOOKS}
+    return {
+        name: float(mannwhitneyu(one, two).statistic / len(one) / len(two))
+        for name, (one, two) in pairs.items()
+    }
+
+
+def named(condition: Condition) -> str:
+    """Return a condition as text."""
+    return f"{condition[0]} {condition[1]:g}" if condition else "usual"
+
+
+# -------------------------------------------------------------------------------- judging
+
+
+def summarise(results: Sequence[dict[str, Any]]) -> dict[str, Figures]:
+    """Return the figures of a task over its seeds, by name."""
+    first = results[0]
+    rows = {"false alarms": over_seeds([r["false alarms"] for r in results])}
+    for condition, signals in first["auroc"].items():
+        for signal, looks in signals.items():
+            for look in looks:
+                values = [r["auroc"][condition][signal][look] for r in results]
+                rows[f"{condition}/{signal}/{look}"] = over_seeds(values)
+    for kind in ("physical", "visual"):
+        for signal in SIGNALS:
+            names = [name for name in strong(first["auroc"]) if kind_of(name) == kind]
+            for key, look in ((kind, LOOKS[-1]), (f"{kind} at once", LOOKS[0])):
+                values = [[r["auroc"][n][signal][str(look)] for n in names] for r in results]
+                rows[f"{key}/{signal}"] = over_seeds([float(np.mean(value)) for value in values])
+    for condition, modes in first["held"].items():
+        for mode in modes:
+            held = [np.array(r["held"][condition][mode]) for r in results]
+            never = [np.array(r["held"][condition]["never"]) for r in results]
+            rows[f"{condition}/{mode}/held"] = over_seeds([one.mean() for one in held])
+            gains = [one.mean() - two.mean() for one, two in zip(held, never, strict=True)]
+            rows[f"{condition}/{mode}/gained"] = over_seeds(gains)
+            planned = [r["planned"][condition][mode] for r in results]
+            rows[f"{condition}/{mode}/planned"] = over_seeds(planned)
+    changed = [name for name in first["held"] if kind_of(name) == "physical"]
+    for mode in MODES:
+        values = [[r["held"][name] for name in changed] for r in results]
+        gains = [
+            np.mean([np.mean(h[mode]) - np.mean(h["never"]) for h in value]) for value in values
+        ]
+        rows[f"changed/{mode}/gained"] = over_seeds([float(gain) for gain in gains])
+    return rows
+
+
+def strong(names: Sequence[str] | dict[str, Any]) -> list[str]:
+    """Return the conditions of strong levels."""
+    ends = {named((factor, levels[1])) for factor, levels in LEVELS.items()}
+    return [name for name in names if name in ends]
+
+
+def kind_of(condition: str) -> str:
+    """Return `physical` or `visual`, or `usual`."""
+    factor = FACTORS.get(condition.split()[0])
+    return factor.kind if factor else "usual"
+
+
+def judge(rows: dict[str, dict[str, Figures]], found: dict[str, list[dict[str, Any]]]) -> Finding:
+    """Return what was found, by the bar of docs/experiments/novelty-detection.md."""
+    calm = all(row["false alarms"].mean <= FALSE for row in rows.values())
+    passed = {
+        f"{signal} tells {kind} change": calm
+        and all(
+            row[f"{kind}/{signal}"].mean >= TOLD and row[f"{kind}/{signal}"].low > 0.5
+            for row in rows.values()
+        )
+        for signal in ("surprise", "disagreement")
+        for kind in ("physical", "visual")
+    } | {
+        f"{response} on alarm helps": all(
+            row[f"changed/{response}/gained"].mean >= GAIN
+            and row[f"changed/{response}/gained"].low > 0
+            and row[f"usual/{response}/gained"].mean >= -LOSS
+            for row in rows.values()
+        )
+        for response in RESPONSES
+    }
+    verdict = "fails"
+    if any(passed.values()):
+        verdict = "holds" if all(passed.values()) else "holds in part"
+    yes = [name for name, good in passed.items() if good] or ["nothing"]
+    no = [name for name, good in passed.items() if not good] or ["nothing"]
+    because = f"Reached: {', '.join(yes)}; missed: {', '.join(no)}."
+    tests = {
+        task: {
+            condition: {
+                mode: asdict(paired(pooled(results, condition, mode), pooled(results, condition)))
+                for mode in MODES
+            }
+            for condition in results[0]["held"]
+        }
+        for task, results in found.items()
+    }
+    data = {"passes": passed, "paired": tests} | {task: plain(row) for task, row in rows.items()}
+    return Finding(verdict, because, data, table(rows), draw(rows))
+
+
+def pooled(
+    results: Sequence[dict[str, Any]], condition: str, mode: str = "never"
+) -> NDArray[np.bool_]:
+    """Return which goals the agents of all seeds held."""
+    return np.concatenate([np.array(result["held"][condition][mode]) for result in results])
+
+
+def table(rows: dict[str, dict[str, Figures]]) -> list[list[object]]:
+    """Return the main figures."""
+    lines: list[list[object]] = [["", *rows]]
+    lines.append(
+        ["false alarms", *(f"{100 * r['false alarms'].mean:.1f} %" for r in rows.values())]
+    )
+    for kind in ("physical", "visual"):
+        for signal in SIGNALS:
+            cells = [row[f"{kind}/{signal}"] for row in rows.values()]
+            lines.append([f"AUROC, {kind} change, {signal}", *cells])
+    for kind in ("physical", "visual"):
+        cells = [row[f"{kind} at once/disagreement"] for row in rows.values()]
+        lines.append([f"the same after 1 look, {kind} change, disagreement", *cells])
+    for mode in list(MODES)[1:]:
+        cells = [row[f"changed/{mode}/gained"] for row in rows.values()]
+        lines.append([f"gained in changed worlds, {mode}", *cells])
+    return lines
+
+
+# -------------------------------------------------------------------------------- drawing
+
+
+def draw(rows: dict[str, dict[str, Figures]]) -> Figure:
+    """Return how well novelty is told, and what is held with each response."""
+    picture = Figure(figsize=(9.6, 3.6 * len(rows)), layout="constrained")
+    axes = picture.subplots(len(rows), 2, squeeze=False, width_ratios=(1, 1.15))
+    for line, (task, row) in enumerate(rows.items()):
+        told(axes[line, 0], row)
+        axes[line, 0].set_title(f"{task}: is another world told from the usual one?", size=10)
+        held(axes[line, 1], row)
+        axes[line, 1].set_title(f"{task}: goals held", size=10)
+    axes[-1, 0].legend(fontsize=8, loc="center left")
+    axes[0, 1].legend(fontsize=8, ncols=2)
+    return picture
+
+
+def told(axes: Axes, row: dict[str, Figures]) -> None:
+    """Draw the AUROC of each strong condition, physical ones first."""
+    names = strong(list(dict.fromkeys(name.split("/")[0] for name in row)))
+    names.sort(key=lambda name: kind_of(name) == "visual")
+    for shift, (signal, colour) in enumerate(SIGNALS.items()):
+        values = [row[f"{name}/{signal}/{LOOKS[-1]}"] for name in names]
+        places = np.arange(len(names)) + 0.2 * (shift - 1)
+        ends = [(min(v.low, v.mean), min(v.high, 1.0)) for v in values]
+        axes.hlines(places, *np.transpose(ends), color=colour, lw=1.5)
+        axes.plot([v.mean for v in values], places, "o", color=colour, ms=4, label=signal)
+    axes.axvline(0.5, color="#98a2b3", lw=0.8)
+    axes.set(xlim=(-0.03, 1.03), yticks=range(len(names)), yticklabels=names)
+    axes.set_xlabel(f"AUROC of episodes after {LOOKS[-1]} looks")
+    axes.invert_yaxis()
+
+
+def held(axes: Axes, row: dict[str, Figures]) -> None:
+    """Draw the share of goals held by condition and mode."""
+    conditions = list(dict.fromkeys(name.split("/")[0] for name in row if name.endswith("/held")))
+    for shift, (mode, colour) in enumerate(MODES.items()):
+        values = [row[f"{name}/{mode}/held"] for name in conditions]
+        means = [value.mean for value in values]
+        spread = [
+            [value.mean - max(value.low, 0.0) for value in values],
+            [min(value.high, 1.0) - value.mean for value in values],
+        ]
+        places = np.arange(len(conditions)) + 0.17 * (shift - 2)
+        axes.bar(places, means, 0.16, yerr=spread, color=colour, label=mode, error_kw={"lw": 0.8})
+    axes.set(
+        ylim=(0, 1.4),
+        yticks=np.linspace(0, 1, 6),
+        xticks=range(len(conditions)),
+        xticklabels=conditions,
+    )
+    axes.set_ylabel("share held")
+
+
+if __name__ == "__main__":
+    sys.exit(EXPERIMENT.run(main, Config))

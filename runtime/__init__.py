@@ -1,0 +1,1 @@
+"""What every other package may import: errors, files, console output, worker processes."""

@@ -1,0 +1,244 @@
+"""Where a training run stands, on disk: checkpoints best and last, optimiser moments, metrics.
+
+runs/reacher/train.json       the settings of the run
+runs/reacher/metrics.jsonl    one line per record
+runs/reacher/last/            checkpoint + training.safetensors and progress.json, to resume from
+runs/reacher/best/            the checkpoint of the best diagnostics
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import safetensors.torch
+import torch
+
+from mujepa.agent.checkpoint import (
+    AgentConfig,
+    Networks,
+    load_checkpoint,
+    save_checkpoint,
+    save_tensors,
+)
+from mujepa.runtime.errors import UserError
+from mujepa.runtime.files import read_json, surviving_folder, write_json, write_text
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come.
+
+    Attributes:
+        stage: index of the stage.
+        update: updates done in it.
+        stage_seconds: seconds spent in it.
+        seconds: seconds spent in all.
+        best: highest score in this stage so far.
+        finished: whether the stage is over, be it by its updates or by its time.
+    """
+
+    stage: int = 0
+    update: int = 0
+    stage_seconds: float = 0.0
+    seconds: float = 0.0
+    best: float | None = None
+    finished: bool = False
+
+
+def check_settings(folder: Path, settings: dict[str, Any], *, resume: bool) -> None:
+    """Write the run's settings, or compare them with those of the run that is resumed.
+
+    A run without a checkpoint is none: nothing is lost if it is begun anew.
+
+    Raises:
+        UserError: there is a run in the folder but `--resume` was not asked for, or it has other
+            settings.
+    """
+    settings = json.loads(json.dumps(settings, default=str))
+    free = {
+        "out",
+        "resume",
+        "workers",
+        "wandb",
+        "device",
+        "minutes",
+        "accumulate",
+    }  # may change without changing what is learned
+    begun = any(folder.glob("round-*/last"))  # of a run that learns online
+    if begun or surviving_folder(folder / "last").exists():
+        if not resume:
+            raise UserError(
+                f"{folder} holds a run already; continue it with --resume or choose another --out"
+            )
+        there = read_json(folder / "train.json", f"delete {folder} and train anew")
+        keys = (settings.keys() | there.keys()) - free
+        different = sorted(key for key in keys if there.get(key) != settings.get(key))
+        if different:
+            key = different[0]
+            raise UserError(
+                f"{folder} was begun with {key}={there.get(key)!r}, not {settings.get(key)!r}; "
+                "resume it with the same settings"
+            )
+    write_json(folder / "train.json", settings)
+
+
+def save_progress(
+    folder: Path,
+    config: AgentConfig,
+    networks: Networks,
+    provenance: dict[str, Any],
+    progress: Progress,
+    modules: nn.ModuleDict,
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """Write `last`, whole or not at all: a checkpoint, with what training needs to go on."""
+
+    def extra(temporary: Path) -> None:
+        tensors = {f"module.{name}": value for name, value in modules.state_dict().items()}
+        for index, state in optimizer.state_dict()["state"].items():
+            tensors |= {
+                f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in state.items()
+            }
+        save_tensors(temporary / "training.safetensors", tensors)
+        write_json(temporary / "progress.json", asdict(progress))
+
+    save_checkpoint(folder / "last", config, networks, provenance, extra)
+
+
+def restore_networks(folder: Path, networks: Networks, data_digest: str) -> Progress:
+    """Load `last` into the networks and return how far it is.
+
+    Raises:
+        UserError: it is missing or damaged, or it has learned from other data.
+    """
+    last = surviving_folder(folder / "last")
+    remedy = f"delete {folder} and train anew"
+    checkpoint = load_checkpoint(last, "cpu")
+    if checkpoint.provenance.get("data", {}).get("digest") != data_digest:
+        raise UserError(f"the dataset is not the one that {folder} was begun with; {remedy}")
+    networks.load_state_dict(checkpoint.networks.state_dict())
+    return Progress(**read_json(last / "progress.json", remedy))
+
+
+def adopt_world_model(
+    path: Path, config: AgentConfig, networks: Networks
+) -> tuple[Progress, dict[str, Any]]:
+    """Load the world model of a checkpoint, and its probe.
+
+    Returns:
+        A progress beyond the stage of the world model, and where the checkpoint comes from.
+
+    Raises:
+        UserError: there is no checkpoint, or its world model is of another task or other settings.
+    """
+    checkpoint = load_checkpoint(path, "cpu")
+    for name in ("task", "observation_shape", "quantities", "jepa"):
+        there, here = getattr(checkpoint.config, name), getattr(config, name)
+        if there != here:
+            raise UserError(
+                f"the world model of {path} has {name} {there}, this training {here}; "
+                "give the settings that it was trained with"
+            )
+    networks.jepa.load_state_dict(checkpoint.networks.jepa.state_dict())
+    networks.probe.load_state_dict(checkpoint.networks.probe.state_dict())
+    return Progress(stage=1), {"checkpoint": str(path)} | checkpoint.provenance
+
+
+def restore_optimizer(
+    folder: Path, modules: nn.ModuleDict, optimizer: torch.optim.Optimizer
+) -> None:
+    """Load the modules' and the optimiser's tensors of `last`.
+
+    Raises:
+        UserError: they are damaged.
+    """
+    path = surviving_folder(folder / "last") / "training.safetensors"
+    try:
+        tensors = safetensors.torch.load_file(path)
+        modules.load_state_dict(
+            {name[7:]: value for name, value in tensors.items() if name.startswith("module.")}
+        )
+    except (OSError, safetensors.SafetensorError, RuntimeError) as error:
+        raise UserError(f"{path} is damaged; delete {folder} and train anew") from error
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, key = name.split(".")
+            state.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict(
+        {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
+    )
+
+
+class Metrics:
+    """metrics.jsonl, and wandb where wanted.
+
+    Args:
+        folder: of the run.
+        resumed: keep the records up to this progress; None starts the file anew.
+        wandb_mode: `online`, `offline` (no account needed) or `off`.
+        config: settings that wandb shows.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        resumed: Progress | None,
+        wandb_mode: Literal["off", "offline", "online"],
+        config: dict[str, Any],
+    ) -> None:
+        self._path = folder / "metrics.jsonl"
+        kept = [line for line in read_metrics(self._path) if resumed and _before(line, resumed)]
+        write_text(self._path, "".join(json.dumps(line) + "\n" for line in kept))
+        self._run = None
+        if wandb_mode != "off":
+            import wandb
+
+            self._run = wandb.init(
+                project="mujepa", name=folder.name, dir=folder, mode=wandb_mode, config=config
+            )  # pyright: ignore[reportArgumentType]
+
+    def record(self, values: dict[str, Any]) -> None:
+        """Append one record."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+        if self._run is not None:
+            self._run.log(
+                {
+                    f"{values['stage']}/{key}": value
+                    for key, value in values.items()
+                    if key != "stage"
+                }
+            )
+
+    def close(self) -> None:
+        """Finish the wandb run, if there is one, and wait until all of it is written.
+
+        `finish` alone can return before wandb's own process has written an offline run.
+        """
+        if self._run is not None:
+            import wandb
+
+            self._run.finish()
+            wandb.teardown()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Return the records of a metrics.jsonl; a line torn by a crash is left out."""
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            continue
+    return records
+
+
+def _before(record: dict[str, Any], progress: Progress) -> bool:
+    return (record["stage_index"], record["update"]) <= (progress.stage, progress.update)

@@ -1,0 +1,62 @@
+"""An episode as a Rerun recording, to scrub through in the Rerun viewer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mujepa.runtime.errors import UserError
+from mujepa.runtime.files import replacing_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mujepa.envs.task import Task
+    from mujepa.visual.video import Recording
+
+
+def check_rerun() -> None:
+    """Complain if the Rerun SDK is not installed.
+
+    Raises:
+        UserError: it is not.
+    """
+    try:
+        import rerun  # noqa: F401
+    except ImportError as error:
+        raise UserError("--rerun needs the Rerun SDK: pip install 'mujepa[view]'") from error
+
+
+def write_rerun(path: Path, recording: Recording, task: Task, step_s: float) -> None:
+    """Write goal, camera, plan, imagination, cost and distance by time, whole or not at all.
+
+    Args:
+        path: of the file, .rrd.
+        recording: the episode.
+        task: what it is an episode of.
+        step_s: seconds of an environment step.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    import rerun as rr
+
+    size = recording.images.shape[1]
+    with replacing_file(path) as temporary:
+        stream = rr.RecordingStream("mujepa", recording_id=f"mujepa-{task.name}")
+        stream.save(temporary)
+        stream.log("goal", rr.Image(recording.goal), static=True)
+        for step, image in enumerate(recording.images):
+            stream.set_time("step", sequence=step)
+            stream.set_time("time", duration=step * step_s)
+            stream.log("camera", rr.Image(image))
+            distance = task.per_unit * recording.distance[step]
+            stream.log(f"distance_{task.unit or 1}", rr.Scalars(distance))
+            if step == len(recording.cost):
+                break  # nothing is planned at the end
+            stream.log("cost", rr.Scalars(recording.cost[step]))
+            if recording.decoded is not None:
+                stream.log("imagined", rr.Image(recording.decoded[step]))
+            if recording.imagined is not None:
+                stream.log("camera/plan", rr.LineStrips2D([recording.imagined[step] * size]))
+        stream.flush()
+        stream.disconnect()
