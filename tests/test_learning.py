@@ -9,7 +9,7 @@ from mujepa.agent.memory import Memory
 from mujepa.cli.main import main
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.runtime.errors import UserError
-from mujepa.training import frozen
+from mujepa.training import frozen_stages as frozen
 from mujepa.training.config import TrainConfig
 from mujepa.training.data import load_training_data
 from mujepa.training.frozen_stages import ActorStage, EnsembleStage

@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from mujepa.agent import losses
 from mujepa.agent.encoder import EncoderConfig
 from mujepa.agent.jepa import JEPA, JEPAConfig
 from mujepa.agent.memory import Memory
 from mujepa.agent.predictor import PredictorConfig
+from mujepa.training import losses
 from mujepa.training.losses import (
     InverseDynamics,
     LossConfig,

@@ -21,10 +21,10 @@ from mujepa.cli.main import main
 from mujepa.envs.registry import find_task
 from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
-from mujepa.evaluation import decoder as decoders
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.sampling import fresh_episodes
 from mujepa.evaluation.trace import walk
+from mujepa.visual import decoder as decoders
 from mujepa.visual.decoder import DecoderConfig, find_decoder, load_decoder, train_decoder
 from mujepa.visual.pictures import draw_plan, measure_surprise
 from mujepa.visual.video import record_episode

@@ -29,7 +29,7 @@ from mujepa.evaluation.statistics import paired, success_rate
 from mujepa.planners import CEM, PlannerConfig
 from mujepa.rollouts.store import Dataset
 from mujepa.runtime.files import sha256
-from mujepa.training import frozen
+from mujepa.training import frozen_stages as frozen
 from mujepa.training.data import load_training_data
 from mujepa.training.frozen_stages import CriticStage
 from mujepa.training.latent_dataset import LatentDataset
