@@ -21,6 +21,7 @@ test: lint $(VENV)/.chromium  ## lint, types, tests
 lint: $(VENV)/.dev $(VENV)/.opengl
 	$(BIN)/ruff check -q --output-format concise .
 	$(BIN)/ruff format -q --check .
+	$(BIN)/lint-imports > $(VENV)/imports.log || { cat $(VENV)/imports.log; exit 1; }
 	$(BIN)/pyright
 
 format: $(VENV)/.dev

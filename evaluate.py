@@ -14,7 +14,6 @@ from torch import Tensor
 
 from mujepa.agent.checkpoint import Checkpoint
 from mujepa.agent.mpc import Agent
-from mujepa.cli.main import run
 from mujepa.envs.rendering import gl_context
 from mujepa.envs.world import World
 from mujepa.evaluation.config import EvaluateConfig
@@ -34,6 +33,7 @@ from mujepa.evaluation.violations import violations
 from mujepa.planners import PlannerConfig
 from mujepa.runtime import console
 from mujepa.runtime.cluster import connect
+from mujepa.runtime.command import run
 from mujepa.runtime.files import make_folder, replacing_folder, sha256, write_json
 from mujepa.runtime.provenance import command, machine, versions
 from mujepa.training.state import read_metrics

@@ -16,16 +16,16 @@ import torch
 
 from mujepa.agent.checkpoint import find_checkpoint
 from mujepa.agent.device import choose_device
-from mujepa.cli.collect import CollectConfig, collect
-from mujepa.cli.main import run
 from mujepa.envs.registry import find_task
 from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
+from mujepa.rollouts.collect import CollectConfig, collect
 from mujepa.rollouts.collection import compare_specs, make_spec
 from mujepa.rollouts.remote import Cache
 from mujepa.rollouts.store import Dataset, DatasetSpec, mirror, read_meta
 from mujepa.runtime import console, distributed
 from mujepa.runtime.cluster import RETRIES, Cluster, connect, perform
+from mujepa.runtime.command import run
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import read_json, write_json
 from mujepa.training.config import TrainConfig

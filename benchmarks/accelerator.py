@@ -26,7 +26,6 @@ from timing import alternate, medians
 
 from mujepa.agent.checkpoint import load_checkpoint
 from mujepa.agent.device import DeviceName, choose_device, device_name
-from mujepa.cli.main import run
 from mujepa.envs.registry import find_task
 from mujepa.envs.world import World
 from mujepa.evaluation.loop import run_episodes
@@ -35,6 +34,7 @@ from mujepa.evaluation.policies import AgentPolicy
 from mujepa.evaluation.statistics import success_rate
 from mujepa.rollouts.collection import collect, make_spec
 from mujepa.runtime import console
+from mujepa.runtime.command import run
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import write_json
 from mujepa.runtime.malloc import keep_freed_memory

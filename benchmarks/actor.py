@@ -22,11 +22,11 @@ import numpy as np
 import torch
 
 from mujepa.agent.checkpoint import load_checkpoint
-from mujepa.cli.main import run
 from mujepa.envs.registry import TASKS, find_task
 from mujepa.envs.world import World
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.runtime import console
+from mujepa.runtime.command import run
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import read_json, write_json
 from mujepa.runtime.provenance import machine, versions

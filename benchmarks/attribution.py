@@ -18,7 +18,6 @@ os.environ.setdefault("MUJOCO_GL", "egl")  # before mujoco is imported
 import torch
 
 from mujepa.agent.checkpoint import load_checkpoint
-from mujepa.cli.main import run
 from mujepa.envs.registry import TASKS, find_task
 from mujepa.envs.world import World
 from mujepa.evaluation.lab.attribution import attribute, swaps
@@ -27,6 +26,7 @@ from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.policies import AgentPolicy
 from mujepa.evaluation.sampling import fresh_episodes
 from mujepa.runtime import console
+from mujepa.runtime.command import run
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import read_json, write_json
 from mujepa.runtime.provenance import machine, versions

@@ -21,7 +21,6 @@ import numpy as np
 import torch
 
 from mujepa.agent.checkpoint import load_checkpoint
-from mujepa.cli.main import run
 from mujepa.envs.registry import find_task
 from mujepa.envs.world import World
 from mujepa.evaluation.loop import Outcome, run_episodes
@@ -31,6 +30,7 @@ from mujepa.evaluation.report import write_png
 from mujepa.evaluation.statistics import paired
 from mujepa.evaluation.violations import outside, violations
 from mujepa.runtime import console
+from mujepa.runtime.command import run
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import write_json
 from mujepa.runtime.provenance import machine, versions

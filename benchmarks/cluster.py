@@ -20,7 +20,6 @@ os.environ.setdefault("MUJOCO_GL", "egl")  # before mujoco is imported
 
 from timing import alternate, medians
 
-from mujepa.cli.main import run
 from mujepa.evaluation.config import EvaluateConfig
 from mujepa.evaluation.loop import split
 from mujepa.evaluation.manifest import make_manifest
@@ -28,6 +27,7 @@ from mujepa.evaluation.runner import assemble, judge_part
 from mujepa.rollouts.collection import collect, make_spec
 from mujepa.runtime import console
 from mujepa.runtime.cluster import Cluster, connect
+from mujepa.runtime.command import run
 from mujepa.runtime.files import write_json
 from mujepa.runtime.provenance import machine, versions
 

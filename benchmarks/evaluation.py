@@ -17,7 +17,6 @@ from typing import Any
 
 os.environ.setdefault("MUJOCO_GL", "egl")  # before mujoco is imported
 
-from mujepa.cli.main import run
 from mujepa.envs.registry import TASKS
 from mujepa.evaluation.config import EvaluateConfig
 from mujepa.evaluation.loop import join, split
@@ -25,6 +24,7 @@ from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.runner import assemble, judge_part
 from mujepa.runtime import console
 from mujepa.runtime.cluster import connect
+from mujepa.runtime.command import run
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import write_json
 from mujepa.runtime.provenance import machine, versions

@@ -25,9 +25,9 @@ from mujepa.agent.encoder import EncoderConfig
 from mujepa.agent.jepa import JEPA, JEPAConfig
 from mujepa.agent.memory import Memory
 from mujepa.agent.predictor import PredictorConfig
-from mujepa.cli.main import run
 from mujepa.planners import ICEM, Bounds
 from mujepa.runtime import console
+from mujepa.runtime.command import run
 from mujepa.runtime.files import write_json
 from mujepa.runtime.malloc import keep_freed_memory
 from mujepa.runtime.provenance import machine, versions

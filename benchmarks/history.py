@@ -17,8 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mujepa.cli.main import run
 from mujepa.runtime import console
+from mujepa.runtime.command import run
 from mujepa.runtime.files import read_json, write_text
 from mujepa.runtime.provenance import machine
 

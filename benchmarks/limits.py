@@ -27,12 +27,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mujepa.agent.checkpoint import load_checkpoint
 from mujepa.agent.memory import Memory
-from mujepa.cli.main import run
 from mujepa.envs.registry import find_task
 from mujepa.envs.world import World
 from mujepa.planners import CEM, Bounds
 from mujepa.rollouts.collection import collect, make_spec
 from mujepa.runtime import console
+from mujepa.runtime.command import run
 from mujepa.runtime.files import write_json
 from mujepa.runtime.malloc import keep_freed_memory
 from mujepa.runtime.parallel import Pool

@@ -19,10 +19,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mujepa.cli.main import run
 from mujepa.envs.registry import find_task
 from mujepa.rollouts.collection import make_spec
 from mujepa.runtime import console
+from mujepa.runtime.command import run
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import write_json
 from mujepa.runtime.provenance import machine, versions

@@ -22,8 +22,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
-from mujepa.cli.main import run
 from mujepa.runtime import console
+from mujepa.runtime.command import run
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import read_json, write_json
 from mujepa.runtime.provenance import command, machine

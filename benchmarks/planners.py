@@ -20,7 +20,6 @@ import numpy as np
 import torch
 
 from mujepa.agent.checkpoint import load_checkpoint
-from mujepa.cli.main import run
 from mujepa.envs.registry import TASKS, find_task
 from mujepa.envs.world import World
 from mujepa.evaluation.loop import run_episodes
@@ -29,6 +28,7 @@ from mujepa.evaluation.policies import AgentPolicy
 from mujepa.evaluation.statistics import paired, success_rate
 from mujepa.planners import Bounds, Planner, make_planner
 from mujepa.runtime import console
+from mujepa.runtime.command import run
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import write_json
 from mujepa.runtime.provenance import machine, versions

@@ -23,7 +23,6 @@ import torch
 from timing import alternate, medians
 
 from mujepa.agent.checkpoint import Networks, load_checkpoint
-from mujepa.cli.main import run
 from mujepa.envs.registry import find_task
 from mujepa.envs.world import World
 from mujepa.evaluation.manifest import make_manifest
@@ -31,6 +30,7 @@ from mujepa.evaluation.summaries import time_decisions
 from mujepa.rollouts.collection import collect, make_spec
 from mujepa.rollouts.store import Dataset
 from mujepa.runtime import console
+from mujepa.runtime.command import run
 from mujepa.runtime.files import write_json
 from mujepa.runtime.malloc import keep_freed_memory
 from mujepa.runtime.parallel import Pool

@@ -19,11 +19,11 @@ import imageio.v3 as iio
 import numpy as np
 from PIL import Image
 
-from mujepa.cli.main import run
 from mujepa.envs.registry import TASKS
 from mujepa.envs.task import Task
 from mujepa.envs.world import World
 from mujepa.runtime import console
+from mujepa.runtime.command import run
 from mujepa.runtime.files import read_json, replacing_file, write_text
 
 ROOT = Path(__file__).parents[1]

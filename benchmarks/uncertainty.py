@@ -25,13 +25,13 @@ import torch
 from mujepa.agent.checkpoint import Checkpoint, load_checkpoint
 from mujepa.agent.cost import Trajectory
 from mujepa.agent.memory import Memory
-from mujepa.cli.main import run
 from mujepa.envs.registry import TASKS, find_task
 from mujepa.envs.world import World
 from mujepa.evaluation.diagnostics import distance_correlation
 from mujepa.evaluation.report import write_png
 from mujepa.rollouts.collection import behave
 from mujepa.runtime import console
+from mujepa.runtime.command import run
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import write_json
 from mujepa.runtime.provenance import machine, versions

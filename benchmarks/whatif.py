@@ -24,10 +24,10 @@ import numpy as np
 from playwright.sync_api import sync_playwright
 
 from mujepa.agent.checkpoint import load_checkpoint
-from mujepa.cli.main import run
 from mujepa.envs.registry import find_task
 from mujepa.envs.world import World
 from mujepa.runtime import console
+from mujepa.runtime.command import run
 from mujepa.runtime.files import write_json
 from mujepa.runtime.provenance import machine, versions
 from mujepa.visual.decoder import DecoderConfig, load_decoder

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import tyro
 
-from mujepa.cli.main import run
 from mujepa.evaluation.comparison import Judged, compare_all, read_judged, write_comparison
 from mujepa.runtime import console
+from mujepa.runtime.command import run
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import make_folder, write_json
 from mujepa.runtime.provenance import command, versions

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import tyro
 
-from mujepa.cli.main import run
 from mujepa.envs import gym_id
 from mujepa.envs.factors import FACTORS
 from mujepa.envs.registry import TASKS, find_task
@@ -20,6 +19,7 @@ from mujepa.envs.variation import read_variation, working_factors
 from mujepa.envs.world import World
 from mujepa.rollouts.collection import STREAM, behave
 from mujepa.runtime import console
+from mujepa.runtime.command import run
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import read_json
 

@@ -10,11 +10,11 @@ from typing import Annotated
 
 import tyro
 
-from mujepa.cli.main import run
 from mujepa.rollouts.minari_format import minari_root, write_minari
 from mujepa.rollouts.remote import GIGABYTES, Cache, is_url
 from mujepa.rollouts.store import Dataset
 from mujepa.runtime import console
+from mujepa.runtime.command import run
 
 
 @dataclass(frozen=True)

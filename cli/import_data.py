@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from mujepa.cli.main import run
 from mujepa.envs.registry import find_task, named_task
 from mujepa.envs.world import World
 from mujepa.rollouts.minari_format import open_minari, read_ours
@@ -22,6 +21,7 @@ from mujepa.rollouts.minari_import import (
 )
 from mujepa.rollouts.store import Dataset
 from mujepa.runtime import console
+from mujepa.runtime.command import run
 from mujepa.runtime.errors import UserError
 
 if TYPE_CHECKING:

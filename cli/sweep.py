@@ -19,7 +19,6 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from mujepa.cli.main import run
 from mujepa.envs.registry import find_task
 from mujepa.envs.world import World
 from mujepa.evaluate import evaluate
@@ -27,6 +26,7 @@ from mujepa.evaluation.comparison import Judged, compare_all, read_judged, write
 from mujepa.evaluation.config import EvaluateConfig
 from mujepa.runtime import console
 from mujepa.runtime.cluster import LOCAL, RETRIES, Cluster, connect, perform
+from mujepa.runtime.command import run
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import make_folder, read_json, write_json
 from mujepa.runtime.provenance import command, versions

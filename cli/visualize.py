@@ -11,7 +11,6 @@ import tyro
 
 from mujepa.agent.checkpoint import Checkpoint, Mode, load_checkpoint
 from mujepa.agent.device import DeviceName
-from mujepa.cli.main import run
 from mujepa.envs.registry import find_task
 from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
@@ -19,6 +18,7 @@ from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.report import write_png
 from mujepa.evaluation.trace import walk
 from mujepa.runtime import console
+from mujepa.runtime.command import run
 from mujepa.runtime.errors import UserError
 from mujepa.visual.decoder import Decoder, DecoderConfig, load_decoder
 from mujepa.visual.pictures import (

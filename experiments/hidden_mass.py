@@ -30,7 +30,6 @@ from experiment import (
 from matplotlib.figure import Figure
 
 from mujepa.agent.checkpoint import load_checkpoint
-from mujepa.cli.collect import CollectConfig, collect
 from mujepa.cli.main import main
 from mujepa.envs.registry import find_task, named_task
 from mujepa.envs.variation import read_variation
@@ -50,6 +49,7 @@ from mujepa.evaluation.policies import (
 from mujepa.evaluation.sampling import live_through
 from mujepa.evaluation.statistics import paired, success_rate
 from mujepa.planners import CostFn, PlannerConfig, make_planner
+from mujepa.rollouts.collect import CollectConfig, collect
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import make_folder, read_json, write_json
 from mujepa.runtime.parallel import Pool

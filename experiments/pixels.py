@@ -42,7 +42,6 @@ from matplotlib.figure import Figure
 from mujepa.agent.checkpoint import Checkpoint, load_checkpoint
 from mujepa.agent.configurator import Configurator
 from mujepa.agent.probe import LinearProbe
-from mujepa.cli.main import read
 from mujepa.envs.distractors import EDGE
 from mujepa.envs.registry import find_task
 from mujepa.envs.variation import read_variation
@@ -53,6 +52,7 @@ from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.policies import AgentPolicy, RandomPolicy
 from mujepa.evaluation.statistics import paired
 from mujepa.rollouts.collection import rollout_behavior
+from mujepa.runtime.command import read
 from mujepa.runtime.files import read_json, write_json
 from mujepa.runtime.parallel import Pool
 from mujepa.train import train

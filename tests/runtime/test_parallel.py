@@ -73,7 +73,7 @@ def test_ctrl_c_ends_the_processes_without_a_word_of_theirs(tmp_path):
     program = f"""
 import signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from test_pool import dawdle
+from test_parallel import dawdle
 from mujepa.runtime.parallel import Pool
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored

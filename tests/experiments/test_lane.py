@@ -11,7 +11,7 @@ from mujepa.envs.registry import find_task
 from mujepa.envs.variation import Draw
 from mujepa.envs.world import World
 
-LANE = f"{Path(__file__).parents[1] / 'experiments' / 'worlds' / 'lane.py'}:Lane"
+LANE = f"{Path(__file__).parents[2] / 'experiments' / 'worlds' / 'lane.py'}:Lane"
 GRAVITY, FRICTION = 9.81, 0.07
 
 

@@ -30,7 +30,7 @@ from mujepa.training.data import TrainingData, load_training_data
 from mujepa.training.losses import LossConfig, weighted_sum
 from mujepa.training.trainer import Training
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TOY = """reacher --episodes 12 --updates 12 --ensemble-updates 6 --critic-updates 6
 --actor-updates 6 --batch 8 --critic-batch 32 --actor-batch 12 --imagined 0.3 --checkpoint-every 4
 --jepa.encoder.width 8 --jepa.encoder.dim 8 --jepa.predictor.width 16 --ensemble.width 16

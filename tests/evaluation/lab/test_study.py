@@ -30,7 +30,7 @@ from mujepa.evaluation.protocol import lewm_manifest, lewm_task, solved_share
 from mujepa.evaluation.sampling import Lived, live_through
 from mujepa.evaluation.statistics import interquartile_mean, paired
 
-PRETRAINED = Path(__file__).parents[1] / "pretrained"
+PRETRAINED = Path(__file__).parents[3] / "pretrained"
 
 
 @pytest.fixture

@@ -174,7 +174,7 @@ def test_listening_changes_nothing(untrained, tiny, world):
 
 
 def test_evaluate_sets_the_threshold_and_says_how_often_it_was_set_off(tmp_path, capsys):
-    pretrained = Path(__file__).parents[1] / "pretrained" / "reacher"
+    pretrained = Path(__file__).parents[2] / "pretrained" / "reacher"
     toy = "--episodes 4 --no-oracle --samples 8 --iterations 1 --device cpu --actor reactive"
     command = f"evaluate {pretrained} {toy} --replan-every 3 --alarm slow --vary colour=1"
     assert main([*command.split(), "--out", str(tmp_path)]) == 0

@@ -33,7 +33,7 @@ from mujepa.visual.decoder import DecoderConfig, load_decoder
 from mujepa.visual.whatif.session import Session
 from mujepa.visual.whatif.state import write_situation
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")

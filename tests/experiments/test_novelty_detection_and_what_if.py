@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 
 from mujepa.agent.checkpoint import load_checkpoint
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

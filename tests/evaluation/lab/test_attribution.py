@@ -17,7 +17,7 @@ from mujepa.evaluation.loop import run_episodes
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.policies import AgentPolicy
 
-PRETRAINED = Path(__file__).parents[1] / "pretrained"
+PRETRAINED = Path(__file__).parents[3] / "pretrained"
 
 
 def test_what_is_filmed_is_what_the_world_shows_at_every_model_step(untrained):

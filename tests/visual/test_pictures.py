@@ -29,7 +29,7 @@ from mujepa.visual.decoder import DecoderConfig, find_decoder, load_decoder, tra
 from mujepa.visual.pictures import draw_plan, measure_surprise
 from mujepa.visual.video import record_episode
 
-PRETRAINED = Path(__file__).parents[1] / "pretrained"
+PRETRAINED = Path(__file__).parents[2] / "pretrained"
 FEW = DecoderConfig(frames=1500, updates=120, batch=16, learning_rate=4e-3, emphasis=0)
 TOY = DecoderConfig(frames=150, updates=2, batch=4)
 

@@ -15,7 +15,7 @@ from scipy.stats import ttest_1samp
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import fill_markers
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 EXPERIMENTS = ROOT / "experiments"
 SCRIPTS = sorted(path for path in EXPERIMENTS.glob("*.py") if path.stem != "experiment")
 PUBLISHED = (ROOT / "Makefile").read_text().partition("EXPERIMENTS :=")[2].split("\n")[0].split()

@@ -35,7 +35,7 @@ TOY = """--episodes 12 --updates 20 --critic-updates 20 --ensemble-updates 20 --
 TINY = """--episodes 12 --updates 4 --critic-updates 2 --ensemble-updates 2 --actor-updates 2
 --batch 8 --critic-batch 32 --actor-batch 12 --checkpoint-every 1 --threads 1 --device cpu
 --planner.samples 16 --planner.iterations 1 --planner.elites 4"""
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PRETRAINED = ROOT / "pretrained" / "reacher"
 
 
