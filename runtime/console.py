@@ -1,36 +1,51 @@
-"""What a person sees while a command runs: progress with time left, and plain sentences."""
+"""What a person sees while a command runs: progress bars with time left, and plain sentences."""
 
 from __future__ import annotations
 
 import builtins
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tqdm import tqdm
 
+_silenced = 0  # how many `quiet` blocks this process is in
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence `print` and progress bars in this process; errors are still printed."""
+    global _silenced
+    _silenced += 1
+    try:
+        yield
+    finally:
+        _silenced -= 1
+
 
 def is_main_process() -> bool:
-    """Return whether this process tells of its work: of several together only the first does."""
+    """Return True on rank 0, the only process of a distributed training that prints."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def progress_bar(total: int, label: str, done: int = 0, unit: str = "update") -> tqdm:
     """Return a progress bar on stderr, with rate and time left.
 
-    In a log file it prints a line every ten seconds. It appears after half a second, so that
-    bad input is answered by one line.
+    It appears after half a second, so that an error in the input is the only output. In a log file
+    it prints a line every ten seconds.
     """
     interval = 0.1 if sys.stderr.isatty() else 10.0
     return tqdm(
         total=total, initial=done, desc=label, unit=unit, unit_scale=unit == "frame",
         mininterval=interval, dynamic_ncols=True, smoothing=0.05, leave=True, delay=0.5,
-        disable=not is_main_process(),
+        disable=bool(_silenced) or not is_main_process(),
     )  # fmt: skip
 
 
 def print(text: str) -> None:
-    """Print a line on stdout, at once."""
-    if is_main_process():
+    """Print a line on stdout and flush it."""
+    if is_main_process() and not _silenced:
         tqdm.write(text, file=sys.stdout)
         sys.stdout.flush()
 
