@@ -66,7 +66,7 @@ far-%: $(VENV)/.opengl  ## goals further ahead, as in: make far-push_t STEPS=75 
 
 ablations: $(VENV)/.opengl  ## docs/ablations.md: the shipped agents with one thing changed at a time
 	$(BIN)/python benchmarks/ablations.py
-	$(BIN)/python benchmarks/ablations.py --tasks reacher --parts loss critic hierarchy
+	$(BIN)/python benchmarks/ablations.py --tasks reacher --parts loss critic
 
 experiments: $(EXPERIMENTS:%=experiment-%)  ## docs/does-it-hold.md: the claims put to the test, an hour each at most
 

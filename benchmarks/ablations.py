@@ -5,8 +5,8 @@
 The shipped agent and its variants act in the same episodes, by their planners alone: beside an
 actor that can do the task, no part of the planner would seem to matter. McNemar's exact test
 compares each variant with the planner as it is shipped, episode by episode. Variants of the world
-model's loss are trained anew, which takes as long as the task's training; variants of the critic,
-and a second level, are trained on the shipped world model. Writes the figures as JSON and
+model's loss are trained anew, which takes as long as the task's training;
+variants of the critic are trained on the shipped world model. Writes the figures as JSON and
 docs/ablations.md, after each variant.
 """
 
@@ -42,7 +42,7 @@ from mujepa.training.data import TRIALS
 from mujepa.training.stages import CLEARLY, COSTS, judge_cost
 
 ROOT = Path(__file__).parents[1]
-PARTS = "cost", "ensemble", "planner", "horizon", "actor", "loss", "critic", "hierarchy"
+PARTS = "cost", "ensemble", "planner", "horizon", "actor", "loss", "critic"
 """What is varied, in the order of the table."""
 KEY = "variant", "weights", "episodes", "seed"
 """What a table's first row says of what all of its rows have in common."""
@@ -61,7 +61,6 @@ HEADS = {
     ),
     ("critic", "temporal and contrastive"): ("--critic.contrastive-weight", "1"),
     ("critic", "seen starts alone"): ("--imagined", "0"),
-    ("hierarchy", "a second level of 4 strides"): ("--strides.ahead", "4"),
 }
 """Flags of the variants of what is trained on the world model."""
 
@@ -77,7 +76,7 @@ class AblationsConfig:
     seed: int = 0
     """Of the episodes."""
     parts: tuple[str, ...] = PARTS[:5]
-    """What is varied; loss, critic and hierarchy have to be trained."""
+    """What is varied; loss and critic have to be trained."""
     out: Path = ROOT / "benchmarks" / "results" / "ablations.json"
     """The figures; what is in the file already and not asked for is kept, other parts of the same
     checkpoint included."""

@@ -15,7 +15,6 @@ from mujepa.agent.checkpoint import Mode
 from mujepa.agent.critic import CriticConfig
 from mujepa.agent.device import DeviceName
 from mujepa.agent.ensemble import EnsembleConfig
-from mujepa.agent.hierarchy import StridesConfig
 from mujepa.agent.jepa import JEPAConfig
 from mujepa.envs.names import folder_name
 from mujepa.envs.registry import find_task, named_task
@@ -79,8 +78,6 @@ class TrainConfig:
     """Updates of the ensemble, which knows where the world model knows little."""
     actor_updates: int = 1000
     """Updates of the reactive actor."""
-    strides_updates: int = 3000
-    """Updates of the second level, if there is one (`--strides.ahead`)."""
     online: bool = False
     """Learn from experience, in rounds: act, add what happened to the data, learn on, be judged.
     The rounds share the updates in proportion to their data; the first learns from --episodes of
@@ -143,7 +140,6 @@ class TrainConfig:
     critic: CriticConfig = field(default_factory=CriticConfig)
     ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
     actor: ActorConfig = field(default_factory=ActorConfig)
-    strides: StridesConfig = field(default_factory=StridesConfig)
     planner: PlannerConfig = field(default_factory=PlannerConfig)
     cost: str = "auto"
     """What planner and actor will minimise, for example `critic + 0.05*goal`; auto measures it: the
@@ -165,7 +161,6 @@ class TrainConfig:
             "critic_updates",
             "ensemble_updates",
             "actor_updates",
-            "strides_updates",
             "batch",
             "rollout",
             "predictor_batch",
@@ -283,7 +278,6 @@ class TrainConfig:
             "ensemble": self.ensemble_updates,
             "critic": self.critic_updates,
             "actor": self.actor_updates,
-            **({"strides": self.strides_updates} if self.strides.ahead else {}),
         }
 
     @property

@@ -50,7 +50,7 @@ JUDGING, LIVING, ROUND = 6, 7, 8
 """Third words of the random streams: of these episodes, of those lived through, of a round."""
 STAGES = (
     *("updates", "predictor_updates", "ensemble_updates"),
-    *("critic_updates", "actor_updates", "strides_updates"),
+    *("critic_updates", "actor_updates"),
 )
 
 

@@ -30,7 +30,6 @@ from mujepa.training.state import (
     restore_optimizer,
     save_progress,
 )
-from mujepa.training.strides import StridesStage
 
 if TYPE_CHECKING:
     from mujepa.envs.world import World
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
 
 STAGE_SHARE = {
     "world model": 0.7, "predictor": 0.2, "ensemble": 0.03, "critic": 0.15, "actor": 0.12,
-    "strides": 0.05,
 }  # fmt: skip
 """Of --minutes for each stage that runs, by its name, relative to the others."""
 AUTO = "auto"
@@ -107,13 +105,6 @@ class Training:
                 horizon=config.actor.horizon or config.planner.horizon,
             ),
         ]  # fmt: skip
-        if config.strides.ahead:
-            self.stages.append(
-                StridesStage(
-                    embedded, self.networks, updates=config.strides_updates,
-                    batch=config.actor_batch, learning_rate=rate, cost=cost,
-                )
-            )  # fmt: skip
 
     def _refinement(self, embedded: LatentDataset) -> list[Stage]:
         """Return the stage of the predictor alone, if it is asked for."""
@@ -333,7 +324,6 @@ def _agent_config(config: TrainConfig, world: World) -> AgentConfig:
         critic=config.critic,
         ensemble=config.ensemble,
         actor=config.actor,
-        strides=config.strides,
         planner=config.planner,
         cost=config.cost,
         mode=config.mode,

@@ -163,10 +163,6 @@ def test_a_command_line_that_cannot_be_read_exits_with_2_and_no_traceback(
         ("train reacher --out run --seed 4294967296", "--seed must be at most 4294967295, got"),
         ("train reacher --out run --cost gaol", "cost 'gaol': cannot read 'gaol'; write terms"),
         (
-            "train reacher --out run --cost goal+uncertainty --strides.ahead 2",
-            "knows no uncertainty; leave out one of the two",
-        ),
-        (
             "train reacher --out run --critic.bellman-weight 1 --imagined 1",
             "learns from steps that were seen, of which --imagined 1.0 leaves none; lower it",
         ),

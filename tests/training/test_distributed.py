@@ -20,7 +20,6 @@ from torch import multiprocessing
 from mujepa.agent.actor import ActorConfig
 from mujepa.agent.critic import CriticConfig
 from mujepa.agent.encoder import EncoderConfig, PatchCNN
-from mujepa.agent.hierarchy import StridesConfig
 from mujepa.agent.jepa import JEPAConfig
 from mujepa.agent.predictor import PredictorConfig
 from mujepa.cli.main import main
@@ -79,7 +78,6 @@ def one_update(out: Path, data: Path, *, parts: int = 1) -> dict[str, torch.Tens
         loss=LossConfig(variance=1.0, covariance=1.0, temporal_similarity=1.0, directions=16),
         critic=CriticConfig(width=16, features=4, bellman_weight=1.0, contrastive_weight=1.0),
         actor=ActorConfig(width=16, behaviour_weight=1.0),
-        strides=StridesConfig(ahead=2, length=4, width=16),
     )  # fmt: skip
     training = Training(config, load_training_data(data, 0.3, 0, torch.device("cpu")))
     found: dict[str, torch.Tensor] = {}

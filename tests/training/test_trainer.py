@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from mujepa.agent.hierarchy import StridesConfig
 from mujepa.agent.memory import Memory
 from mujepa.cli.main import main
 from mujepa.evaluation.manifest import make_manifest
@@ -17,7 +16,6 @@ from mujepa.training.latent_dataset import LatentDataset
 from mujepa.training.losses import LossConfig
 from mujepa.training.predictor_stage import PredictorStage
 from mujepa.training.stages import WorldModelStage
-from mujepa.training.strides import StridesStage
 
 
 @pytest.fixture(scope="module")
@@ -96,19 +94,6 @@ def test_frames_are_drawn_of_episodes_that_are_long_enough(embedded, monkeypatch
     assert len(set(whole // 10)) > len(set(drawn // 10))
     with pytest.raises(UserError, match=r"no episode of .* has 11 frames; collect with more"):
         data.draw(np.random.default_rng(0), (5,), past=5, future=5)
-
-
-def test_strides_longer_than_the_episodes_are_refused_before_training(experience, untrained, tiny):
-    shape = experience.validation.observations.shape[2:]
-
-    def stage(length):
-        config = tiny(observation_shape=shape, strides=StridesConfig(ahead=2, length=length))
-        networks = untrained(config).networks
-        return StridesStage(LatentDataset(experience, networks.jepa), networks, **settings())
-
-    assert stage(9).validate()["stride_error"] > 0
-    with pytest.raises(UserError, match="held-out ones have 10; collect with more --steps"):
-        stage(10)
 
 
 def test_what_is_remembered_at_a_frame_is_what_came_before_it(embedded):
