@@ -25,7 +25,7 @@ os.environ.setdefault("MUJOCO_GL", "egl")  # before mujoco is imported
 import torch
 
 from mujepa.agent.checkpoint import Checkpoint, Mode, load_checkpoint
-from mujepa.cli.main import read, run
+from mujepa.runtime.command import read, run
 from mujepa.envs.registry import TASKS, find_task
 from mujepa.envs.world import World
 from mujepa.evaluation.diagnostics import make_ranking_benchmark

@@ -27,7 +27,7 @@ import mujoco
 import numpy as np
 
 from mujepa.cli.envs import MEASURED
-from mujepa.cli.main import read, run
+from mujepa.runtime.command import read, run
 from mujepa.envs.registry import TASKS, find_task
 from mujepa.envs.task import Task
 from mujepa.envs.world import World
