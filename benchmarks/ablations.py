@@ -25,7 +25,6 @@ os.environ.setdefault("MUJOCO_GL", "egl")  # before mujoco is imported
 import torch
 
 from mujepa.agent.checkpoint import Checkpoint, Mode, load_checkpoint
-from mujepa.runtime.command import read, run
 from mujepa.envs.registry import TASKS, find_task
 from mujepa.envs.world import World
 from mujepa.evaluation.diagnostics import make_ranking_benchmark
@@ -34,6 +33,7 @@ from mujepa.evaluation.manifest import Manifest, make_manifest
 from mujepa.evaluation.policies import AgentPolicy
 from mujepa.evaluation.statistics import paired, success_rate
 from mujepa.runtime import console
+from mujepa.runtime.command import read, run
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import read_json, sha256, write_json, write_text
 from mujepa.runtime.provenance import machine, versions

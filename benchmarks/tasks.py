@@ -27,7 +27,6 @@ import mujoco
 import numpy as np
 
 from mujepa.cli.envs import MEASURED
-from mujepa.runtime.command import read, run
 from mujepa.envs.registry import TASKS, find_task
 from mujepa.envs.task import Task
 from mujepa.envs.world import World
@@ -37,6 +36,7 @@ from mujepa.evaluation.policies import OraclePolicy, Policy, RandomPolicy
 from mujepa.planners import make_planner
 from mujepa.rollouts.collection import EPISODES_PER_SHARD, collect_shard, make_spec
 from mujepa.runtime import console
+from mujepa.runtime.command import read, run
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import read_json, write_json
 from mujepa.runtime.provenance import machine, versions
