@@ -22,7 +22,7 @@ from mujepa.evaluation.manifest import Manifest, make_manifest
 from mujepa.evaluation.protocol import lewm_manifest, solved_share
 from mujepa.evaluation.report import Section, write_png, write_report
 from mujepa.evaluation.runner import (
-    assemble,
+    build,
     episodes_of_each,
     run_here,
     run_on,
@@ -50,9 +50,9 @@ def evaluate(config: EvaluateConfig) -> None:
         UserError: bad input, no OpenGL library, or results that cannot be written.
     """
     began = time.monotonic()
-    contest = assemble(config, threads=2)
-    checkpoint, planner, world = contest.checkpoint, contest.planner, contest.world
-    task = contest.world.task
+    setup = build(config, threads=2)
+    checkpoint, planner, world = setup.checkpoint, setup.planner, setup.world
+    task = setup.world.task
     if config.oracle and task.python_stepped:
         console.print(
             f"{task.name} is stepped by its suite's own code: too slow for the oracle, left out"
@@ -65,12 +65,12 @@ def evaluate(config: EvaluateConfig) -> None:
         make_folder(out)
         manifest = draw_manifest(world, config.episodes, config.seed)
         if config.alarm:
-            contest, surprises = set_alarm(contest, config)
-        agent, reflex = contest.agent, contest.reflex
-        todo = episodes_of_each(config, contest, manifest)
+            setup, surprises = set_alarm(setup, config)
+        agent, reactive_agent = setup.agent, setup.reactive_agent
+        todo = episodes_of_each(config, setup, manifest)
         here = config.alarm or agent.device.type != "cpu" or len(split(manifest)) == 1
         alone = here and not config.cluster
-        outcomes = run_here(contest, todo) if alone else run_on(workers, config, task, todo)
+        outcomes = run_here(setup, todo) if alone else run_on(workers, config, task, todo)
     if "reactive" not in todo and config.planner != "oracle":
         outcomes = {"agent": outcomes["agent"], "reactive": outcomes["agent"], **outcomes}
     result = _result(config, checkpoint, agent, planner, world, manifest, outcomes)
@@ -80,7 +80,7 @@ def evaluate(config: EvaluateConfig) -> None:
     if config.planner != "oracle":
         result["plan_ms"] = time_decisions(agent, world, manifest)
         result["reactive_ms"] = (
-            result["plan_ms"] if agent.reactive else time_decisions(reflex, world, manifest)
+            result["plan_ms"] if agent.reactive else time_decisions(reactive_agent, world, manifest)
         )
     shown = []
     if config.planner != "oracle":
@@ -136,7 +136,9 @@ def _result(
     outcomes: dict[str, Outcome],
 ) -> dict[str, Any]:
     task = world.task
-    baselines = {name: outcome.summary() for name, outcome in outcomes.items() if name != "agent"}
+    baselines = {
+        name: asdict(outcome.summary()) for name, outcome in outcomes.items() if name != "agent"
+    }
     kind = "oracle" if config.planner == "oracle" else planner.kind
     regions = agent.configurator.cost.regions
     found = {region.text: violations(region, world, manifest, outcomes) for region in regions}
@@ -152,7 +154,7 @@ def _result(
         "budget_steps": task.budget_steps,
         "tolerance": task.tolerance,
         "hold_steps": task.hold_steps,
-        **outcomes["agent"].summary(),
+        **asdict(outcomes["agent"].summary()),
         "by_distance": by_distance(world, manifest, outcomes["agent"]),
         "plan_ms": {},
         "reactive_ms": {},
@@ -175,7 +177,7 @@ def _result(
 def _protocol(config: EvaluateConfig, world: World, manifest: Manifest) -> dict[str, Any]:
     if config.protocol == "ours":
         return {}
-    solved = solved_share(world, manifest)
+    solved = asdict(solved_share(world, manifest))
     return {"protocol": {"name": config.protocol, "already_solved": solved}}
 
 

@@ -9,7 +9,7 @@ The episodes that the agent, its planner alone, fails are tried again with each 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from mujepa.evaluation.lab.attribution import attribute, swaps
 from mujepa.evaluation.loop import run_episodes
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.policies import AgentPolicy
-from mujepa.evaluation.sampling import fresh_episodes
+from mujepa.evaluation.sampling import sample_episodes
 from mujepa.runtime import console
 from mujepa.runtime.command import run
 from mujepa.runtime.errors import UserError
@@ -79,7 +79,7 @@ def judge(name: str, config: AttributionConfig) -> dict[str, Any]:
     agent = checkpoint.agent(mode="planner")
     outcome = run_episodes(task, world.image_size, AgentPolicy(agent), manifest)
     policies = swaps(checkpoint, world, agent, planner)
-    usual = fresh_episodes(jepa, world, 4000, config.seed, kind=1)
+    usual = sample_episodes(jepa, world, 4000, config.seed, kind=1)
     with console.progress_bar(len(policies) * task.budget_steps, name, unit="step") as bar:
         found = attribute(
             policies, jepa, world, manifest, outcome, usual, config.failures, bar.update
@@ -90,7 +90,7 @@ def judge(name: str, config: AttributionConfig) -> dict[str, Any]:
             f"{rate['high']:.2f}] of {found['failures']} failures"
         )
     console.print(f"{name:<12}cause: {found['cause']}")
-    return {"agent": outcome.summary()} | found
+    return {"agent": asdict(outcome.summary())} | found
 
 
 if __name__ == "__main__":

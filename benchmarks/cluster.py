@@ -23,7 +23,7 @@ from timing import alternate, medians
 from mujepa.evaluation.config import EvaluateConfig
 from mujepa.evaluation.loop import split
 from mujepa.evaluation.manifest import make_manifest
-from mujepa.evaluation.runner import assemble, judge_part
+from mujepa.evaluation.runner import build, run_shard
 from mujepa.rollouts.collection import collect, make_spec
 from mujepa.runtime import console
 from mujepa.runtime.cluster import Cluster, connect
@@ -80,11 +80,11 @@ def _collect(workers: Cluster, folder: Path) -> Callable[[], None]:
 
 def _judge(workers: Cluster) -> Callable[[], None]:
     config = EvaluateConfig(ROOT / "pretrained" / "reacher", device="cpu")
-    manifest = make_manifest(assemble(config, threads=1).world, JUDGED, 0)
+    manifest = make_manifest(build(config, threads=1).world, JUDGED, 0)
     pieces = [(config, "agent", part) for part in split(manifest)]
 
     def once() -> None:
-        for _ in workers.map(judge_part, pieces):
+        for _ in workers.map(run_shard, pieces):
             pass
 
     return once

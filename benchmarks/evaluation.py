@@ -21,7 +21,7 @@ from mujepa.envs.registry import TASKS
 from mujepa.evaluation.config import EvaluateConfig
 from mujepa.evaluation.loop import join, split
 from mujepa.evaluation.manifest import make_manifest
-from mujepa.evaluation.runner import assemble, judge_part
+from mujepa.evaluation.runner import build, run_shard
 from mujepa.runtime import console
 from mujepa.runtime.cluster import connect
 from mujepa.runtime.command import run
@@ -57,11 +57,11 @@ def main(config: EvaluationConfig) -> None:
     rows: dict[str, Any] = {}
     for task in config.tasks:
         asked = EvaluateConfig(ROOT / "pretrained" / task, config.episodes, oracle=False)
-        manifest = make_manifest(assemble(asked, threads=1).world, config.episodes, asked.seed)
+        manifest = make_manifest(build(asked, threads=1).world, config.episodes, asked.seed)
         pieces = [(asked, "agent", part) for part in split(manifest)]
         began = time.perf_counter()
         with connect(None) as workers:
-            found = dict(workers.map(judge_part, pieces))
+            found = dict(workers.map(run_shard, pieces))
         seconds = time.perf_counter() - began
         held = join([found[index] for index in range(len(pieces))]).held
         rows[task] = {"seconds": seconds, "held": float(held.mean())}

@@ -30,7 +30,7 @@ from mujepa.cli.envs import MEASURED
 from mujepa.envs.registry import TASKS, find_task
 from mujepa.envs.task import Task
 from mujepa.envs.world import World
-from mujepa.evaluation.loop import EPISODES_AT_ONCE, run_episodes
+from mujepa.evaluation.loop import BATCH, run_episodes
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.policies import OraclePolicy, Policy, RandomPolicy
 from mujepa.planners import make_planner
@@ -160,10 +160,11 @@ def measure_success(task: Task, config: TasksConfig) -> dict[str, Any]:
     for name, (policy, episodes) in policies.items():
         if not episodes:
             continue
-        steps = task.budget_steps * -(-episodes // EPISODES_AT_ONCE)
+        steps = task.budget_steps * -(-episodes // BATCH)
         with console.progress_bar(steps, f"{task.name}, {name}", unit="step") as bar:
             part = manifest.first(episodes)
-            summary = run_episodes(task, world.image_size, policy, part, bar.update).summary()
+            outcome = run_episodes(task, world.image_size, policy, part, bar.update)
+            summary = asdict(outcome.summary())
         success[name] = summary["success_at_end"] | {"episodes": summary["episodes"]}
     return success
 

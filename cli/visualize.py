@@ -16,7 +16,7 @@ from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.report import write_png
-from mujepa.evaluation.trace import walk
+from mujepa.evaluation.trace import trace_episode
 from mujepa.runtime import console
 from mujepa.runtime.command import run
 from mujepa.runtime.errors import UserError
@@ -251,7 +251,7 @@ def _surprise(
         episodes[" ".join(config.vary)] = episode
     return draw_surprise(
         {
-            name: measure_surprise(walk(agent, world, one, seed), typical)
+            name: measure_surprise(trace_episode(agent, world, one, seed), typical)
             for name, one in episodes.items()
         }
     )

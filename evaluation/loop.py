@@ -1,28 +1,43 @@
-"""THE evaluation loop: every success rate in this project comes from here."""
+"""The evaluation loop: every success rate in this project comes from here."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from mujepa.envs.gym import GoalVectorEnv
-from mujepa.evaluation.statistics import success_rate
+from mujepa.envs.task import Task
+from mujepa.evaluation.manifest import Manifest
+from mujepa.evaluation.policies import Policy
+from mujepa.evaluation.statistics import Summary, rate_of
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+State = TypeVar("State")
+BATCH = 50
+"""Episodes that run together. The size is fixed, because another batch size may round differently
+and results must not depend on the number of workers."""
 
-    from mujepa.envs.task import Task
-    from mujepa.evaluation.manifest import Manifest
-    from mujepa.evaluation.policies import Policy
 
-EPISODES_AT_ONCE = 50
-"""Episodes that run together. All are run in parts of this size, whoever runs them: another size of
-a batch may round otherwise, and what one machine finds is to be what many find."""
+@dataclass(frozen=True)
+class Step(Generic[State]):
+    """One environment step of B episodes.
+
+    Attributes:
+        policy_state: state of the policy after it acted.
+        actions: (B, A).
+        states: simulator states after the step, (B, S).
+        distance: to the goals after the step, (B,).
+    """
+
+    policy_state: State
+    actions: NDArray[np.float32]
+    states: NDArray[np.float64]
+    distance: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -53,14 +68,45 @@ class Outcome:
         """Success at any time, (E,): within the tolerance after at least one step."""
         return np.any(self.distance <= self.tolerance, axis=1)
 
-    def summary(self) -> dict[str, Any]:
-        """Return the figures of the outcome, as result.json has them."""
-        return {
-            "episodes": len(self.distance),
-            "success_at_end": asdict(success_rate(int(self.held.sum()), len(self.held))),
-            "success_any": asdict(success_rate(int(self.reached.sum()), len(self.reached))),
-            "median_final_distance": float(np.median(self.distance[:, -1])),
-        }
+    def summary(self) -> Summary:
+        """Return success rates and the median of the final distance."""
+        return Summary(
+            len(self.distance),
+            rate_of(self.held),
+            rate_of(self.reached),
+            float(np.median(self.distance[:, -1])),
+        )
+
+
+def step_episodes(
+    task: Task,
+    image_size: int,
+    policy: Policy[State],
+    manifest: Manifest,
+    steps: int | None = None,
+) -> Iterator[Step[State]]:
+    """Run all episodes of a manifest together and yield after each environment step.
+
+    Success does not end an episode. Images are rendered at every `frame_skip`-th step, when
+    policies read them.
+
+    Args:
+        task: the task.
+        image_size: width and height of the images.
+        policy: the policy that acts.
+        manifest: starts, goals and seeds; all randomness of an episode comes from its own seed.
+        steps: environment steps, by default the task's budget.
+    """
+    env = GoalVectorEnv(
+        len(manifest.episodes), task, image_size, pixels_every=task.frame_skip, autoreset=False
+    )
+    observation, info = env.reset(options={"episodes": manifest.episodes})
+    state, states = policy.reset(observation, info, manifest.seeds), env.get_state()
+    for _ in range(task.budget_steps if steps is None else steps):
+        state, actions = policy.act(state, observation | {"state": states})
+        observation, _, _, _, info = env.step(actions)
+        states = env.get_state()
+        yield Step(state, actions, states, info["distance"])
 
 
 def run_episodes(
@@ -70,92 +116,65 @@ def run_episodes(
     manifest: Manifest,
     on_step: Callable[[], object] = lambda: None,
 ) -> Outcome:
-    """Run a policy through the episodes of a manifest.
-
-    The budget is the task's; nothing is reset before it is over, and success does not end an
-    episode. Images are drawn at every `frame_skip`-th step, when policies look.
+    """Run a policy through the episodes of a manifest, in batches of 50.
 
     Args:
         task: the task.
         image_size: width and height of the images.
-        policy: who acts.
-        manifest: starts, goals and seeds; all randomness of an episode comes from its own seed.
-        on_step: called after each environment step of each part of up to 50 episodes.
+        policy: the policy that acts.
+        manifest: starts, goals and seeds.
+        on_step: called after each environment step of each batch.
     """
-    return join([run_part(task, image_size, policy, part, on_step) for part in split(manifest)])
+    return join([run_batch(task, image_size, policy, part, on_step) for part in split(manifest)])
 
 
-def split(manifest: Manifest) -> list[Manifest]:
-    """Return the parts in which episodes are run."""
-    return [
-        replace(manifest, episodes=manifest.episodes[part], seeds=manifest.seeds[part])
-        for first in range(0, len(manifest.episodes), EPISODES_AT_ONCE)
-        for part in (slice(first, first + EPISODES_AT_ONCE),)
-    ]
-
-
-def run_part(
+def run_batch(
     task: Task,
     image_size: int,
     policy: Policy[Any],
     manifest: Manifest,
     on_step: Callable[[], object] = lambda: None,
 ) -> Outcome:
-    """Run a policy through the episodes of one part, all of them together, on one thread of torch.
+    """Run a policy through the episodes of one batch, on one thread of torch.
 
-    Another number of threads rounds otherwise: what is found must not depend on how many cores a
-    machine has.
+    Another number of threads rounds differently, and results must not depend on the machine.
     """
+    taken = []
     with one_thread():
-        return _run_part(task, image_size, policy, manifest, on_step)
-
-
-def _run_part(
-    task: Task,
-    image_size: int,
-    policy: Policy[Any],
-    manifest: Manifest,
-    on_step: Callable[[], object],
-) -> Outcome:
-    env = GoalVectorEnv(
-        len(manifest.episodes), task, image_size, pixels_every=task.frame_skip, autoreset=False
-    )
-    observation, info = env.reset(options={"episodes": manifest.episodes})
-    state = policy.reset(observation, info, manifest.seeds)
-    states, actions, distances = [env.get_state()], [], []
-    for _ in range(task.budget_steps):
-        state, action = policy.act(state, observation | {"state": states[-1]})
-        observation, _, _, _, info = env.step(action)
-        states.append(env.get_state())
-        actions.append(action)
-        distances.append(info["distance"])
-        on_step()
+        for step in step_episodes(task, image_size, policy, manifest):
+            taken.append(step)
+            on_step()
+    starts = np.stack([episode.start for episode in manifest.episodes])
     return Outcome(
-        np.stack(distances, axis=1),
-        np.stack(states, axis=1),
-        np.stack(actions, axis=1),
+        np.stack([step.distance for step in taken], axis=1),
+        np.stack([starts, *(step.states for step in taken)], axis=1),
+        np.stack([step.actions for step in taken], axis=1),
         task.tolerance,
         task.hold_steps,
     )
 
 
+def split(manifest: Manifest) -> list[Manifest]:
+    """Return the batches in which episodes are run."""
+    firsts = range(0, len(manifest.episodes), BATCH)
+    return [manifest.part(slice(first, first + BATCH)) for first in firsts]
+
+
+def join(parts: Sequence[Outcome]) -> Outcome:
+    """Return the outcome of all batches, in their order."""
+    arrays = {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in ("distance", "states", "actions")
+    }
+    return replace(parts[0], **arrays)
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Have torch compute on one thread of the CPU."""
+    """Restrict torch to one CPU thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def join(parts: Sequence[Outcome]) -> Outcome:
-    """Return the outcome of all parts, in their order."""
-    return replace(
-        parts[0],
-        **{
-            name: np.concatenate([getattr(part, name) for part in parts])
-            for name in ("distance", "states", "actions")
-        },
-    )

@@ -1,57 +1,64 @@
-"""The frozen episodes that a task is judged on."""
+"""The frozen episodes on which a task is evaluated."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from mujepa.envs.world import Episode, World
-
-STREAM = 3
-"""Second word of the random streams of evaluation; collection has 0, so that the two never meet."""
+from mujepa.envs.world import Episode, World
+from mujepa.runtime.seeds import Stream, stream
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """Episodes to judge on: starts and goals, and a seed for what is random within each.
+    """Starts and goals of episodes, and a seed for what is random within each.
 
     Attributes:
         episodes: start and goal states.
         seeds: one for each episode.
-        digest: SHA-256 over the starts and goals, rounded to a micrometre; equal digests are
-            equal episodes.
+        digest: SHA-256 of the starts and goals, rounded to a micrometre; equal digests mean equal
+            episodes.
     """
 
     episodes: list[Episode]
     seeds: list[int]
-    digest: str
+    digest: str = ""
+
+    @property
+    def ends(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Start and goal states, (E, S) each."""
+        starts, goals = zip(*((one.start, one.goal) for one in self.episodes), strict=True)
+        return np.stack(starts), np.stack(goals)
+
+    def part(self, which: slice) -> Manifest:
+        """Return some of the episodes; the digest stays that of all."""
+        return replace(self, episodes=self.episodes[which], seeds=self.seeds[which])
 
     def first(self, count: int | None) -> Manifest:
-        """Return the first `count` episodes, or all; the digest stays that of the whole."""
-        return replace(self, episodes=self.episodes[:count], seeds=self.seeds[:count])
+        """Return the first `count` episodes, or all; the digest stays that of all."""
+        return self.part(slice(count))
 
 
 def make_manifest(world: World, episodes: int, seed: int) -> Manifest:
     """Draw the episodes of a task, the same for the same seed; more episodes only append.
 
-    Starts that are already solved are excluded, and the random streams are apart from those of
-    collection, so that no episode is one of the training data.
+    Starts that are already solved are excluded. Evaluation has a random stream of its own, so no
+    episode occurs in the training data.
     """
     return manifest_of([draw_episode(world, index, seed) for index in range(episodes)], seed)
 
 
 def draw_episode(world: World, index: int, seed: int) -> Episode:
     """Return one episode of the manifest of a seed, by its number."""
-    return world.sample_episode(np.random.default_rng([seed, STREAM, index]))
+    return world.sample_episode(stream(seed, Stream.EVALUATION, index))
 
 
 def manifest_of(episodes: list[Episode], seed: int) -> Manifest:
-    """Return the manifest of episodes: with their digest, and a seed for each."""
-    content = np.stack([np.concatenate([episode.start, episode.goal]) for episode in episodes])
-    digest = hashlib.sha256(np.round(content, 6).tobytes()).hexdigest()
-    words = np.random.SeedSequence([seed, STREAM]).generate_state(len(episodes))
-    return Manifest(episodes, [int(word) for word in words], digest)
+    """Return a manifest of episodes, with their digest and a seed for each."""
+    words = np.random.SeedSequence([seed, Stream.EVALUATION]).generate_state(len(episodes))
+    made = Manifest(episodes, words.tolist())
+    content = np.round(np.concatenate(made.ends, axis=1), 6)
+    return replace(made, digest=hashlib.sha256(content.tobytes()).hexdigest())

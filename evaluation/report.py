@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,7 +117,7 @@ def _rows(task: Task, outcomes: dict[str, Outcome]) -> list[dict[str, Any]]:
 
     rows = []
     for name, outcome in outcomes.items():
-        summary = outcome.summary()
+        summary = asdict(outcome.summary())
         rows.append(
             {
                 "name": name.replace("_", " "),
@@ -135,7 +135,7 @@ def _bars(outcomes: dict[str, Outcome]) -> str:
     figure = Figure(figsize=(9.6, 0.45 * len(outcomes) + 0.7), layout="constrained")
     axes = figure.subplots()
     for row, (name, outcome) in enumerate(outcomes.items()):
-        rate = outcome.summary()["success_at_end"]
+        rate = asdict(outcome.summary())["success_at_end"]
         errors = [[rate["rate"] - rate["low"]], [rate["high"] - rate["rate"]]]
         axes.barh(row, rate["rate"], xerr=errors, height=0.6, color=_colour(name), capsize=3)
     axes.set(xlim=(0, 1.02), xlabel="success held at the end", yticks=range(len(outcomes)))

@@ -13,7 +13,7 @@ from mujepa.agent.checkpoint import Checkpoint, load_checkpoint
 from mujepa.envs.registry import find_task
 from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
-from mujepa.evaluation.loop import Outcome, join, run_episodes, run_part, split
+from mujepa.evaluation.loop import Outcome, join, run_batch, run_episodes, split
 from mujepa.evaluation.policies import (
     AgentPolicy,
     OraclePolicy,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Contest:
+class Setup:
     """Who is judged, and where: what a configuration describes, but for the episodes.
 
     Attributes:
@@ -50,7 +50,7 @@ class Contest:
         planner: its search.
         world: where it acts.
         agent: as it is judged.
-        reflex: its reactive actor alone.
+        reactive_agent: its reactive actor alone.
         policies: the agent and its bounds, by name; `agent` first.
     """
 
@@ -58,11 +58,11 @@ class Contest:
     planner: PlannerConfig
     world: World
     agent: Agent
-    reflex: Agent
+    reactive_agent: Agent
     policies: dict[str, Policy[Any]]
 
 
-def assemble(config: EvaluateConfig, threads: int) -> Contest:
+def build(config: EvaluateConfig, threads: int) -> Setup:
     """Return who is judged and where, with so many threads to step the oracle's simulations.
 
     Raises:
@@ -80,9 +80,9 @@ def assemble(config: EvaluateConfig, threads: int) -> Contest:
     planner = _planner(config, checkpoint.config.planner)
     watching = Alarm(math.inf, config.alarm) if config.alarm else None
     agent = checkpoint.agent(planner, config.cost, config.actor, watching)
-    reflex = checkpoint.agent(planner, mode="reactive")
-    policies = _policies(config, checkpoint, agent, reflex, planner, world)
-    return Contest(checkpoint, planner, world, agent, reflex, policies)
+    reactive_agent = checkpoint.agent(planner, mode="reactive")
+    policies = _policies(config, checkpoint, agent, reactive_agent, planner, world)
+    return Setup(checkpoint, planner, world, agent, reactive_agent, policies)
 
 
 def find_far_task(name: str, goal_steps: int | None) -> Task:
@@ -121,7 +121,7 @@ def _policies(
     config: EvaluateConfig,
     checkpoint: Checkpoint,
     agent: Agent,
-    reflex: Agent,
+    reactive_agent: Agent,
     planner: PlannerConfig,
     world: World,
 ) -> dict[str, Policy[Any]]:
@@ -131,7 +131,7 @@ def _policies(
     oracle = OraclePolicy(world, search)
     policies: dict[str, Policy[Any]] = {
         "agent": oracle if config.planner == "oracle" else AgentPolicy(agent),
-        "reactive": AgentPolicy(reflex),
+        "reactive": AgentPolicy(reactive_agent),
         "latent_l2": AgentPolicy(checkpoint.agent(planner, "goal", "planner")),
         "random": RandomPolicy(world),
         "zero": ZeroPolicy(world),
@@ -141,37 +141,37 @@ def _policies(
     return policies
 
 
-def set_alarm(contest: Contest, config: EvaluateConfig) -> tuple[Contest, list[Tensor]]:
+def set_alarm(setup: Setup, config: EvaluateConfig) -> tuple[Setup, list[Tensor]]:
     """Set the threshold of the agent's alarm; return who is judged, and a list of its surprises."""
     assert config.alarm is not None
-    world, checkpoint = contest.world, contest.checkpoint
+    world, checkpoint = setup.world, setup.checkpoint
     usual = World(world.task, world.image_size)
-    alarm = Alarm(usual_threshold(contest.agent, usual, config.seed), config.alarm)
-    agent = checkpoint.agent(contest.planner, config.cost, config.actor, alarm)
+    alarm = Alarm(usual_threshold(setup.agent, usual, config.seed), config.alarm)
+    agent = checkpoint.agent(setup.planner, config.cost, config.actor, alarm)
     policy, surprises = listen(agent)
-    return replace(contest, agent=agent, policies=contest.policies | {"agent": policy}), surprises
+    return replace(setup, agent=agent, policies=setup.policies | {"agent": policy}), surprises
 
 
 def episodes_of_each(
-    config: EvaluateConfig, contest: Contest, manifest: Manifest
+    config: EvaluateConfig, setup: Setup, manifest: Manifest
 ) -> dict[str, Manifest]:
     """Return the episodes that each policy has to run."""
-    todo = dict.fromkeys(contest.policies, manifest)
-    if contest.agent.reactive and not config.alarm and config.planner != "oracle":
+    todo = dict.fromkeys(setup.policies, manifest)
+    if setup.agent.reactive and not config.alarm and config.planner != "oracle":
         del todo["reactive"]  # the agent is it
     if "oracle" in todo:
         todo["oracle"] = manifest.first(config.oracle_episodes)
     return todo
 
 
-def run_here(contest: Contest, todo: dict[str, Manifest]) -> dict[str, Outcome]:
+def run_here(setup: Setup, todo: dict[str, Manifest]) -> dict[str, Outcome]:
     """Run the episodes here, one policy after the other."""
-    task, size = contest.world.task, contest.world.image_size
+    task, size = setup.world.task, setup.world.image_size
     outcomes = {}
     for name, manifest in todo.items():
         steps = task.budget_steps * len(split(manifest))
         with console.progress_bar(steps, name.replace("_", " "), unit="step") as bar:
-            policy = contest.policies[name]
+            policy = setup.policies[name]
             outcomes[name] = run_episodes(task, size, policy, manifest, bar.update)
     return outcomes
 
@@ -188,13 +188,13 @@ def run_on(
         parts = [(name, part) for name in names for part in split(todo[name])]
         pieces = [(config, *part) for part in parts]
         steps = [task.budget_steps] * len(parts)
-        outcomes = share_out(workers, judge_part, pieces, steps, label, config.device)
+        outcomes = run_parallel(workers, run_shard, pieces, steps, label, config.device)
         for (name, _), outcome in zip(parts, outcomes, strict=True):
             found[name].append(outcome)
     return {name: join(outcomes) for name, outcomes in found.items()}
 
 
-def share_out(
+def run_parallel(
     workers: Cluster | Pool,
     judge: Callable[..., Outcome],
     pieces: Sequence[tuple[Any, ...]],
@@ -230,13 +230,13 @@ def share_out(
     return [found[index] for index in range(len(pieces))]
 
 
-def judge_part(config: EvaluateConfig, name: str, part: Manifest) -> Outcome:
+def run_shard(config: EvaluateConfig, name: str, part: Manifest) -> Outcome:
     """Run one policy through one part of the episodes; what a worker does."""
-    contest = _assembled(config)
-    task, size = contest.world.task, contest.world.image_size
-    return run_part(task, size, contest.policies[name], part, tick)
+    setup = _built(config)
+    task, size = setup.world.task, setup.world.image_size
+    return run_batch(task, size, setup.policies[name], part, tick)
 
 
 @functools.lru_cache(maxsize=1)
-def _assembled(config: EvaluateConfig) -> Contest:
-    return assemble(config, threads=1)
+def _built(config: EvaluateConfig) -> Setup:
+    return build(config, threads=1)

@@ -1,60 +1,83 @@
-"""Figures with their uncertainty."""
+"""Success rates with intervals, paired tests and aggregates."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import binomtest, trim_mean
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
+from mujepa.runtime.settings import Count, Finite, Index, Share
 
 RESAMPLES = 10_000
-"""Draws of a bootstrap; their source of randomness is fixed: same figures, same interval."""
+"""Bootstrap samples; their seed is fixed, so the same data give the same interval."""
 
 
 @dataclass(frozen=True)
 class Rate:
-    """A share of successes and its Wilson 95 % interval."""
+    """A success rate with its 95 % interval."""
 
-    rate: float
-    low: float
-    high: float
+    rate: Share
+    low: Share
+    high: Share
+
+    def __str__(self) -> str:
+        return f"{self.rate:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
-def success_rate(successes: int, episodes: int) -> Rate:
-    """Return the share of successes with its Wilson score interval at 95 % (Wilson 1927)."""
-    interval = binomtest(successes, episodes).proportion_ci(confidence_level=0.95, method="wilson")
-    return Rate(successes / episodes, float(interval.low), float(interval.high))
+@dataclass(frozen=True)
+class Summary:
+    """Figures of a policy.
+
+    Attributes:
+        episodes: number of episodes.
+        success_at_end: rate of episodes that end with the goal held.
+        success_any: rate of episodes that reach the goal at any step.
+        median_final_distance: to the goal, in the task's SI unit.
+    """
+
+    episodes: Count
+    success_at_end: Rate
+    success_any: Rate
+    median_final_distance: Finite
 
 
 @dataclass(frozen=True)
 class Paired:
-    """Two on the same episodes.
+    """Comparison of two policies A and B on the same episodes.
 
     Attributes:
-        gained: episodes that only the one held.
-        lost: episodes that only the other held.
-        p_value: exact, of McNemar's test (McNemar 1947).
-        difference: of the shares held, the one's less the other's.
+        gained: episodes that only A held.
+        lost: episodes that only B held.
+        p_value: of McNemar's exact test (McNemar 1947).
+        difference: success rate of A less that of B.
         low: of its 95 % interval, a bootstrap over episodes.
         high: of that interval.
     """
 
-    gained: int
-    lost: int
-    p_value: float
-    difference: float
-    low: float
-    high: float
+    gained: Index
+    lost: Index
+    p_value: Share
+    difference: Finite
+    low: Finite
+    high: Finite
+
+
+def success_rate(successes: int, episodes: int) -> Rate:
+    """Return a success rate with its Wilson score interval at 95 % (Wilson 1927)."""
+    interval = binomtest(successes, episodes).proportion_ci(confidence_level=0.95, method="wilson")
+    return Rate(successes / episodes, float(interval.low), float(interval.high))
+
+
+def rate_of(successes: NDArray[np.bool_]) -> Rate:
+    """Return the success rate of episodes, (E,), with its Wilson interval."""
+    return success_rate(int(successes.sum()), len(successes))
 
 
 def paired(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> Paired:
-    """Compare the success of one, (E,), with that of another on the same episodes."""
+    """Compare the successes of A, (E,), with those of B on the same episodes, (E,)."""
     gained, lost = int((one & ~other).sum()), int((other & ~one).sum())
     p = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
     count = len(one)
@@ -67,11 +90,11 @@ def paired(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> Paired:
 def interquartile_mean(runs: Sequence[Sequence[NDArray[np.bool_]]]) -> Rate:
     """Return the mean of the middle half of the success rates of runs, with its 95 % interval.
 
-    The interval is a bootstrap: tasks stay, each draws its runs again, each run its episodes
-    (Agarwal et al. 2021, who draw runs only; with three of them the episodes count too).
+    The interval is a stratified bootstrap over the runs of each task and over the episodes of each
+    run (Agarwal et al. 2021 resample runs alone; with three of them, episodes matter too).
 
     Args:
-        runs: for each task, what each of its runs held, (E,).
+        runs: for each task, the successes of each of its runs, (E,).
     """
     rng = np.random.default_rng(0)
     rates = [np.array([run.mean() for run in task]) for task in runs]

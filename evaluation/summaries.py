@@ -73,7 +73,7 @@ def print_table(result: dict[str, Any], task: Task, outcomes: dict[str, Outcome]
         )
     console.print(f"{'':<12}{'held at end':<26}{'reached':<26}median final distance")
     for name, outcome in outcomes.items():
-        summary = outcome.summary()
+        summary = asdict(outcome.summary())
         end, ever = (
             f"{s['rate']:.3f} [{s['low']:.3f}, {s['high']:.3f}]"
             for s in (summary["success_at_end"], summary["success_any"])

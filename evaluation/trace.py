@@ -1,34 +1,34 @@
-"""One episode of an agent, kept whole, so that pictures can be drawn of any part of it."""
+"""One episode of an agent with all of its internal states, for videos and figures."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-    from torch import Tensor
-
-    from mujepa.agent.memory import Memory
-    from mujepa.agent.mpc import Agent, AgentState
-    from mujepa.envs.variation import Variant
-    from mujepa.envs.world import Episode, World
+from mujepa.agent.memory import Memory
+from mujepa.agent.mpc import Agent, AgentState
+from mujepa.envs.variation import Variant
+from mujepa.envs.world import Episode, World
+from mujepa.evaluation.loop import step_episodes
+from mujepa.evaluation.manifest import Manifest
+from mujepa.evaluation.policies import AgentPolicy
 
 
 @dataclass(frozen=True)
-class Walk:
-    """What happened in T environment steps, and what the agent had in mind.
+class EpisodeTrace:
+    """One episode of T environment steps.
 
     Attributes:
-        world: where.
-        agent: who.
-        variant: the episode's own world, if not the task's.
-        goal: state that is wanted, (S,).
-        states: of the simulator, from the start on, (T + 1, S).
-        minds: the agent's state after each step; it looks, and decides, at every
+        world: the simulator.
+        agent: the agent.
+        variant: the episode's varied world, or None for the task's own.
+        goal: goal state, (S,).
+        states: simulator states, from the start on, (T + 1, S).
+        agent_states: the agent's state after each step; it observes and decides at every
             `frame_skip`-th.
     """
 
@@ -37,25 +37,25 @@ class Walk:
     variant: Variant | None
     goal: NDArray[np.float64]
     states: NDArray[np.float64]
-    minds: tuple[AgentState, ...]
+    agent_states: tuple[AgentState, ...]
 
     @property
     def decisions(self) -> tuple[AgentState, ...]:
-        """The agent's state after each look."""
-        return self.minds[:: self.agent.frame_skip]
+        """The agent's state after each observation, M in all."""
+        return self.agent_states[:: self.agent.frame_skip]
 
     @property
     def embeddings(self) -> Tensor:
-        """What it saw at each look, (M, D)."""
-        return torch.cat([remembered(mind).embeddings[:, -1] for mind in self.decisions])
+        """Embedding of each observation, (M, D)."""
+        return torch.cat([memory_of(state).embeddings[:, -1] for state in self.decisions])
 
     @property
     def actions(self) -> Tensor:
-        """What it did after each look, (M, A), in [-1, 1]."""
-        return torch.cat([mind.action for mind in self.decisions if mind.action is not None])
+        """Action after each observation, (M, A), in [-1, 1]."""
+        return torch.cat([state.action for state in self.decisions if state.action is not None])
 
     def images(self, states: NDArray[np.float64]) -> NDArray[np.uint8]:
-        """Return what the camera of the episode's world sees in states, (N, S) -> (N, P, P, 3)."""
+        """Render states in the episode's world, (N, S) -> (N, P, P, 3)."""
         return self.world.render(states, [self.variant] * len(states) if self.variant else None)
 
     @property
@@ -65,27 +65,26 @@ class Walk:
         return self.world.observe_goals(self.goal[None], "pixels", variants)[0]
 
     def distance(self, states: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return how far states are from the goal, (N, S) -> (N,)."""
-        wanted = self.world.achieved(self.goal[None])
-        return self.world.task.distance(self.world.achieved(states), wanted)
+        """Return the distance of states to the goal, (N, S) -> (N,)."""
+        desired = self.world.achieved(self.goal[None])
+        return self.world.task.distance(self.world.achieved(states), desired)
 
 
-def walk(agent: Agent, world: World, episode: Episode, seed: int, steps: int | None = None) -> Walk:
-    """Let the agent act for so many environment steps, or for the task's budget."""
+def trace_episode(
+    agent: Agent, world: World, episode: Episode, seed: int, steps: int | None = None
+) -> EpisodeTrace:
+    """Run the agent through an episode of `steps` environment steps, by default the budget."""
+    manifest = Manifest([episode], [seed])
+    run = step_episodes(world.task, world.image_size, AgentPolicy(agent), manifest, steps)
+    states, agent_states = [episode.start], []
+    for step in run:
+        states.append(step.states[0])
+        agent_states.append(step.policy_state)
     variant = world.variant(episode.draw)
-    variants = [variant] if variant else None
-    mind = agent.reset(world.observe_goals(episode.goal[None], agent.observes, variants)[0], seed)
-    states, minds, seen = [episode.start], [], np.empty(0)
-    for step in range(world.task.budget_steps if steps is None else steps):
-        if step % agent.frame_skip == 0:
-            seen = world.observe(states[-1][None], agent.observes, variants)[0]
-        mind, action = agent.act(mind, seen)
-        minds.append(mind)
-        states.append(world.step(states[-1][None], action[None], variants)[0])
-    return Walk(world, agent, variant, episode.goal, np.stack(states), tuple(minds))
+    return EpisodeTrace(world, agent, variant, episode.goal, np.stack(states), tuple(agent_states))
 
 
-def remembered(mind: AgentState) -> Memory:
-    """Return the memory of an agent that has looked."""
-    assert mind.memory is not None
-    return mind.memory
+def memory_of(state: AgentState) -> Memory:
+    """Return the memory of an agent that has observed something."""
+    assert state.memory is not None
+    return state.memory

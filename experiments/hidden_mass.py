@@ -46,7 +46,7 @@ from mujepa.evaluation.policies import (
     RandomPolicy,
     ZeroPolicy,
 )
-from mujepa.evaluation.sampling import live_through
+from mujepa.evaluation.sampling import rollout_episodes
 from mujepa.evaluation.statistics import paired, success_rate
 from mujepa.planners import CostFn, PlannerConfig, make_planner
 from mujepa.rollouts.collect import CollectConfig, collect
@@ -327,7 +327,7 @@ def probe(jepa: JEPA, world: World, part: Part) -> dict[str, Any]:
     words = [[part.seed, STREAM, index] for index in range(part.size.probed)]
     steps = world.task.episode_steps
     assert steps is not None
-    data = live_through(jepa, world, [np.random.default_rng(word) for word in words], steps)
+    data = rollout_episodes(jepa, world, [np.random.default_rng(word) for word in words], steps)
     draws = [world.draw(np.random.default_rng(word)) for word in words]
     values = np.array([draw.values[part.world] for draw in draws if draw])
     inputs = remembered(data.embeddings, data.actions, jepa.history)

@@ -27,7 +27,7 @@ from mujepa.agent.checkpoint import Checkpoint, load_checkpoint
 from mujepa.agent.memory import Memory
 from mujepa.envs.registry import find_task
 from mujepa.envs.world import World
-from mujepa.evaluation.sampling import Fresh, live_through
+from mujepa.evaluation.sampling import Episodes, rollout_episodes
 from mujepa.rollouts.collection import behave
 from mujepa.runtime import console
 
@@ -130,7 +130,7 @@ def ask(checkpoint: Checkpoint, config: Config, seed: int) -> tuple[Answers, dic
     networks, horizon = checkpoint.networks, checkpoint.config.planner.horizon
     world = World(find_task(checkpoint.config.task), checkpoint.config.image_size)
     streams = [np.random.default_rng([seed, STREAM, index]) for index in range(config.states)]
-    lived = live_through(networks.jepa, world, streams, NOW + horizon)
+    lived = rollout_episodes(networks.jepa, world, streams, NOW + horizon)
     rng = np.random.default_rng([seed, STREAM])
     memory, present = remembered(lived, networks.jepa.history), lived.states[:, NOW]
     states, actions = alternatives(world, present, config.alternatives, horizon, rng)
@@ -158,7 +158,7 @@ def ask(checkpoint: Checkpoint, config: Config, seed: int) -> tuple[Answers, dic
     }
 
 
-def remembered(lived: Fresh, history: int) -> Memory:
+def remembered(lived: Episodes, history: int) -> Memory:
     """Return what the model remembers of the episodes (B) at the moment of the question."""
     past = slice(NOW + 1 - history, NOW + 1)
     return Memory(lived.embeddings[:, past], lived.actions[:, past][:, :-1])
@@ -250,7 +250,7 @@ def rank_correlation(guess: Array, real: Array) -> float:
 
 
 def counterfactual(
-    checkpoint: Checkpoint, world: World, lived: Fresh, rng: np.random.Generator
+    checkpoint: Checkpoint, world: World, lived: Episodes, rng: np.random.Generator
 ) -> dict[str, float]:
     """Ask where one would be, had one act of a recorded episode been another, so many steps ago.
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from mujepa.agent.checkpoint import save_tensors
 from mujepa.envs.world import World
-from mujepa.evaluation.sampling import fresh_episodes
+from mujepa.evaluation.sampling import sample_episodes
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import replacing_file, sha256, write_json
 
@@ -141,7 +141,8 @@ def train_decoder(
         of the mean image in its place.
     """
     jepa, plain = checkpoint.networks.jepa, World(world.task, world.image_size)
-    fresh = fresh_episodes(jepa, plain, config.frames, config.seed, kind=0)
+    fresh = sample_episodes(jepa, plain, config.frames, config.seed, kind=0)
+    assert fresh.images is not None
     held = max(1, len(fresh.states) // 10)
     embeddings, images = fresh.embeddings[held:].flatten(0, 1), fresh.images[held:].flatten(0, 1)
     device = embeddings.device

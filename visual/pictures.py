@@ -13,8 +13,8 @@ import torch
 from matplotlib.figure import Figure
 
 from mujepa.evaluation.diagnostics import open_loop_error
-from mujepa.evaluation.sampling import fresh_episodes
-from mujepa.evaluation.trace import remembered, walk
+from mujepa.evaluation.sampling import sample_episodes
+from mujepa.evaluation.trace import memory_of, trace_episode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from mujepa.agent.mpc import Agent
     from mujepa.envs.world import Episode, World
-    from mujepa.evaluation.trace import Walk
+    from mujepa.evaluation.trace import EpisodeTrace
     from mujepa.visual.decoder import Decoder
 
 FRAMES = 3000
@@ -53,8 +53,8 @@ def draw_plan(
         step: environment step; the decision in force then is shown.
     """
     decision = step // agent.frame_skip
-    walked = walk(agent, world, episode, seed, decision * agent.frame_skip + 1)
-    mind = walked.minds[-1]
+    walked = trace_episode(agent, world, episode, seed, decision * agent.frame_skip + 1)
+    mind = walked.agent_states[-1]
     intended, wanted = agent.intend(mind), mind.wanted or mind.goal
     costs = agent.configurator.cost.by_step(intended, wanted)[0, 0].tolist()
     total = float(agent.configurator.cost(intended, wanted)[0, 0])
@@ -63,7 +63,7 @@ def draw_plan(
     variants = [walked.variant] if walked.variant else None
     future, _ = world.rollout(now, controls, agent.frame_skip, variants)
     states = np.concatenate([now, future[0]])
-    embeddings = torch.cat([remembered(mind).embeddings[0, -1:], intended.embeddings[0, 0]])
+    embeddings = torch.cat([memory_of(mind).embeddings[0, -1:], intended.embeddings[0, 0]])
     goal = mind.goal.embedding
     shown = np.unique(np.linspace(0, len(states) - 1, COLUMNS + 1).round().astype(int))
 
@@ -104,8 +104,8 @@ def draw_map(agent: Agent, world: World, episode: Episode, seed: int) -> Figure:
         episode: start and goal.
         seed: of the planner.
     """
-    walked = walk(agent, world, episode, seed)
-    fresh = fresh_episodes(agent.jepa, world, FRAMES, seed, kind=1)
+    walked = trace_episode(agent, world, episode, seed)
+    fresh = sample_episodes(agent.jepa, world, FRAMES, seed, kind=1)
     cloud = fresh.embeddings.flatten(0, 1)
     centre, axes_of, share = _principal(cloud)
 
@@ -113,7 +113,7 @@ def draw_map(agent: Agent, world: World, episode: Episode, seed: int) -> Figure:
         return ((embeddings - centre) @ axes_of).cpu().double().numpy()
 
     distance = walked.distance(fresh.states.reshape(-1, fresh.states.shape[-1]))
-    path, goal = place(walked.embeddings), place(walked.minds[0].goal.embedding)[0]
+    path, goal = place(walked.embeddings), place(walked.agent_states[0].goal.embedding)[0]
     figure = Figure(figsize=(7.2, 5.6), layout="constrained")
     axes = figure.subplots()
     order = np.argsort(-distance, kind="stable")  # the nearest on top
@@ -150,11 +150,11 @@ class Surprise:
 
 
 @torch.no_grad()
-def measure_surprise(walked: Walk, typical: float) -> Surprise:
+def measure_surprise(walked: EpisodeTrace, typical: float) -> Surprise:
     """Return the surprise over an episode, in units of a typical squared error."""
     agent, seen, actions = walked.agent, walked.embeddings, walked.actions
     errors = [
-        float((agent.jepa.predictor(remembered(mind), actions[now][None]) - seen[now + 1])
+        float((agent.jepa.predictor(memory_of(mind), actions[now][None]) - seen[now + 1])
               .square().mean())
         for now, mind in enumerate(walked.decisions[:-1])
     ]  # fmt: skip
@@ -164,7 +164,7 @@ def measure_surprise(walked: Walk, typical: float) -> Surprise:
 
 def typical_error(agent: Agent, world: World, seed: int) -> float:
     """Return the mean squared error of one-step predictions over fresh frames."""
-    fresh = fresh_episodes(agent.jepa, world, FRAMES, seed, kind=1)
+    fresh = sample_episodes(agent.jepa, world, FRAMES, seed, kind=1)
     error, _ = open_loop_error(agent.jepa, fresh.embeddings, fresh.actions, horizon=1)
     return error[0]
 

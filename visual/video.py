@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from mujepa.evaluation.trace import remembered, walk
+from mujepa.evaluation.trace import memory_of, trace_episode
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import replacing_file
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mujepa.agent.probe import LinearProbe
     from mujepa.envs.task import Task
     from mujepa.envs.world import Episode, World
-    from mujepa.evaluation.trace import Walk
+    from mujepa.evaluation.trace import EpisodeTrace
     from mujepa.visual.decoder import Decoder
 
 PANEL, GAP, CURVE = 256, 8, 56
@@ -89,7 +89,7 @@ def record_episode(
         decoder: reads images from embeddings.
         fan: keep the paths of the candidates as well.
     """
-    walked = walk(agent, world, episode, seed)
+    walked = trace_episode(agent, world, episode, seed)
     is_position = world.goal_size >= 3
 
     def places(embeddings: torch.Tensor) -> NDArray[np.float64]:
@@ -100,7 +100,7 @@ def record_episode(
     for mind in walked.decisions:
         imagined, cost = agent.foresee(mind)
         costs.append(float(cost[0]))
-        now = remembered(mind).embeddings[:, -1:]
+        now = memory_of(mind).embeddings[:, -1:]
         if is_position:
             paths.append(places(torch.cat([now, imagined], dim=1)[0]))
         if is_position and fan and mind.plan is not None:
@@ -174,30 +174,30 @@ def video_suffix(path: Path) -> str:
 def _candidates(agent: Agent, mind: AgentState) -> torch.Tensor:
     """Return what the cheapest candidates of a search lead to, from now on, (N, H + 1, D)."""
     assert mind.plan is not None
-    trace, memory = mind.plan.trace, remembered(mind)
+    trace, memory = mind.plan.trace, memory_of(mind)
     best = trace.costs[0].argsort(stable=True)[:FAN_SIZE]
     imagined = agent.configurator.imagine(memory, trace.candidates[:, best])[0]
     now = memory.embeddings[:, -1:].expand(len(imagined), -1, -1)
     return torch.cat([now, imagined], dim=1)
 
 
-def _imagined_for_now(walked: Walk, ago: NDArray[np.int64]) -> torch.Tensor:
+def _imagined_for_now(walked: EpisodeTrace, ago: NDArray[np.int64]) -> torch.Tensor:
     """Return, at each look, the embedding that was to be expected so many looks ago, (M, D)."""
     seen, actions = walked.embeddings, walked.actions
     expected = [seen[:1]]
     for now in range(1, len(ago)):
         then = now - int(ago[now])
-        memory = remembered(walked.decisions[then])
+        memory = memory_of(walked.decisions[then])
         expected.append(walked.agent.jepa.unroll(memory, actions[None, then:now])[:, -1])
     return torch.cat(expected)
 
 
-def _looks(walked: Walk) -> NDArray[np.int64]:
+def _looks(walked: EpisodeTrace) -> NDArray[np.int64]:
     """Return at which look each step stands, (T,)."""
-    return np.arange(len(walked.minds)) // walked.agent.frame_skip
+    return np.arange(len(walked.agent_states)) // walked.agent.frame_skip
 
 
-def _held(values: NDArray[Any], walked: Walk) -> NDArray[Any]:
+def _held(values: NDArray[Any], walked: EpisodeTrace) -> NDArray[Any]:
     """Return what is known at each look for each step."""
     return values[_looks(walked)]
 

@@ -12,7 +12,7 @@ from mujepa.evaluation.diagnostics import open_loop_error
 from mujepa.evaluation.lab.simulated import SimulatedPolicy
 from mujepa.evaluation.loop import run_episodes
 from mujepa.evaluation.policies import AgentPolicy, OraclePolicy, Policy
-from mujepa.evaluation.sampling import Lived, encode_states
+from mujepa.evaluation.sampling import Episodes, encode_states
 from mujepa.evaluation.statistics import success_rate
 from mujepa.planners import PlannerConfig, make_planner
 
@@ -77,7 +77,7 @@ def attribute(
     world: World,
     manifest: Manifest,
     outcome: Outcome,
-    usual: Lived,
+    usual: Episodes,
     failures: int,
     on_step: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
@@ -148,15 +148,15 @@ def name_cause(rescued: dict[str, float], unfamiliar: float) -> str:
     return "data" if best == "dynamics" and unfamiliar > UNKNOWN else best
 
 
-def _lived(jepa: JEPA, world: World, outcome: Outcome, episodes: NDArray[np.int64]) -> Lived:
+def _lived(jepa: JEPA, world: World, outcome: Outcome, episodes: NDArray[np.int64]) -> Episodes:
     """Return what the agent lived through in some episodes, by model step."""
     skip = world.task.frame_skip
     states = outcome.states[episodes, ::skip]
     actions = outcome.actions[episodes, ::skip][:, : states.shape[1] - 1]
     embeddings = encode_states(jepa, world, states)
-    return Lived(states, torch.from_numpy(world.to_unit(actions)).to(embeddings), embeddings)
+    return Episodes(states, torch.from_numpy(world.to_unit(actions)).to(embeddings), embeddings)
 
 
 @torch.no_grad()
-def _step_error(jepa: JEPA, lived: Lived) -> float:
+def _step_error(jepa: JEPA, lived: Episodes) -> float:
     return open_loop_error(jepa, lived.embeddings, lived.actions, horizon=1)[0][0]

@@ -21,17 +21,17 @@ from mujepa.evaluation.lab.sweeps import (
     summarise,
 )
 from mujepa.evaluation.lab.world_model import open_loop, representation
-from mujepa.evaluation.loop import EPISODES_AT_ONCE, Outcome, run_episodes
+from mujepa.evaluation.loop import BATCH, Outcome, run_episodes
 from mujepa.evaluation.policies import AgentPolicy, RandomPolicy
 from mujepa.evaluation.protocol import lewm_manifest, lewm_task, solved_share
-from mujepa.evaluation.sampling import live_through
+from mujepa.evaluation.sampling import rollout_episodes
 from mujepa.evaluation.statistics import paired
 from mujepa.runtime import console
 
 if TYPE_CHECKING:
     from mujepa.evaluation.lab.subject import Subject
     from mujepa.evaluation.manifest import Manifest
-    from mujepa.evaluation.sampling import Fresh
+    from mujepa.evaluation.sampling import Episodes
 
 HELD_OUT_EPISODES, HELD_OUT_STEPS = 240, 40
 USUAL_EPISODES = 96
@@ -130,13 +130,13 @@ class Lab:
         manifest = lewm_manifest(world, len(self.manifest.episodes), self.seed)
         agent = self.subject.agent()
         policies = {"agent": AgentPolicy(agent), "random": RandomPolicy(world)}
-        found: dict[str, Any] = {"already_solved": solved_share(world, manifest)}
-        batches = -(-len(manifest.episodes) // EPISODES_AT_ONCE)
+        found: dict[str, Any] = {"already_solved": asdict(solved_share(world, manifest))}
+        batches = -(-len(manifest.episodes) // BATCH)
         steps = len(policies) * task.budget_steps * batches
         with console.progress_bar(steps, "published protocol", unit="step") as bar:
             for name, policy in policies.items():
                 outcome = run_episodes(task, world.image_size, policy, manifest, bar.update)
-                found[name] = outcome.summary()
+                found[name] = asdict(outcome.summary())
         return found
 
     def _attribution(self) -> dict[str, Any] | None:
@@ -155,7 +155,7 @@ class Lab:
                 usual, self.failures, bar.update,
             )  # fmt: skip
 
-    def _fresh(self, episodes: int, steps: int) -> Fresh:
+    def _fresh(self, episodes: int, steps: int) -> Episodes:
         """Return experience that training never saw."""
         streams = [np.random.default_rng([self.seed, STREAM, index]) for index in range(episodes)]
-        return live_through(self.subject.checkpoint.networks.jepa, self.world, streams, steps)
+        return rollout_episodes(self.subject.checkpoint.networks.jepa, self.world, streams, steps)

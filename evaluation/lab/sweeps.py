@@ -15,7 +15,7 @@ from mujepa.evaluation.lab.subject import Subject
 from mujepa.evaluation.loop import run_episodes, split
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.policies import AgentPolicy
-from mujepa.evaluation.runner import find_far_task, share_out
+from mujepa.evaluation.runner import find_far_task, run_parallel
 from mujepa.evaluation.statistics import paired, success_rate
 from mujepa.evaluation.summaries import remaining_at_start
 from mujepa.runtime import console
@@ -108,7 +108,7 @@ def run_all(subject: Subject, runs: Sequence[Run]) -> list[Outcome]:
             return [live(subject, *run.told(config.replan_every), bar.update) for run in runs]
     told = subject.checkpoint.folder, subject.planner, subject.cost, subject.mode
     pieces = [(*told, *run.told(config.replan_every)) for run in runs]
-    return share_out(Pool(), live_elsewhere, pieces, steps, "sweeps")
+    return run_parallel(Pool(), live_elsewhere, pieces, steps, "sweeps")
 
 
 def live_elsewhere(

@@ -21,7 +21,7 @@ from mujepa.evaluation.diagnostics import distance_correlation, effective_rank, 
 if TYPE_CHECKING:
     from mujepa.agent.checkpoint import Networks
     from mujepa.envs.world import World
-    from mujepa.evaluation.sampling import Lived
+    from mujepa.evaluation.sampling import Episodes
 
 HORIZON = 16
 """Model steps that are imagined, where episodes are as long."""
@@ -32,7 +32,7 @@ PROBE_UPDATES = 600
 
 
 @torch.no_grad()
-def open_loop(networks: Networks, data: Lived) -> dict[str, Any]:
+def open_loop(networks: Networks, data: Episodes) -> dict[str, Any]:
     """Return the error of imagined embeddings by model step.
 
     It stands between that of a world in which nothing moves, and that of the right model told the
@@ -46,7 +46,7 @@ def open_loop(networks: Networks, data: Lived) -> dict[str, Any]:
     return {"model": model, "frozen_world": frozen, "wrong_actions": wrong}
 
 
-def representation(networks: Networks, world: World, data: Lived) -> dict[str, Any]:
+def representation(networks: Networks, world: World, data: Episodes) -> dict[str, Any]:
     """Return the effective rank, what can be read from embeddings, and how distances compare."""
     flat = data.embeddings.flatten(0, 1)
     return {
@@ -57,7 +57,7 @@ def representation(networks: Networks, world: World, data: Lived) -> dict[str, A
     }
 
 
-def probe_states(history: int, world: World, data: Lived) -> dict[str, dict[str, float]]:
+def probe_states(history: int, world: World, data: Episodes) -> dict[str, dict[str, float]]:
     """Return how well positions, angles and velocities are read from embeddings, as R2.
 
     Each is read by a linear probe and by a perceptron, from one embedding and from the last two (or
@@ -151,7 +151,7 @@ def r2_by_quantity(read: Tensor, true: Tensor) -> list[float]:
 
 
 @torch.no_grad()
-def distance_bands(networks: Networks, world: World, data: Lived) -> dict[str, Any]:
+def distance_bands(networks: Networks, world: World, data: Episodes) -> dict[str, Any]:
     """Compare distances between embeddings with true ones, over all pairs and by true distance.
 
     Returns:

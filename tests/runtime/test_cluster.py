@@ -174,7 +174,7 @@ def two_threads():
 def test_a_cluster_finds_the_same_though_a_worker_is_killed(here, two_threads, tmp_path):
     """In parts of 50 episodes, of which the last is smaller; whatever threads there are here."""
     plain = evaluate(tmp_path / "plain")
-    with killing("judge_part"):
+    with killing("run_shard"):
         spread = evaluate(tmp_path / "spread", "--cluster", "local")
     free = {"plan_ms", "reactive_ms", "wall_s", "command"}
     assert {k: v for k, v in spread.items() if k not in free} == {

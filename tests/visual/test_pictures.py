@@ -22,8 +22,8 @@ from mujepa.envs.registry import find_task
 from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
 from mujepa.evaluation.manifest import make_manifest
-from mujepa.evaluation.sampling import fresh_episodes
-from mujepa.evaluation.trace import walk
+from mujepa.evaluation.sampling import sample_episodes
+from mujepa.evaluation.trace import trace_episode
 from mujepa.visual import decoder as decoders
 from mujepa.visual.decoder import DecoderConfig, find_decoder, load_decoder, train_decoder
 from mujepa.visual.pictures import draw_plan, measure_surprise
@@ -128,7 +128,7 @@ def test_images_of_any_size_are_decoded(size):
 
 def test_fresh_frames_are_the_same_again_and_none_of_those_that_a_decoder_learned_from(untrained):
     world, jepa = World(find_task("reacher"), 32), untrained().networks.jepa
-    one, again, other = (fresh_episodes(jepa, world, 102, 0, kind) for kind in (0, 0, 1))
+    one, again, other = (sample_episodes(jepa, world, 102, 0, kind) for kind in (0, 0, 1))
     assert torch.equal(one.images, again.images)
     torch.testing.assert_close(one.embeddings[1, 3:4], jepa.encode(one.images[1, 3:4]))
     starts = np.concatenate([one.states[:, 0], other.states[:, 0]])
@@ -218,14 +218,14 @@ def test_a_filmstrip_shows_what_the_simulator_makes_of_the_plan(checkpoint, worl
     figure = draw_plan(agent, decoder, world, *episode, step=9)  # the decision was at 8
     shown = [np.asarray(axes.images[0].get_array()) for axes in figure.axes]
     assert len(shown) == 2 * (1 + agent.planner.horizon + 1)
-    walked = walk(agent, world, *episode, steps=13)
+    walked = trace_episode(agent, world, *episode, steps=13)
     now, after = walked.images(walked.states[[8, 12]])  # it does the first action of the plan
     np.testing.assert_array_equal(shown[0], now)
     np.testing.assert_array_equal(shown[1], after)
     np.testing.assert_array_equal(
         shown[agent.planner.horizon + 1], walked.images(walked.goal[None])[0]
     )
-    mind = walked.minds[8]
+    mind = walked.agent_states[8]
     expected = decoder.decode(agent.foresee(mind)[0][0])
     np.testing.assert_array_equal(np.stack(shown[-6:-1]), expected)
 
@@ -235,7 +235,7 @@ def test_what_was_imagined_for_now_is_unrolled_from_a_horizon_ago(checkpoint, wo
     decoder, _ = train_decoder(checkpoint, world, config=TOY)
     recording = record_episode(agent, checkpoint.networks.probe, world, *episode, decoder, fan=True)
     assert recording.ago[:28:4].tolist() == [0, 1, 2, 3, 4, 5, 5]
-    walked = walk(agent, world, *episode)
+    walked = trace_episode(agent, world, *episode)
     memory = walked.decisions[1].memory
     for mind in walked.decisions[1:6]:
         memory = memory.push(mind.action, agent.jepa.predictor(memory, mind.action))
@@ -247,10 +247,10 @@ def test_the_fan_holds_the_cheapest_candidates_and_ends_where_they_lead(checkpoi
     agent, probe = checkpoint.agent(), checkpoint.networks.probe
     recording = record_episode(agent, probe, world, *episode, fan=True)
     assert record_episode(agent, probe, world, *episode).fan == []
-    plan = walk(agent, world, *episode, steps=1).minds[0].plan
+    plan = trace_episode(agent, world, *episode, steps=1).agent_states[0].plan
     assert recording.fan[0].shape == (32, agent.planner.horizon + 1, 2)
     cheapest = plan.trace.candidates[:, plan.trace.costs[0].argmin()][:, None]
-    mind = walk(agent, world, *episode, steps=1).minds[0]
+    mind = trace_episode(agent, world, *episode, steps=1).agent_states[0]
     end = probe(agent.configurator.imagine(mind.memory, cheapest)[0, 0, -1])
     place = world.project(end.double().numpy())
     np.testing.assert_allclose(recording.fan[0][0, -1], place, atol=1e-5)
@@ -261,7 +261,7 @@ def test_the_world_model_is_more_surprised_where_the_arm_is_heavier(checkpoint, 
     heavy = make_manifest(varied, 1, 0).episodes[0]
     agent = checkpoint.agent()
     usual, surprised = (
-        measure_surprise(walk(agent, where, one, episode[1], steps=40), 1.0).ratio.mean()
+        measure_surprise(trace_episode(agent, where, one, episode[1], steps=40), 1.0).ratio.mean()
         for where, one in ((world, episode[0]), (varied, heavy))
     )
     assert surprised > 1.5 * usual

@@ -27,7 +27,7 @@ from mujepa.evaluation.loop import run_episodes
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.policies import AgentPolicy
 from mujepa.evaluation.protocol import lewm_manifest, lewm_task, solved_share
-from mujepa.evaluation.sampling import Lived, live_through
+from mujepa.evaluation.sampling import Episodes, rollout_episodes
 from mujepa.evaluation.statistics import interquartile_mean, paired
 
 PRETRAINED = Path(__file__).parents[3] / "pretrained"
@@ -70,7 +70,7 @@ def test_failures_are_put_down_to_the_part_that_was_broken(broken, cause, reache
     agent, jepa = reacher.agent(planner, mode="planner"), reacher.networks.jepa
     manifest = make_manifest(world, 4, seed=1)
     outcome = run_episodes(world.task, 64, AgentPolicy(agent), manifest)
-    usual = live_through(jepa, world, streams(8), 20)
+    usual = rollout_episodes(jepa, world, streams(8), 20)
     policies = swaps(reacher, world, agent, planner)
     found = attribute(policies, jepa, world, manifest, outcome, usual, failures=3)
     assert found["failures"] == 3
@@ -111,7 +111,7 @@ def test_without_failures_there_is_no_cause(reacher, world):
     manifest = make_manifest(world, 2, seed=0)
     agent = reacher.agent()
     outcome = run_episodes(world.task, 64, AgentPolicy(agent), manifest)
-    usual = live_through(reacher.networks.jepa, world, streams(2), 5)
+    usual = rollout_episodes(reacher.networks.jepa, world, streams(2), 5)
     found = attribute({}, reacher.networks.jepa, world, manifest, outcome, usual, failures=3)
     assert found == {"failures": 0, "rescued": {}, "cause": None}
 
@@ -121,7 +121,7 @@ def test_without_failures_there_is_no_cause(reacher, world):
 
 def test_imagination_is_nearer_to_what_happens_than_a_frozen_world_or_wrong_actions(reacher, world):
     errors = open_loop(
-        reacher.networks, live_through(reacher.networks.jepa, world, streams(16), 20)
+        reacher.networks, rollout_episodes(reacher.networks.jepa, world, streams(16), 20)
     )
     model, frozen, wrong = (np.array(errors[name]) for name in errors)
     assert list(errors) == ["model", "frozen_world", "wrong_actions"]
@@ -130,10 +130,10 @@ def test_imagination_is_nearer_to_what_happens_than_a_frozen_world_or_wrong_acti
 
 
 def test_probes_read_what_is_there_and_speeds_only_from_more_than_one_frame(world):
-    states = live_through(_Numbers(), world, streams(60), 20).states
+    states = rollout_episodes(_Numbers(), world, streams(60), 20).states
     numbers = torch.from_numpy(world.proprioception(states)).float()
     positions = numbers[..., :3]  # cosine, sine, elbow; no speeds
-    found = probe_states(2, world, Lived(states, torch.zeros(60, 20, 2), positions))
+    found = probe_states(2, world, Episodes(states, torch.zeros(60, 20, 2), positions))
     kinds = {name: probe["kind"] for name, probe in found.items()}
     assert kinds == dict(zip(*state_names(world), strict=True))
     for probe in found.values():
@@ -217,7 +217,7 @@ def test_the_published_protocol_takes_both_ends_from_one_trajectory():
     )  # a state's first number is its time
     ends = (np.stack([getattr(e, end) for e in manifest.episodes]) for end in ("start", "goal"))
     near = world.task.distance(*map(world.achieved, ends)) <= world.task.tolerance
-    assert solved_share(world, manifest)["rate"] == near.mean()
+    assert solved_share(world, manifest).rate == near.mean()
 
 
 def test_quarters_go_from_the_nearest_goals_to_the_farthest(reacher, world):
