@@ -31,33 +31,32 @@ PANEL = 240
 RATES = ("collect_frames_per_s", "plain_frames_per_s")
 INTRODUCTION = """# Tasks
 
-Made by `python benchmarks/tasks_page.py` from [pretrained/](../pretrained) and
-[benchmarks/results/tasks.json](../benchmarks/results/tasks.json). *Held* is success at the end:
-the goal within the tolerance through all of the last steps, with its Wilson 95 % interval, on
-episodes that training never saw. *Reactive* is the actor alone, without a search; *latent L2* the
-planner alone with squared embedding distance, averaged over the horizon, as its cost; the *oracle*
-is the same planner with the true simulator as its model; *random* is the floor. *Minutes* are those
-of training, collection apart, on the machine that each provenance.json names; up to four other jobs
-ran beside these and beside the timed decisions: upper bounds. Frames/s are those of `mujepa
-collect` on one core, beside the plain way (`mj_step` in Python and `mujoco.Renderer` with its
-defaults).
+*Held*: the goal is within the tolerance for all of the last steps of the episode, on episodes not
+used in training (Wilson 95 % interval). *Near* and *far* are the halves of the goals by distance.
+*Reactive*: the actor alone, without planning. *Latent L2*: the planner with squared distance
+between embeddings as its cost. *Oracle*: the same planner with the simulator as its model.
+*Random*: random actions. *Minutes*: training time without collection, on the machine named in each
+provenance.json. *Frames/s*: `mujepa collect` on one core; *plain*: `mj_step` in Python with
+`mujoco.Renderer` and its defaults. The machines were shared, so all times are upper bounds.
+
+`python benchmarks/tasks_page.py` made this page from [pretrained/](../pretrained) and
+[benchmarks/results/tasks.json](../benchmarks/results/tasks.json).
 """
 SEEDS = """
-Other training seeds, with data of their own, by `make seed-TASK SEED=1` on the same episodes:
+Other training seeds, each with its own data (`make seed-TASK SEED=1`), on the same episodes:
 """
 
 FAR = """
-Goals further ahead than in training, with a budget that grows alike, by
-`make far-TASK STEPS=50 SEED=0`:
+Goals farther ahead than in training, with a proportionally larger budget
+(`make far-TASK STEPS=50 SEED=0`):
 """
 
 FAILURES = """
-Where failures come from: the first of those among 200 episodes, tried again by the planner without
-the actor, with a true part swapped in (`python benchmarks/attribution.py --failures N`). Shares
-that are then held: by *luck*, with other noise; with four times the candidates (*search*); with the
-goal's distance as a linear probe reads it (*cost*); with what the camera would film in place of
-what the world model imagines (*dynamics*); with both; and by the oracle (*everything*), which fails
-where the task, the budget or the search does.
+Causes of failures: the first failures of 200 episodes, run again by the planner without the actor,
+with one part replaced (`python benchmarks/attribution.py --failures N`). Shares that are then held:
+*luck*, other noise; *search*, four times the candidates; *cost*, the goal distance read by a linear
+probe; *dynamics*, camera images of the true future instead of predictions; both; *everything*, the
+oracle, which fails where the task, the budget or the search does.
 """
 
 
