@@ -47,7 +47,7 @@ PARTS = "cost", "ensemble", "planner", "horizon", "actor", "loss", "critic"
 KEY = "variant", "weights", "episodes", "seed"
 """What a table's first row says of what all of its rows have in common."""
 LOSSES = {
-    ("loss", "variance and covariance in place of SIGReg"): (
+    ("loss", "variance and covariance instead of SIGReg"): (
         *("--loss.sigreg", "0", "--loss.variance", "1", "--loss.covariance", "0.1"),
     ),
     ("loss", "no regulariser"): ("--loss.sigreg", "0"),
@@ -124,7 +124,7 @@ def variants(checkpoint: Checkpoint) -> Iterator[Variant]:
         ("kind", "random"), ("samples", 256), ("iterations", 1)))  # fmt: skip
     horizon = config.planner.horizon
     for other in (max(1, horizon // 2), 2 * horizon):
-        yield Variant("horizon", f"{other} in place of {horizon}", planner=(("horizon", other),))
+        yield Variant("horizon", f"{other} instead of {horizon}", planner=(("horizon", other),))
     yield Variant("actor", "actor and planner", mode="proposing")
     yield Variant("actor", "actor alone", mode="reactive")
 
@@ -219,19 +219,18 @@ def page(tasks: dict[str, list[dict[str, Any]]]) -> str:
         "# What each part is worth",
         "",
         "The shipped agents with one thing changed at a time, on the same episodes. *held* is the "
-        "share of goals held at the end, with its 95 % interval; *gained* and *lost* count the "
-        "episodes that only the variant or only what the first row of a table says held, and p is "
-        "McNemar's. One training seed; with so many comparisons a p of .05 is nothing to lean on.",
+        "share of goals held at the end, with its 95 % interval. *gained* and *lost* count episodes "
+        "that only the variant or only the table's first row held; p is McNemar's. This is one "
+        "training seed; with so many comparisons, do not rely on a p of .05.",
         "",
-        "Where the actor proposes to the planner, what the planner does matters little: the actor "
-        "holds most goals by itself. Tables that begin with *planner alone* leave it out.",
+        "Where the actor proposes to the planner, the planner matters little: the actor holds most "
+        "goals alone. Tables that start with *planner alone* leave the actor out.",
         "",
-        "*rank* is what `mujepa train --cost auto`, the default, chooses by: in problems of the "
-        "task, Spearman's correlation between a cost and how near the simulator says 64 random "
-        f"candidates come to the goal. The critic is kept unless another cost ranks {CLEARLY} "
-        "better.",
+        "`mujepa train --cost auto`, the default, chooses by *rank*: Spearman's correlation between "
+        "a cost and how near 64 simulated random candidates come to the goal. The critic is kept "
+        f"unless another cost ranks {CLEARLY} better.",
         "",
-        "Made by `make ablations`; rows that are missing were not measured yet.",
+        "Made by `make ablations`; missing rows were not measured.",
     ]
     for name, rows in tasks.items():
         lines += ["", f"## {name}, n = {rows[0]['episodes']}", ""]
