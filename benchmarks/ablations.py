@@ -219,16 +219,16 @@ def page(tasks: dict[str, list[dict[str, Any]]]) -> str:
         "# What each part is worth",
         "",
         "The shipped agents with one thing changed at a time, on the same episodes. *held* is the "
-        "share of goals held at the end, with its 95 % interval. *gained* and *lost* count episodes "
-        "that only the variant or only the table's first row held; p is McNemar's. This is one "
-        "training seed; with so many comparisons, do not rely on a p of .05.",
+        "share of goals held at the end, with its 95 % interval. *gained* and *lost* count "
+        "episodes that only the variant or only the table's first row held; p is McNemar's. This "
+        "is one training seed; with so many comparisons, do not rely on a p of .05.",
         "",
         "Where the actor proposes to the planner, the planner matters little: the actor holds most "
         "goals alone. Tables that start with *planner alone* leave the actor out.",
         "",
-        "`mujepa train --cost auto`, the default, chooses by *rank*: Spearman's correlation between "
-        "a cost and how near 64 simulated random candidates come to the goal. The critic is kept "
-        f"unless another cost ranks {CLEARLY} better.",
+        "`mujepa train --cost auto`, the default, chooses by *rank*: Spearman's correlation "
+        "between a cost and how near 64 simulated random candidates come to the goal. The critic "
+        f"is kept unless another cost ranks {CLEARLY} better.",
         "",
         "Made by `make ablations`; missing rows were not measured.",
     ]

@@ -64,8 +64,8 @@ if TYPE_CHECKING:
 
 EXPERIMENT = Experiment(
     "hidden-mass",
-    "An agent learns by acting what cannot be seen: mass and friction can be read from what it "
-    "remembers after contact, not before, and planning with that memory beats planning from one "
+    "An agent infers hidden properties by acting: mass and friction can be decoded from its "
+    "memory after contact, not before, and planning with memory beats planning from one "
     "frame.",
 )
 TASK = f"{Path(__file__).parent / 'worlds' / 'lane.py'}:Lane"
@@ -494,7 +494,7 @@ def conclude(found: dict[str, dict[str, Any]]) -> Finding:
         "hidden", "R2 before contact", f"R2 after {ENOUGH:g} s",
         *(f"success, {history} frame{'s' * (history > 1)}" for history in HISTORIES["mass"]),
         *(f"p, {name} frame{'s' * (name == 'against 2')}, by seed" for name in RIVALS),
-        "success of the simulator, told", "success of the simulator, not told", "random actions",
+        "success of the oracle, informed", "success of the oracle, not informed", "random actions",
     ]  # fmt: skip
     table = [list(cells) for cells in zip(heads, *columns, strict=True)]
     verdict: Verdict = (

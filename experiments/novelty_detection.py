@@ -51,8 +51,8 @@ if TYPE_CHECKING:
 
 EXPERIMENT = Experiment(
     "novelty-detection",
-    "An agent notices by its surprise, and by the disagreement of its ensemble, that its world has "
-    "changed in its physics or in its looks, and acts better for it",
+    "An agent detects changes of physics and of appearance by its surprise and by the "
+    "disagreement of its ensemble, and acts better for it",
 )
 TASKS = ("point_maze", "reacher")
 EVERY = 5
@@ -286,7 +286,7 @@ def judge(rows: dict[str, dict[str, Figures]], found: dict[str, list[dict[str, A
     """Return what was found, by the bar of docs/experiments/novelty-detection.md."""
     calm = all(row["false alarms"].mean <= FALSE for row in rows.values())
     passed = {
-        f"{signal} tells {kind} change": calm
+        f"{signal} detects {kind} change": calm
         and all(
             row[f"{kind}/{signal}"].mean >= TOLD and row[f"{kind}/{signal}"].low > 0.5
             for row in rows.values()
@@ -341,7 +341,7 @@ def table(rows: dict[str, dict[str, Figures]]) -> list[list[object]]:
             lines.append([f"AUROC, {kind} change, {signal}", *cells])
     for kind in ("physical", "visual"):
         cells = [row[f"{kind} at once/disagreement"] for row in rows.values()]
-        lines.append([f"the same after 1 look, {kind} change, disagreement", *cells])
+        lines.append([f"the same after 1 observation, {kind} change, disagreement", *cells])
     for mode in list(MODES)[1:]:
         cells = [row[f"changed/{mode}/gained"] for row in rows.values()]
         lines.append([f"gained in changed worlds, {mode}", *cells])

@@ -39,8 +39,8 @@ from mujepa.training.schedule import rounds_weight
 
 EXPERIMENT = Experiment(
     "online-learning",
-    "An agent that learns from what it lives through needs at most half of the environment steps "
-    "of the offline agent for the same success.",
+    "An agent that learns online needs at most half of the environment steps of an offline "
+    "agent for the same success.",
 )
 TASKS = ("reacher", "pendulum")
 CHANGING, CHANGE = "reacher", "gain=4"
@@ -54,11 +54,11 @@ Found = dict[str, dict[str, Runs]]
 """What all arms have found, by task and arm."""
 ARMS = {"online": "#3b6fe0", "random": "#98a2b3", "shipped": "#101828"}
 NAMES = {
-    "online": "learns online",
-    "random": "as many random steps",
+    "online": "online",
+    "random": "the same number of random steps",
     "shipped": "shipped agent",
-    "early": "learns online, fewer rounds",
-    "curious": "learns online, curious",
+    "early": "online, fewer rounds",
+    "curious": "online, curious",
 }
 
 
@@ -326,7 +326,8 @@ def conclude(found: Found, sizes: dict[str, Sizes]) -> Finding:
         rates = {arm: f"{it['success']['rate']:.2f}" for arm, it in judged.items()}
         words.append(
             f"on {task} it holds {rates['online']} with {100 * share:.0f} % of the steps of the "
-            f"shipped agent ({rates['shipped']}), as many random steps {rates['random']}"
+            f"shipped agent ({rates['shipped']}), the same number of random steps "
+            f"{rates['random']}"
         )
     verdict: Verdict = "holds in part" if any(bars) else "fails"
     if all(bars) and all(spared):
@@ -356,8 +357,15 @@ def change(runs: Runs, sizes: Sizes) -> tuple[dict[str, Any], list[list[object]]
     }
     return figures, [
         row(CHANGING, f"online, {CHANGE} at once", steps, rate(hit), paired(hit, before), "before"),
-        row(CHANGING, "the same, learning there", later, rate(recovered), regained, "at once"),
-        row(CHANGING, "and in the first world again", later, rate(again), forgotten, "before"),
+        row(
+            CHANGING,
+            "the same, after two rounds there",
+            later,
+            rate(recovered),
+            regained,
+            "at once",
+        ),
+        row(CHANGING, "the same, back in the first world", later, rate(again), forgotten, "before"),
     ]
 
 

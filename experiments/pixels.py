@@ -66,10 +66,10 @@ if TYPE_CHECKING:
 
 EXPERIMENT = Experiment(
     "pixels",
-    "Prediction belongs in embedding space: with the same encoder, predictor, data, updates and "
-    "planner, a model that predicts embeddings plans at least as well as one that predicts pixels "
-    "where the scene is clean, and better where things move that do not matter, be it noise that "
-    "nobody can predict or movers that go their own way.",
+    "Prediction belongs in embedding space: with the same encoder, predictor, data, updates "
+    "and planner, a model that predicts embeddings plans at least as well as one that "
+    "predicts pixels in a clean scene, and better with distractors, be they unpredictable "
+    "noise or independently moving objects.",
 )
 SCENES: dict[str, tuple[str, ...]] = {
     "clean": (),
@@ -307,15 +307,21 @@ def conclude(config: PixelsConfig, tasks: Sequence[str], results: Results) -> Fi
     }
     said = "; ".join(f"{scene} {signed(found)}" for scene, found in gains.items())
     because = (
-        "Predicting embeddings in place of pixels leaves so much less of the distance to the goal, "
-        f"in shares of what random actions leave: {said}."
+        "Reduction of the remaining distance by predicting embeddings instead of pixels, "
+        f"relative to random actions: {said}."
     )
     rows = list(product(tasks, SCENES))
     figures = {f"{task} {scene}": about(config, results, task, scene) for task, scene in rows}
     table = [
         [
-            *("task, scene", "distance left: embeddings", "pixels", "held, e / p / random", "p"),
-            *("R2 of the task, e / p", "of what does not matter, e / p", "rank", "CPU minutes"),
+            *(
+                "task, scene",
+                "remaining distance: embeddings",
+                "pixels",
+                "held, e / p / random",
+                "p",
+            ),
+            *("R2 of the task, e / p", "of distractors, e / p", "rank", "CPU minutes"),
         ]
     ]
     for task, scene in rows:

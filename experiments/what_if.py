@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 EXPERIMENT = Experiment(
     "what-if",
-    "A world model answers what would happen if one acted otherwise: how far things move, "
-    "which of several acts leads where, and what would have been",
+    "A world model answers counterfactual questions: how far things move, which of several "
+    "action sequences leads where, and what would have happened",
 )
 TASKS = {"reacher": "fingertip", "point_maze": "agent", "push_t": "block"}
 """What each moves: the first three quantities of its goal."""
@@ -63,7 +63,7 @@ SPREAD = 0.01
 """How far alternatives lie apart, root mean square, where their order is asked for [m]."""
 ERROR, ORDER = 0.5, 0.8
 """What has to be reached; docs/experiments/what-if.md."""
-CONTROLS = {"still": "nothing moves", "linear": "moves on as before", "others": "told other acts"}
+CONTROLS = {"still": "frozen world", "linear": "same change as before", "others": "wrong actions"}
 COLOURS = {"model": "#3b6fe0", "still": "#98a2b3", "linear": "#2f9e6e", "others": "#c8453b"}
 
 
@@ -298,15 +298,16 @@ def judge(figures: dict[str, dict[str, Figures]], tasks: Sequence[str], picture:
     some = [task for task in tasks if good[task]["error"] and good[task]["order"]]
     verdict = "holds" if len(full) == len(good) else "holds in part" if some else "fails"
     said = [
-        f"{task} {row['model share']} of the still world's error, order {row['model order']}, "
-        f"had it acted otherwise {row['had share']}"
+        f"{task} {row['model share']} of the frozen world's error, "
+        f"rank correlation {row['model order']}, "
+        f"counterfactual error {row['had share']}"
         for task, row in figures.items()
         if task in tasks
     ]
     missed = [f"{task}: {name}" for task in tasks for name, ok in good[task].items() if not ok]
     because = "; ".join(said) + (f"; missed: {', '.join(missed)}." if missed else ".")
-    heads = ["", "error at the horizon, model", *CONTROLS.values(), "order", "told other acts",
-             f"best in {NEAREST}", "had it acted otherwise"]  # fmt: skip
+    heads = ["", "error at the horizon, model", *CONTROLS.values(), "order", "wrong actions",
+             f"best among {NEAREST}", "counterfactual error"]  # fmt: skip
     rows = [
         [
             task,
