@@ -109,7 +109,6 @@ def test_an_unknown_command_is_answered_by_the_nearest(complaint):
 @pytest.mark.parametrize(
     "command",
     [
-        "collect reacher --out data --colour red",
         "collect reacher",
         "collect --out data",
         "collect reacher --out data --episodes many",
@@ -141,6 +140,10 @@ def test_a_command_line_that_cannot_be_read_exits_with_2_and_no_traceback(
         ("collect reach --out data", "unknown task 'reach'; did you mean 'reacher'?"),
         ("train raecher --out run", "unknown task 'raecher'; did you mean 'reacher'?"),
         ("collect xyzzy --out data", "unknown task 'xyzzy'; tasks: reacher"),
+        (
+            "collect reacher --out data --colour red",
+            "unknown flag --colour; did you mean --cluster?",
+        ),
         ("collect reacher --out data --episodes 0", "--episodes must be at least 1, got 0"),
         ("collect reacher --out data --steps -3", "--steps must be at least 1, got -3"),
         ("collect reacher --out data --workers -1", "--workers -1 "),
