@@ -1,5 +1,5 @@
-"""Collect experience: environment + behaviour policy -> rollout dataset."""
+"""Collect a dataset: a behaviour policy acts in the simulator."""
 
-from mujepa.rollouts.collect import CollectConfig, collect
+from mujepa.rollouts.collection import CollectConfig, collect
 
 __all__ = ["CollectConfig", "collect"]

@@ -1,4 +1,7 @@
-"""Collect experience: episodes of a behaviour policy, rendered, by shard, in several processes."""
+"""Collect a dataset: a behaviour policy acts in the simulator, in several processes.
+
+Letters: B episodes, T model steps, S state, A action.
+"""
 
 from __future__ import annotations
 
@@ -7,40 +10,112 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+import tyro
+from numpy.typing import NDArray
 
 from mujepa.envs.behaviour import RedNoise
 from mujepa.envs.names import is_other_version, parse
-from mujepa.envs.registry import find_task
-from mujepa.envs.variation import read_variation
+from mujepa.envs.registry import find_task, named_task
+from mujepa.envs.variation import Vary, read_variation
 from mujepa.envs.world import World
+from mujepa.rollouts.remote import is_url
 from mujepa.rollouts.store import (
-    LIVED,
+    ON_POLICY,
+    Dataset,
     DatasetSpec,
     episodes_in_shard,
     read_meta,
     write_meta,
     write_shard,
 )
+from mujepa.runtime import console
+from mujepa.runtime.cluster import Cluster, check_cluster, connect
 from mujepa.runtime.errors import UserError
+from mujepa.runtime.parallel import Pool
+from mujepa.runtime.seeds import Stream, stream
+from mujepa.runtime.settings import Count, Index, Seed, settings
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
-    from mujepa.envs.variation import Vary
     from mujepa.envs.world import Variants
-    from mujepa.runtime.cluster import Cluster
-    from mujepa.runtime.parallel import Pool
 
 EPISODES_PER_SHARD = 100
-STREAM = 0
-"""Word after the seed in an episode's random stream; evaluation has another: they never meet."""
 PATIENCE = 60.0
-"""Seconds until what another machine wrote has to be seen here; network disks are late."""
+"""Seconds to wait for a shard that another machine wrote; network disks show files late."""
+
+
+@settings
+class CollectConfig:
+    """Collect episodes of random, time-correlated actions, seen through the task's camera.
+
+    Episodes that --out already holds are kept: an interrupted collection continues, and a larger
+    number of episodes appends.
+    """
+
+    task: Annotated[str, tyro.conf.Positional]
+    """Name of the task: `reacher`, `dm_control:reacher-easy`, or a MuJoCo file of your own."""
+    out: Path
+    """Folder of the dataset."""
+    episodes: Count | None = None
+    """Number of episodes; by default the task's, usually 2000."""
+    steps: Count | None = None
+    """Model steps per episode; by default the task's, usually twice its budget."""
+    workers: Index = 0
+    """Number of processes; 0 for one per core."""
+    seed: Seed = 0
+    """Seed of starts and actions."""
+    vary: tuple[str, ...] = ()
+    """What differs between episodes, NAME=LOW:HIGH or NAME=VALUE, such as `mass=0.5:2
+    light=0.3:1`; `mujepa envs TASK` lists the factors."""
+    image_size: Count = 64
+    """Width and height of the images [pixels]."""
+    cluster: str | None = None
+    """Collect on a Ray cluster: `local`, `auto` or `ray://HOST:PORT` (docs/scale.md); --out must be
+    on a disk that its machines share. The data are the same."""
+    goal_site: str | None = None
+    """For a MuJoCo file: the site whose position is the goal; by default its only one."""
+    camera: str | None = None
+    """For a MuJoCo file: the observation camera; by default its first, or one that shows all."""
+    tolerance: float | None = None
+    """For a MuJoCo file: distance at which the goal counts as reached [m]; by default 5 % of the
+    model's size."""
+
+    def __post_init__(self) -> None:
+        if is_url(self.out):
+            raise UserError(
+                f"--out {self.out}: episodes are collected into a folder of this machine; collect "
+                "there, then copy the folder with the tool of your cloud"
+            )
+        check_cluster(self.cluster)
+        read_variation(self.vary)
+
+
+def collect(config: CollectConfig) -> Dataset:
+    """Collect the episodes that a configuration describes; see `mujepa collect --help`.
+
+    Raises:
+        UserError: bad input, no OpenGL library, a full disk, or a different spec in the folder.
+    """
+    task = find_task(named_task(config.task, config.goal_site, config.camera, config.tolerance))
+    spec = make_spec(
+        task.name, config.seed, config.steps, vary=config.vary, image_size=config.image_size
+    )
+    episodes, new = config.episodes or task.episodes, 0
+    total = sum(shard_sizes(episodes)) * (spec.steps + 1)
+    with (
+        connect(config.cluster, config.workers) as workers,
+        console.progress_bar(total, "collect", unit="frame") as bar,
+    ):
+        for frames in collect_shards(config.out, spec, episodes, workers):
+            bar.update(frames)
+            new += frames
+        bar.update(total - bar.n)
+    dataset = Dataset(config.out, verify=False)
+    console.print(f"{config.out}: {len(dataset)} episodes, {dataset.frames} frames ({new} new)")
+    return dataset
 
 
 def make_spec(
@@ -49,19 +124,19 @@ def make_spec(
     steps: int | None = None,
     behaviour: RedNoise | None = None,
     vary: Vary = None,
+    image_size: int = 64,
 ) -> DatasetSpec:
-    """Return the spec for a task's experience; `steps` and `behaviour` default to the task's.
+    """Return the spec of a task's dataset; `steps` and `behaviour` default to the task's.
 
     Raises:
         UserError: the task is unknown, or has no such variation.
     """
-    task = find_task(task_name)
-    variation = read_variation(vary)
-    world = World(task, variation=variation)
+    task, variation = find_task(task_name), read_variation(vary)
+    world = World(task, image_size, variation=variation)
     return DatasetSpec(
         task=task.name,
         seed=seed,
-        image_size=world.image_size,
+        image_size=image_size,
         frame_skip=task.frame_skip,
         steps=steps or task.episode_steps or 2 * task.budget_steps // task.frame_skip,
         behaviour=asdict(behaviour or task.behaviour),
@@ -71,23 +146,23 @@ def make_spec(
     )
 
 
-def collect(
+def collect_shards(
     folder: Path, spec: DatasetSpec, episodes: int, workers: Cluster | Pool
 ) -> Iterator[int]:
-    """Bring a dataset to at least this many episodes, and yield the frames of each shard added.
+    """Bring a dataset to at least this many episodes, and yield the frames of each new shard.
 
-    Complete shards are kept, so that an interrupted collection continues and a larger number
-    appends. An episode depends on the spec and its index alone, not on the workers.
+    Complete shards are kept. An episode depends on the spec and its index alone, not on the
+    workers.
 
     Args:
         folder: the dataset's folder, made if missing.
-        spec: what to collect; must equal the spec of what is there.
-        episodes: wanted in total; rounded up to whole shards once there is more than one.
-        workers: who collect; they write into the folder.
+        spec: what to collect; must equal the spec of the dataset in the folder.
+        episodes: in total; rounded up to whole shards if there is more than one.
+        workers: processes that write into the folder.
 
     Raises:
-        UserError: the folder holds another spec, a worker died, or nothing can be written or
-            rendered.
+        UserError: the folder holds a dataset of another spec, a worker died, or nothing can be
+            written or rendered.
     """
     there = _complete_shards(folder, spec)
     sizes = shard_sizes(episodes)
@@ -96,22 +171,22 @@ def collect(
     good = there.keys() - {names[index] for index in missing}
     _remove_leftovers(folder)
     if not missing and read_meta(folder)[1].keys() == good:
-        return  # untouched: others may be about to read it, or to find that it is complete
-    for leftover in folder.glob(".meta.json.*.tmp"):  # a file, where shards are folders
+        return  # untouched: other processes may be reading it
+    for leftover in folder.glob(".meta.json.*.tmp"):
         leftover.unlink(missing_ok=True)
-    write_meta(folder, spec, sorted(good))  # the spec first: whoever goes on has to keep to it
-    if not missing:
-        return
+    write_meta(folder, spec, sorted(good))  # before the first shard: fixes the spec
     jobs = [
         (folder / names[index], spec, index * EPISODES_PER_SHARD, sizes[index]) for index in missing
     ]
+    if not jobs:
+        return
     with closing(workers.map(collect_shard, jobs)) as done:
         for job, frames in done:
             _wait_for(jobs[job][0])
             good.add(names[missing[job]])
             write_meta(folder, spec, sorted(good))
             yield frames
-    _remove_leftovers(folder)  # of workers that were lost on the way
+    _remove_leftovers(folder)  # of workers that were lost
 
 
 def _remove_leftovers(folder: Path) -> None:
@@ -121,11 +196,7 @@ def _remove_leftovers(folder: Path) -> None:
 
 
 def _wait_for(shard: Path) -> None:
-    """Wait until a shard that another machine wrote is seen here.
-
-    Raises:
-        UserError: it is not, so that the disk is not the same.
-    """
+    """Wait until a shard that another machine wrote is visible here."""
     deadline = time.monotonic() + PATIENCE
     while not shard.exists():
         if time.monotonic() > deadline:
@@ -137,23 +208,18 @@ def _wait_for(shard: Path) -> None:
 
 
 def _complete_shards(folder: Path, spec: DatasetSpec) -> dict[str, int]:
-    """Return the episodes of the shards that are there, by name; those of unknown origin are not.
-
-    Raises:
-        UserError: they were collected with another spec.
-    """
+    """Return the number of episodes of each complete shard that meta.json covers, by name."""
     if not (folder / "meta.json").exists():
         return {}
-    old, shards = read_meta(folder)
+    old, digests = read_meta(folder)
     if old.imported:
         raise UserError(
             f"{folder} holds imported episodes, to which none can be collected; "
             "choose another folder with --out"
         )
     compare_specs(folder, old, spec)
-    lived = [folder / name for name in shards if name.startswith(LIVED)]
-    paths = [*folder.glob("shard-?????"), *lived]
-    counts = {path.name: episodes_in_shard(path, shards.get(path.name)) for path in paths}
+    paths = [*folder.glob("shard-?????"), *(folder / it for it in digests if ON_POLICY in it)]
+    counts = {path.name: episodes_in_shard(path, digests.get(path.name)) for path in paths}
     return {name: count for name, count in counts.items() if count}
 
 
@@ -161,40 +227,41 @@ def compare_specs(
     folder: Path | str,
     there: DatasetSpec,
     wanted: DatasetSpec,
-    besides: Sequence[str] = (),
+    except_for: Sequence[str] = (),
     remedy: str = "choose another folder with --out",
 ) -> None:
-    """Check that a dataset was collected with the spec wanted, besides some of its settings.
+    """Check that a dataset has the wanted spec, except for some of its settings.
 
     Raises:
-        UserError: it was not; the message ends with the remedy.
+        UserError: it has not; the message ends with the remedy.
     """
-    if is_other_version(there.task, wanted.task):
+    if there.task and wanted.task and is_other_version(there.task, wanted.task):
         raise UserError(
             f"{folder} was collected with another version of {parse(wanted.task).path}; "
             "delete it, or choose another folder"
         )
     old = asdict(there)
     for key, value in sorted(asdict(wanted).items()):
-        if key not in besides and _plain(old[key]) != _plain(value):
+        if key not in except_for and _plain(old[key]) != _plain(value):
             raise UserError(
                 f"{folder} was collected with {key}={old[key]!r}, not {value!r}; {remedy}"
             )
 
 
 def shard_sizes(episodes: int) -> list[int]:
-    """Return the episodes of each shard: one small shard, or as many full ones as needed."""
+    """Return the number of episodes of each shard: one small shard, or only full ones."""
     if episodes <= EPISODES_PER_SHARD:
         return [episodes]
     return [EPISODES_PER_SHARD] * -(-episodes // EPISODES_PER_SHARD)
 
 
 def collect_shard(folder: Path, spec: DatasetSpec, first_episode: int, episodes: int) -> int:
-    """Simulate, render and write one shard; return its frames."""
+    """Simulate, render and write one shard; return its number of frames."""
+    assert spec.task
     world = World(find_task(spec.task), spec.image_size, variation=read_variation(spec.variation))
     policy = RedNoise(**{key: tuple(value) for key, value in spec.behaviour.items()})
     indices = range(first_episode, first_episode + episodes)
-    streams = [np.random.default_rng([spec.seed, STREAM, index]) for index in indices]
+    streams = [stream(spec.seed, Stream.COLLECTION, index) for index in indices]
     trajectory, actions, variants = rollout_behavior(world, streams, spec.steps, policy)
     columns = columns_of(world, trajectory, actions, variants)
     write_shard(folder, columns, [spec.steps + 1] * episodes)
@@ -207,12 +274,12 @@ def columns_of(
     actions: NDArray[np.float32],
     variants: Variants = None,
 ) -> dict[str, NDArray[Any]]:
-    """Return what a shard keeps of episodes, frame after frame.
+    """Return the columns of episodes, frame after frame.
 
     Args:
         world: the world.
-        trajectory: states at each model step, (B, T + 1, S).
-        actions: held in between, (B, T, A).
+        trajectory: state at each model step, (B, T + 1, S).
+        actions: action after each of them, (B, T, A).
         variants: the worlds of the episodes, if they vary.
     """
     states = trajectory.reshape(-1, world.state_size)
@@ -232,16 +299,16 @@ def rollout_behavior(
     steps: int,
     policy: RedNoise | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float32], Variants]:
-    """Let a task's behaviour policy act from anywhere, in one episode for each random stream.
+    """Run the task's behaviour policy from random states, one episode for each random stream.
 
     Args:
         world: the world.
-        streams: of B episodes; each draws its start, its noise and what varies from its own.
+        streams: of B episodes; start, noise and variation of an episode come from its own stream.
         steps: T, model steps.
         policy: the noise, if not the task's.
 
     Returns:
-        The states (B, T + 1, S), the actions held in between (B, T, A), and the worlds of the
+        The states (B, T + 1, S), the actions between them (B, T, A), and the worlds of the
         episodes, if they vary.
     """
     policy = policy or world.task.behaviour
@@ -261,7 +328,7 @@ def behave(
     noise: NDArray[np.float64],
     variants: Variants = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    """Let a task's behaviour policy act.
+    """Run the task's behaviour policy with given noise.
 
     Args:
         world: the world.
@@ -270,7 +337,7 @@ def behave(
         variants: the worlds of the episodes, if not the task's own.
 
     Returns:
-        The states from the start on, (B, T + 1, S), and the actions held in between, (B, T, A).
+        The states from the start on, (B, T + 1, S), and the actions between them, (B, T, A).
     """
     states, actions = [starts], []
     for step in range(noise.shape[1]):
@@ -282,7 +349,7 @@ def behave(
 
 
 def _plain(value: object) -> object:
-    """Tuples become lists, as in JSON."""
+    """Return a value with tuples as lists, as JSON has them."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,24 +1,20 @@
-"""Which episodes to learn from, and which windows of them."""
+"""Split a dataset into training and validation episodes, and draw windows from them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mujepa.rollouts.store import LIVED
+from mujepa.rollouts.store import ON_POLICY, Dataset
 from mujepa.runtime.errors import UserError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from mujepa.rollouts.store import Dataset
+from mujepa.runtime.seeds import Stream, stream
 
 
 @dataclass(frozen=True)
 class Split:
-    """Episodes to learn from and episodes to judge by: two disjoint arrays of indices."""
+    """Indices of the training and of the validation episodes; no episode is in both."""
 
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
@@ -28,8 +24,8 @@ def split_episodes(episodes: int, fraction: float, seed: int) -> Split:
     """Split by whole episodes, so that no validation frame has a neighbour in training.
 
     Args:
-        episodes: how many there are.
-        fraction: share that goes to validation; at least one episode does.
+        episodes: number of episodes.
+        fraction: share of validation episodes; at least one is drawn.
         seed: of the permutation.
 
     Raises:
@@ -40,26 +36,26 @@ def split_episodes(episodes: int, fraction: float, seed: int) -> Split:
         raise UserError(
             f"{episodes} episodes cannot be split for training and validation; collect at least 2"
         )
-    order = np.random.default_rng([seed, 1]).permutation(episodes)
+    order = stream(seed, Stream.SPLIT).permutation(episodes)
     return Split(np.sort(order[held_out:]), np.sort(order[:held_out]))
 
 
 def split_dataset(dataset: Dataset, fraction: float, seed: int) -> Split:
-    """Split a dataset by whole episodes, so that what is held out stays so when it grows.
+    """Split a dataset by whole episodes; validation episodes stay so when shards are added.
 
-    The collected episodes are split among themselves, and so are those of each shard that an agent
-    lived through.
+    The episodes of the behaviour policy are split among themselves, and so are those of each
+    on-policy shard.
 
     Args:
         dataset: the episodes.
-        fraction: share that goes to validation; at least one episode of each part does.
+        fraction: share of validation episodes; each part has at least one.
         seed: of the permutations.
 
     Raises:
         UserError: there are too few episodes to split.
     """
-    lived = np.array([name.startswith(LIVED) for name in dataset.names])[dataset.shards]
-    parts = np.where(lived, dataset.shards, -1)
+    on_policy = np.array([name.startswith(ON_POLICY) for name in dataset.names])[dataset.shards]
+    parts = np.where(on_policy, dataset.shards, -1)
     groups = [np.flatnonzero(parts == part) for part in np.unique(parts)]
     splits = [split_episodes(len(group), fraction, seed) for group in groups]
     pairs = list(zip(groups, splits, strict=True))
@@ -72,7 +68,7 @@ def split_dataset(dataset: Dataset, fraction: float, seed: int) -> Split:
 def sample_windows(
     dataset: Dataset, episodes: NDArray[np.int64], batch: int, length: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Draw windows uniformly over all that fit inside the given episodes.
+    """Draw windows uniformly from all that fit into the given episodes.
 
     Returns:
         The episode (batch,) and the offset (batch,) of each window.

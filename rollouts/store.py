@@ -1,252 +1,271 @@
-"""TrainingData on disk: a folder of shards, each a folder of .npy columns.
+"""Datasets on disk: a folder of shards, each a folder of .npy columns.
 
-    data/reacher/meta.json      what was collected, how, and the shards that are complete
+    data/reacher/meta.json      the DatasetSpec, and the names of the complete shards
     data/reacher/shard-00000/
         pixels.npy              (F, P, P, 3) uint8, all frames of the shard, episode after episode
-        action.npy              (F, A) float32, the action held after each frame; 0 after the last
-        state.npy               (F, S) float64, simulator states
-        achieved.npy            (F, G) float64, achieved goals
-        shard.json              lengths of the episodes, sizes and checksums of the columns; of
-                                episodes that an agent lived through also which agent, `made_by`
-    data/reacher/lived-00001/   such episodes; none in what `mujepa collect` makes
+        action.npy              (F, A) float32, the action after each frame; 0 after the last
+        state.npy               (F, S) float64, simulator states; optional
+        achieved.npy            (F, G) float64, achieved goals; optional
+        shard.json              lengths of the episodes, sizes and checksums of the columns, and
+                                the agent that acted, if one did
+    data/reacher/on-policy-00001/   a shard that an agent collected (`mujepa train --online`)
 
-A shard appears whole, by renaming its folder. meta.json names the shards with the checksum of their
-shard.json, so that every byte is covered by it.
+A shard is written into a temporary folder, which is then renamed. meta.json holds the checksums of
+the shard.json files, and these hold the checksums of the columns, so that every byte is covered.
+A dataset at a URL is copied into the cache folder, column by column, when it is read.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mujepa.rollouts.columns import REMEDY, Column
-from mujepa.rollouts.remote import Cache, RemoteColumn, RemoteFile
+from mujepa.rollouts.remote import NO_ROOM, UnreachableError, cache_folder, download, fetch
 from mujepa.runtime.errors import UserError
-from mujepa.runtime.files import read_json, replacing_folder, sha256, surviving_folder, write_json
+from mujepa.runtime.files import (
+    read_json,
+    replacing_file,
+    replacing_folder,
+    sha256,
+    surviving_folder,
+    write_json,
+)
+from mujepa.runtime.settings import Count, Finite, Seed, read_settings, settings
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 COLUMNS = ("pixels", "action", "state", "achieved")
-LIVED = "lived-"
-"""How the names of shards begin that an agent lived through."""
-SHARD = rf"(shard-|{LIVED})\d+"
-"""What names of shards look like."""
+REQUIRED = {"pixels", "action"}
+ON_POLICY = "on-policy-"
+"""Prefix of the names of shards that an agent collected."""
+SHARD_NAME = rf"(shard-|{ON_POLICY})\d+"
+REMEDY = "collect it again with: mujepa collect TASK --out FOLDER"
 
 
-@dataclass(frozen=True)
+@settings
 class DatasetSpec:
-    """What determines the frames of a dataset, but for how many there are.
+    """All that determines the frames of a dataset, except their number.
 
     Attributes:
-        task: name of the task.
+        task: name of the task; None if the episodes come from no simulator.
         seed: seed of everything random.
         image_size: P [pixels].
         frame_skip: environment steps between frames.
-        steps: model steps per episode; an episode has one frame more.
-        behaviour: settings of the behaviour policy; of what was recorded elsewhere, `imported`
-            says where it comes from.
+        steps: model steps per episode, which has one frame more; of imported episodes the most.
+        behaviour: settings of the behaviour policy; `imported` names the source of episodes that
+            were recorded elsewhere.
         action_low: lower bounds of the action, A numbers.
         action_high: upper bounds.
         variation: ranges of the factors that differ between episodes, by name.
     """
 
-    task: str
-    seed: int
-    image_size: int
-    frame_skip: int
-    steps: int
+    task: str | None
+    seed: Seed
+    image_size: Count
+    frame_skip: Count
+    steps: Count
     behaviour: dict[str, Any]
-    action_low: list[float]
-    action_high: list[float]
+    action_low: list[Finite]
+    action_high: list[Finite]
     variation: dict[str, list[float | str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.action_low) != len(self.action_high):
+            raise UserError(
+                f"action_low has {len(self.action_low)} numbers and action_high "
+                f"{len(self.action_high)}; give as many of each"
+            )
 
     @property
     def imported(self) -> bool:
-        """Whether the frames were recorded elsewhere, so that none can be collected to them."""
+        """Whether the episodes were recorded elsewhere, so that none can be collected to them."""
         return "imported" in self.behaviour
 
 
 def write_shard(
     folder: Path,
-    columns: dict[str, NDArray[Any]],
-    lengths: list[int],
-    made_by: dict[str, Any] | None = None,
+    columns: Mapping[str, NDArray[Any]],
+    lengths: Sequence[int],
+    agent: dict[str, Any] | None = None,
 ) -> None:
     """Write one shard, whole or not at all.
 
     Args:
-        folder: where.
+        folder: of the shard.
         columns: frames by column, (F, ...) each, F the sum of the lengths.
         lengths: frames of each episode.
-        made_by: the agent that acted, if it was not the task's behaviour policy.
+        agent: the agent that acted, if it was not the task's behaviour policy.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written.
     """
-    origin = {"made_by": made_by} if made_by else {}
     with replacing_folder(folder) as temporary:
         files = {}
         for name in COLUMNS:
-            path = temporary / f"{name}.npy"
-            np.save(path, columns[name])
-            files[name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
-        write_json(temporary / "shard.json", {"lengths": lengths, "files": files} | origin)
+            if name in columns:
+                path = temporary / f"{name}.npy"
+                np.save(path, columns[name])
+                files[name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        origin = {"agent": agent} if agent else {}
+        write_json(temporary / "shard.json", {"lengths": [*lengths], "files": files} | origin)
 
 
-def write_meta(folder: Path, spec: DatasetSpec, shards: list[str]) -> None:
-    """Replace the dataset's meta.json: the spec and the complete shards."""
+def write_meta(folder: Path, spec: DatasetSpec, shards: Sequence[str]) -> None:
+    """Replace the dataset's meta.json: the spec and the names of the complete shards."""
     entries = [{"name": name, "sha256": sha256(folder / name / "shard.json")} for name in shards]
-    settings = asdict(spec)
-    if not spec.variation:
-        del settings["variation"]  # as before there were variations
-    write_json(
-        folder / "meta.json",
-        {"schema_version": SCHEMA_VERSION, "spec": settings, "shards": entries},
-    )
+    meta = {"schema_version": SCHEMA_VERSION, "spec": asdict(spec), "shards": entries}
+    write_json(folder / "meta.json", meta)
 
 
-def read_meta(folder: Path) -> tuple[DatasetSpec, dict[str, str]]:
-    """Return what meta.json holds: the spec, and the checksum of each shard by its name.
+def read_meta(place: Path | str) -> tuple[DatasetSpec, dict[str, str]]:
+    """Return the spec of a dataset, and the checksum of each shard by its name.
+
+    Args:
+        place: its folder; a string is its URL.
 
     Raises:
-        UserError: it is missing, damaged or of another version.
+        UserError: meta.json is missing, damaged or of another version.
     """
+    folder = mirror(place)[0] if isinstance(place, str) else place
     path = folder / "meta.json"
-    remedy = f"delete {folder} and {REMEDY}" if path.exists() else REMEDY
+    return _read_meta(path, f"delete {folder} and {REMEDY}" if path.exists() else REMEDY)
+
+
+def _read_meta(path: Path, remedy: str) -> tuple[DatasetSpec, dict[str, str]]:
     meta = read_json(path, remedy)
     if meta.get("schema_version") != SCHEMA_VERSION:
         raise UserError(
-            f"{folder} has dataset schema {meta.get('schema_version')!r}, "
+            f"{path} has dataset schema {meta.get('schema_version')!r}, "
             f"this version reads {SCHEMA_VERSION}; {remedy}"
         )
     try:
-        shards = {entry["name"]: entry["sha256"] for entry in meta["shards"]}
-        return DatasetSpec(**meta["spec"]), shards
+        shards = {str(entry["name"]): str(entry["sha256"]) for entry in meta["shards"]}
+        spec = meta["spec"]
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}); {remedy}") from error
+    for name in shards:
+        if not re.fullmatch(SHARD_NAME, name):
+            raise UserError(f"{path} is damaged (it names a shard {name!r}); {remedy}")
+    return read_settings(DatasetSpec, spec, str(path), remedy), shards
 
 
-def mirror(url: str, cache: Cache) -> tuple[Path, bool]:
-    """Bring meta.json and the shard.json files of a dataset at a URL here.
+def mirror(url: str) -> tuple[Path, bool]:
+    """Copy meta.json and the shard.json files of a dataset at a URL into the cache folder.
 
     Returns:
-        The folder that holds them, and whether the dataset was reached; if not, they are as they
-        were when it was last seen.
+        The dataset's folder in the cache, and whether the dataset was reached. Offline, the folder
+        holds what was copied before.
 
     Raises:
-        UserError: it is not there, damaged, or cannot be reached and was never seen.
+        UserError: the dataset is missing or damaged, or is neither reached nor in the cache.
     """
-    home, reached = cache.refresh(url)
+    home, reached = cache_folder() / hashlib.sha256(url.encode()).hexdigest()[:16], True
+    meta, remedy = home / "meta.json", "copy the dataset there again"
     try:
-        _, shards = read_meta(home)
-    except UserError as error:
-        raise UserError(
-            f"{url}/meta.json is damaged or of another version; copy the dataset there again"
-        ) from error
-    for name, expected in shards.items():
-        if not re.fullmatch(SHARD, name):
-            raise UserError(f"{url}/meta.json names a shard {name!r}; copy the dataset there again")
-        cache.keep(f"{url}/{name}/shard.json", home / name / "shard.json", expected)
+        with replacing_file(meta, NO_ROOM) as temporary:
+            download(f"{url}/meta.json", temporary)
+            try:
+                _read_meta(temporary, remedy)
+            except UserError as error:  # keep the good copy
+                raise UserError(
+                    f"{url}/meta.json is damaged or of another version; {remedy}"
+                ) from error
+    except UnreachableError:
+        if not meta.exists():
+            raise
+        reached = False
+    for name, digest in _read_meta(meta, remedy)[1].items():
+        fetch(f"{url}/{name}/shard.json", home / name / "shard.json", digest)
     return home, reached
 
 
-def episodes_in_shard(folder: Path, expected: str | None = None) -> int:
-    """Return the episodes of a shard, or 0 if it is missing or damaged.
+def episodes_in_shard(folder: Path, digest: str | None = None) -> int:
+    """Return the number of episodes of a shard, or 0 if it is missing or damaged.
 
     Args:
         folder: the shard.
-        expected: checksum of its shard.json, if it is known.
+        digest: checksum of its shard.json, if it is known.
     """
     try:
-        return len(_check_shard(surviving_folder(folder), expected))
+        return len(_read_shard(surviving_folder(folder), digest, verify=True)["lengths"])
     except UserError:
         return 0
 
 
-def _check_shard(folder: Path, expected: str | None = None) -> list[int]:
-    info = _read_shard(folder, expected)
-    if not all(_intact(folder, name, file) for name, file in info["files"].items()):
-        raise UserError(f"{folder} is damaged (checksum); {REMEDY}")
-    return info["lengths"]
-
-
-def _read_shard(folder: Path, expected: str | None = None) -> dict[str, Any]:
-    info = read_json(folder / "shard.json", REMEDY)
-    damaged = expected is not None and sha256(folder / "shard.json") != expected
-    damaged |= info.keys() - {"made_by"} != {"lengths", "files"}
-    if damaged or set(info["files"]) != set(COLUMNS):
+def _read_shard(folder: Path, digest: str | None, *, verify: bool) -> dict[str, Any]:
+    """Return what shard.json holds; `verify` checks the columns as well."""
+    path = folder / "shard.json"
+    info = read_json(path, REMEDY)
+    names = set(info.get("files", ()))
+    intact = info.keys() - {"agent"} == {"lengths", "files"} and digest in (None, sha256(path))
+    intact = intact and REQUIRED <= names <= set(COLUMNS)
+    if verify and intact:
+        columns = {folder / f"{name}.npy": file for name, file in info["files"].items()}
+        intact = all(
+            path.is_file() and path.stat().st_size == file["bytes"] and sha256(path) == file["sha256"]
+            for path, file in columns.items()
+        )
+    if not intact:
         raise UserError(f"{folder} is damaged (checksum); {REMEDY}")
     return info
-
-
-def _intact(folder: Path, column: str, file: dict[str, Any]) -> bool:
-    path = folder / f"{column}.npy"
-    there = path.is_file() and path.stat().st_size == file["bytes"]
-    return there and sha256(path) == file["sha256"]
 
 
 class Dataset:
     """Episodes on disk, or at a URL.
 
     Args:
-        folder: a dataset folder; a string is the URL of one.
+        folder: the dataset's folder; a string is its URL.
         verify: check every column against its checksum (about a second per gigabyte). Columns at
-            a URL are checked whenever they are fetched, and copies when they are first used.
-        cache: holds copies of what is read from a URL.
+            a URL are always checked, when they are first read.
 
     Attributes:
         spec: what was collected.
         folder: as given.
-        digest: checksum of meta.json, and by it of every byte.
-        starts: of the episodes in their shards, (E,) frames.
-        lengths: of the episodes, (E,) frames.
-        shards: in which they are, (E,) indices.
+        columns: names of the columns, in the order of `COLUMNS`; `state` and `achieved` may be
+            missing.
+        digest: checksum of meta.json, which covers every byte of the dataset.
+        lengths: frames of each episode, (E,).
+        starts: first frame of each episode in its shard, (E,).
+        shards: index of each episode's shard, (E,).
         names: of the shards.
-        made_by: for each of them, the agent that acted, if any.
-        reached: whether a URL was reached; if not, this is what it held when last seen.
+        agents: for each shard, the agent that collected it, if any.
+        reached: False if a URL was not reached, so that only the cached copy is read.
 
     Raises:
-        UserError: the dataset is missing, empty, damaged or cannot be fetched.
+        UserError: the dataset is missing, empty or damaged, its columns do not fit its spec, or it
+            cannot be fetched.
     """
 
-    def __init__(
-        self, folder: Path | str, *, verify: bool = True, cache: Cache | None = None
-    ) -> None:
-        self.folder, self.reached, home = folder, True, folder
-        if isinstance(home, str):
-            cache = cache or Cache()
-            home, self.reached = mirror(home, cache)
-        self.spec, entries = read_meta(home)
-        self.digest = sha256(home / "meta.json")
-        self._columns: dict[str, list[Column | RemoteColumn]] = {name: [] for name in COLUMNS}
-        self.made_by: list[dict[str, Any] | None] = []
-        starts, lengths, shards = [], [], []
-        for number, (name, expected) in enumerate(entries.items()):
-            shard = surviving_folder(home / name)
-            if isinstance(folder, Path) and verify:
-                _check_shard(shard, expected)
-            info = read_json(shard / "shard.json", REMEDY)
-            self.made_by.append(info.get("made_by"))
-            for column, parts in self._columns.items():
-                if cache and isinstance(folder, str):
-                    url = f"{folder}/{name}/{column}.npy"
-                    parts.append(RemoteColumn(cache, RemoteFile(url, **info["files"][column])))
-                else:
-                    parts.append(Column(shard / f"{column}.npy"))
-            starts += list(np.cumsum([0, *info["lengths"][:-1]]))
-            lengths += info["lengths"]
-            shards += [number] * len(info["lengths"])
-        if not lengths:
+    def __init__(self, folder: Path | str, *, verify: bool = True) -> None:
+        self.folder = folder
+        local = isinstance(folder, Path)
+        self._home, self.reached = (folder, True) if local else mirror(folder)
+        self.spec, digests = read_meta(self._home)
+        self.digest = sha256(self._home / "meta.json")
+        self.names = [*digests]
+        self._infos = [
+            _read_shard(surviving_folder(self._home / name), digest, verify=verify and local)
+            for name, digest in digests.items()
+        ]
+        lengths = [info["lengths"] for info in self._infos]
+        if not any(lengths):
             raise UserError(f"{folder} holds no complete shard; {REMEDY}")
-        self.starts, self.lengths, self.shards = (
-            np.array(starts),
-            np.array(lengths),
-            np.array(shards),
-        )
-        self.names = list(entries)
+        self.agents: list[dict[str, Any] | None] = [info.get("agent") for info in self._infos]
+        self.lengths = np.concatenate(lengths).astype(np.int64)
+        self.starts = np.concatenate([np.cumsum([0, *part])[:-1] for part in lengths])
+        self.shards = np.repeat(np.arange(len(lengths)), [len(part) for part in lengths])
+        self.columns = tuple(name for name in COLUMNS if name in self._infos[0]["files"])
+        if any(info["files"].keys() != set(self.columns) for info in self._infos):
+            raise UserError(f"{folder} has shards with different columns; {REMEDY}")
+        self._arrays: dict[str, list[NDArray[Any]]] = {}
+        for name in self.columns if local else ():
+            self._column(name)
 
     def __len__(self) -> int:
         """Return the number of episodes."""
@@ -263,7 +282,7 @@ class Dataset:
         """Copy windows of one column.
 
         Args:
-            column: one of `COLUMNS`.
+            column: one of `columns`.
             episodes: (B,) indices of episodes.
             offsets: (B,) first frame of each window within its episode.
             length: T, frames per window.
@@ -273,20 +292,56 @@ class Dataset:
 
         Raises:
             IndexError: a window would leave its episode.
+            UserError: the dataset has no such column, or it cannot be fetched.
         """
         if (offsets < 0).any() or (offsets + length > self.lengths[episodes]).any():
             raise IndexError("a window leaves its episode")
-        parts = self._columns[column]
+        parts = self._column(column)
         out = np.empty((len(episodes), length, *parts[0].shape[1:]), parts[0].dtype)
-        rows = self.starts[episodes] + offsets
-        for window, shard, row in zip(
-            out, self.shards[episodes].tolist(), rows.tolist(), strict=True
-        ):
-            parts[shard].read(row, window)
+        shards, rows = self.shards[episodes].tolist(), (self.starts[episodes] + offsets).tolist()
+        for window, shard, row in zip(out, shards, rows, strict=True):
+            window[...] = parts[shard][row : row + length]
         return out
 
     def episode(self, column: str, episode: int) -> NDArray[Any]:
         """Copy one column of one episode, (frames, ...)."""
-        return self.gather(column, np.array([episode]), np.array([0]), int(self.lengths[episode]))[
-            0
-        ]
+        length = int(self.lengths[episode])
+        return self.gather(column, np.array([episode]), np.array([0]), length)[0]
+
+    def _column(self, name: str) -> list[NDArray[Any]]:
+        """Return a column, mapped into memory, by shard."""
+        if name not in self.columns:
+            raise UserError(
+                f"{self.folder} has no column {name!r}; it holds {', '.join(self.columns)}"
+            )
+        if name not in self._arrays:
+            paths = [surviving_folder(self._home / shard) / f"{name}.npy" for shard in self.names]
+            if isinstance(self.folder, str):
+                for shard, path, info in zip(self.names, paths, self._infos, strict=True):
+                    url = f"{self.folder}/{shard}/{name}.npy"
+                    fetch(url, path, info["files"][name]["sha256"])
+            arrays = [self._mapped(path) for path in paths]
+            rows = _row_shape(self.spec, name) or arrays[0].shape[1:]
+            dtype = {"pixels": np.uint8, "action": np.float32}.get(name, np.float64)
+            for path, array, info in zip(paths, arrays, self._infos, strict=True):
+                shape = (sum(info["lengths"]), *rows)
+                if array.dtype != dtype or array.shape != shape:
+                    raise UserError(
+                        f"{path} holds {array.dtype} {array.shape}, and the dataset needs "
+                        f"{np.dtype(dtype)} {shape}; {REMEDY}"
+                    )
+            self._arrays[name] = arrays
+        return self._arrays[name]
+
+    @staticmethod
+    def _mapped(path: Path) -> NDArray[Any]:
+        try:
+            return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+        except (OSError, ValueError) as error:
+            raise UserError(f"cannot read {path} ({error}); {REMEDY}") from error
+
+
+def _row_shape(spec: DatasetSpec, column: str) -> tuple[int, ...] | None:
+    """Return the shape of a column's rows, if the spec determines it."""
+    size = spec.image_size
+    return {"pixels": (size, size, 3), "action": (len(spec.action_low),)}.get(column)
