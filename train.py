@@ -19,10 +19,8 @@ from mujepa.agent.device import choose_device
 from mujepa.envs.registry import find_task
 from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
-from mujepa.rollouts.collect import CollectConfig, collect
-from mujepa.rollouts.collection import compare_specs, make_spec
-from mujepa.rollouts.remote import Cache
-from mujepa.rollouts.store import Dataset, DatasetSpec, mirror, read_meta
+from mujepa.rollouts.collection import CollectConfig, collect, compare_specs, make_spec
+from mujepa.rollouts.store import Dataset, DatasetSpec, read_meta
 from mujepa.runtime import console, distributed
 from mujepa.runtime.cluster import RETRIES, Cluster, connect, perform
 from mujepa.runtime.command import run
@@ -98,7 +96,6 @@ def learn(
         device,
         config.jepa.encoder.observes,
         config.planner.horizon,
-        Cache(config.cache, config.cache_gigabytes),
     )
     Training(config, experience, on_record).run()
 
@@ -220,9 +217,12 @@ def provide(config: TrainConfig, cluster: str | None = None) -> None:
     assert spec
     if config.online:
         raise UserError(f"--online adds to its data, and {place} can only be read; leave out one")
-    wanted = make_spec(config.task_name, spec.seed, spec.steps, vary=config.vary or _flags(spec))
+    vary = config.vary or _flags(spec)
+    wanted = make_spec(
+        config.task_name, spec.seed, spec.steps, vary=vary, image_size=spec.image_size
+    )
     compare_specs(place, spec, wanted, ["behaviour"], "choose another with --data")
-    dataset = Dataset(place, verify=False, cache=Cache(config.cache, config.cache_gigabytes))
+    dataset = Dataset(place, verify=False)
     if config.episodes and config.episodes > len(dataset):
         raise UserError(
             f"--episodes {config.episodes}: {place} holds {len(dataset)}, and none can be added "
@@ -235,10 +235,9 @@ def provide(config: TrainConfig, cluster: str | None = None) -> None:
 def _spec(config: TrainConfig) -> DatasetSpec | None:
     """Return what the dataset was collected with; None if there is none yet."""
     place = config.dataset
-    if isinstance(place, str):
-        home, _ = mirror(place, Cache(config.cache, config.cache_gigabytes))
-        return read_meta(home)[0]
-    return read_meta(place)[0] if (place / "meta.json").exists() else None
+    if isinstance(place, Path) and not (place / "meta.json").exists():
+        return None
+    return read_meta(place)[0]
 
 
 def collection(config: TrainConfig) -> CollectConfig:
@@ -248,7 +247,7 @@ def collection(config: TrainConfig) -> CollectConfig:
         steps, seed, vary = spec.steps, spec.seed, vary or _flags(spec)
     return CollectConfig(
         config.task_name, Path(config.dataset), config.first_episodes, steps, config.workers, seed,
-        vary, cluster=config.cluster,
+        vary, spec.image_size if spec else 64, config.cluster,
     )  # fmt: skip
 
 

@@ -32,7 +32,7 @@ from mujepa.evaluation.loop import run_episodes
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.policies import AgentPolicy
 from mujepa.evaluation.statistics import success_rate
-from mujepa.rollouts.collection import collect, make_spec
+from mujepa.rollouts.collection import collect_shards, make_spec
 from mujepa.runtime import console
 from mujepa.runtime.command import run
 from mujepa.runtime.errors import UserError
@@ -139,7 +139,7 @@ def _training(
         data = Path(folder) / "data"
         trained = load_checkpoint(config.checkpoint, "cpu").config
         task, frames = trained.task, trained.jepa.predictor.history + ROLLOUT
-        list(collect(data, make_spec(task, 0), 64, Pool(os.cpu_count() or 1)))
+        list(collect_shards(data, make_spec(task, 0), 64, Pool(os.cpu_count() or 1)))
         for batch in config.batches:
             for precision in ("float32", "bfloat16"):
                 lower = precision == "bfloat16"

@@ -24,7 +24,7 @@ from mujepa.evaluation.config import EvaluateConfig
 from mujepa.evaluation.loop import split
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.runner import build, run_shard
-from mujepa.rollouts.collection import collect, make_spec
+from mujepa.rollouts.collection import collect_shards, make_spec
 from mujepa.runtime import console
 from mujepa.runtime.cluster import Cluster, connect
 from mujepa.runtime.command import run
@@ -72,7 +72,7 @@ def _collect(workers: Cluster, folder: Path) -> Callable[[], None]:
     def once() -> None:
         with tempfile.TemporaryDirectory(dir=folder) as fresh:
             recipe = make_spec("reacher", 0)
-            for _ in collect(Path(fresh) / "data", recipe, EPISODES, workers):
+            for _ in collect_shards(Path(fresh) / "data", recipe, EPISODES, workers):
                 pass
 
     return once

@@ -30,7 +30,7 @@ from mujepa.agent.memory import Memory
 from mujepa.envs.registry import find_task
 from mujepa.envs.world import World
 from mujepa.planners import CEM, Bounds
-from mujepa.rollouts.collection import collect, make_spec
+from mujepa.rollouts.collection import collect_shards, make_spec
 from mujepa.runtime import console
 from mujepa.runtime.command import run
 from mujepa.runtime.files import write_json
@@ -76,7 +76,7 @@ def limits(config: LimitsConfig) -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         task = find_task(load_checkpoint(config.checkpoint, "cpu").config.task)
-        list(collect(Path(folder) / "data", make_spec(task.name, 0), 64, Pool(1)))
+        list(collect_shards(Path(folder) / "data", make_spec(task.name, 0), 64, Pool(1)))
         world = World(task)
         states = np.stack(
             [world.sample_episode(np.random.default_rng(i)).start for i in range(FRAMES)]

@@ -27,7 +27,7 @@ from mujepa.envs.registry import find_task
 from mujepa.envs.world import World
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.summaries import time_decisions
-from mujepa.rollouts.collection import collect, make_spec
+from mujepa.rollouts.collection import collect_shards, make_spec
 from mujepa.rollouts.store import Dataset
 from mujepa.runtime import console
 from mujepa.runtime.command import run
@@ -99,7 +99,9 @@ def bench(config: BenchConfig) -> None:
 def _collect(folder: Path, workers: int) -> float:
     """Return frames per second over the whole command but for the start of the processes."""
     arrivals = []
-    for frames in collect(folder / str(workers), make_spec("reacher", 0), 2000, Pool(workers)):
+    for frames in collect_shards(
+        folder / str(workers), make_spec("reacher", 0), 2000, Pool(workers)
+    ):
         arrivals.append((time.perf_counter(), frames))
     first, last = arrivals[0][0], arrivals[-1][0]
     return sum(frames for _, frames in arrivals[1:]) / (last - first)

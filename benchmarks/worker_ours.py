@@ -43,11 +43,11 @@ def collection(task: str, episodes: int, folder: str) -> Work:
 
 def data(folder: str, episodes: int) -> Work:
     """Collect the frames that training and reading use; count them."""
-    from mujepa.rollouts.collection import collect, make_spec
+    from mujepa.rollouts.collection import collect_shards, make_spec
     from mujepa.runtime.parallel import Pool
 
     recipe = make_spec("reacher", 0)
-    return lambda: sum(collect(Path(folder), recipe, episodes, Pool(1)))
+    return lambda: sum(collect_shards(Path(folder), recipe, episodes, Pool(1)))
 
 
 def planning(environments: int, plans: int, planner: dict[str, Any] | None = None) -> Work:

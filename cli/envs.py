@@ -17,11 +17,12 @@ from mujepa.envs.registry import TASKS, find_task
 from mujepa.envs.task import ASSETS
 from mujepa.envs.variation import read_variation, working_factors
 from mujepa.envs.world import World
-from mujepa.rollouts.collection import STREAM, behave
+from mujepa.rollouts.collection import behave
 from mujepa.runtime import console
 from mujepa.runtime.command import run
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import read_json
+from mujepa.runtime.seeds import Stream, stream
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -86,7 +87,7 @@ def watch(path: Path, task: Task, seed: int, vary: tuple[str, ...] = ()) -> None
 
     every = 2 if video_suffix(path) == ".gif" else 1
     world = World(task, variation=read_variation(vary))
-    rng = np.random.default_rng([seed, STREAM, 0])
+    rng = stream(seed, Stream.COLLECTION, 0)
     draw = world.draw(rng)
     variants = [world.variant(draw)] if draw else None
     start = world.state(*task.sample_anywhere(world.model, rng))[None]

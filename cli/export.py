@@ -11,7 +11,7 @@ from typing import Annotated
 import tyro
 
 from mujepa.rollouts.minari_format import minari_root, write_minari
-from mujepa.rollouts.remote import GIGABYTES, Cache, is_url
+from mujepa.rollouts.remote import is_url
 from mujepa.rollouts.store import Dataset
 from mujepa.runtime import console
 from mujepa.runtime.command import run
@@ -31,10 +31,6 @@ class ExportConfig:
     """What Minari is to call it; by default mujepa/FOLDER-v0."""
     out: Path | None = None
     """Folder to write; by default where Minari finds it by its id."""
-    cache: Path | None = None
-    """Folder for copies of what is read from a URL; by default mujepa in your cache folder."""
-    cache_gigabytes: float = GIGABYTES
-    """How much of it is kept at most."""
 
     @property
     def name(self) -> str:
@@ -49,8 +45,8 @@ def export(config: ExportConfig) -> None:
     Raises:
         UserError: it is missing or damaged, Minari is not installed, or nothing can be written.
     """
-    place, cache = config.dataset.rstrip("/"), Cache(config.cache, config.cache_gigabytes)
-    dataset = Dataset(place if is_url(place) else Path(place), cache=cache)
+    place = config.dataset.rstrip("/")
+    dataset = Dataset(place if is_url(place) else Path(place))
     out = config.out or minari_root() / config.name
     with console.progress_bar(dataset.frames, "export", unit="frame") as bar:
         for frames in write_minari(dataset, out, config.name):

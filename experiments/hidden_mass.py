@@ -49,7 +49,7 @@ from mujepa.evaluation.policies import (
 from mujepa.evaluation.sampling import rollout_episodes
 from mujepa.evaluation.statistics import paired, success_rate
 from mujepa.planners import CostFn, PlannerConfig, make_planner
-from mujepa.rollouts.collect import CollectConfig, collect
+from mujepa.rollouts.collection import CollectConfig, collect
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import make_folder, read_json, write_json
 from mujepa.runtime.parallel import Pool

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from mujepa.envs.behaviour import RedNoise
 from mujepa.envs.names import is_other_version, parse
 from mujepa.envs.registry import find_task, named_task
-from mujepa.envs.variation import Vary, read_variation
+from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
 from mujepa.rollouts.remote import is_url
 from mujepa.rollouts.store import (
@@ -40,6 +40,7 @@ from mujepa.runtime.seeds import Stream, stream
 from mujepa.runtime.settings import Count, Index, Seed, settings
 
 if TYPE_CHECKING:
+    from mujepa.envs.variation import Vary
     from mujepa.envs.world import Variants
 
 EPISODES_PER_SHARD = 100

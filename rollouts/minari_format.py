@@ -23,7 +23,7 @@ import numpy as np
 
 from mujepa.envs.registry import find_task
 from mujepa.envs.world import World
-from mujepa.rollouts.store import SHARD, DatasetSpec, write_meta, write_shard
+from mujepa.rollouts.store import SHARD_NAME, DatasetSpec, write_meta, write_shard
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import read_json, replacing_folder
 
@@ -71,6 +71,7 @@ def write_minari(dataset: Dataset, folder: Path, name: str) -> Iterator[int]:
     if (folder / "data").exists():
         raise UserError(f"{folder} holds a dataset already; choose another with --out or --id")
     spec = dataset.spec
+    assert spec.task
     world = World(find_task(spec.task), spec.image_size)
     low, high = (np.array(bound, np.float32) for bound in (spec.action_low, spec.action_high))
     size = world.proprioception(world.state(world.model.qpos0)).shape
@@ -94,7 +95,7 @@ def write_minari(dataset: Dataset, folder: Path, name: str) -> Iterator[int]:
             storage.update_episodes(_buffer(dataset, world, int(episode)) for episode in there)
             yield int(dataset.lengths[there].sum())
         counts = np.bincount(dataset.shards, minlength=len(dataset.names)).tolist()
-        about = zip(dataset.names, counts, dataset.made_by, strict=True)
+        about = zip(dataset.names, counts, dataset.agents, strict=True)
         storage.update_metadata(
             {
                 "dataset_id": name,
@@ -104,8 +105,8 @@ def write_minari(dataset: Dataset, folder: Path, name: str) -> Iterator[int]:
                 OURS: {
                     "spec": asdict(spec),
                     "shards": [
-                        {"name": name, "episodes": count, "made_by": made_by}
-                        for name, count, made_by in about
+                        {"name": name, "episodes": count, "agent": agent}
+                        for name, count, agent in about
                     ],
                 },
             }
@@ -228,8 +229,8 @@ def read_ours(source: Source, folder: Path) -> Iterator[int]:
     try:
         assert source.ours
         spec = DatasetSpec(**source.ours["spec"])
-        shards = [(it["name"], int(it["episodes"]), it["made_by"]) for it in source.ours["shards"]]
-        assert all(re.fullmatch(SHARD, name) for name, *_ in shards)
+        shards = [(it["name"], int(it["episodes"]), it["agent"]) for it in source.ours["shards"]]
+        assert all(re.fullmatch(SHARD_NAME, name) for name, *_ in shards)
     except (KeyError, TypeError, ValueError, AssertionError) as error:
         raise source.damaged(error) from error
     total = sum(count for _, count, _ in shards)
@@ -240,7 +241,7 @@ def read_ours(source: Source, folder: Path) -> Iterator[int]:
         )
     begin = 0
     with replacing_folder(folder) as temporary:
-        for name, count, made_by in shards:
+        for name, count, agent in shards:
             episodes = list(source.read(range(begin, begin + count)))
             begin += count
             try:
@@ -248,7 +249,7 @@ def read_ours(source: Source, folder: Path) -> Iterator[int]:
             except (KeyError, ValueError) as error:
                 raise source.damaged(error) from error
             lengths = [len(it["pixels"]) for it in episodes]
-            write_shard(temporary / name, columns, lengths, made_by)
+            write_shard(temporary / name, columns, lengths, agent)
             yield count
         write_meta(temporary, spec, [name for name, *_ in shards])
 

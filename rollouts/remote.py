@@ -31,6 +31,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mujepa"
 
 
+def holds(path: Path, digest: str) -> bool:
+    """Return whether a file exists and has this SHA-256."""
+    return path.is_file() and sha256(path) == digest
+
+
 def fetch(url: str, path: Path, digest: str) -> None:
     """Copy a file from a URL, unless an intact copy exists.
 
@@ -43,11 +48,11 @@ def fetch(url: str, path: Path, digest: str) -> None:
         UserError: the file is missing or damaged, or the disk is full.
         UnreachableError: the file cannot be read.
     """
-    if path.is_file() and sha256(path) == digest:
+    if holds(path, digest):
         return
     with replacing_file(path, NO_ROOM) as temporary:
         download(url, temporary)
-        if sha256(temporary) != digest:
+        if not holds(temporary, digest):
             raise UserError(f"{url} is damaged (checksum); copy it there again")
 
 

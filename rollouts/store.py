@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mujepa.rollouts.remote import NO_ROOM, UnreachableError, cache_folder, download, fetch
+from mujepa.rollouts.remote import NO_ROOM, UnreachableError, cache_folder, download, fetch, holds
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import (
     read_json,
@@ -206,11 +206,8 @@ def _read_shard(folder: Path, digest: str | None, *, verify: bool) -> dict[str, 
     intact = info.keys() - {"agent"} == {"lengths", "files"} and digest in (None, sha256(path))
     intact = intact and REQUIRED <= names <= set(COLUMNS)
     if verify and intact:
-        columns = {folder / f"{name}.npy": file for name, file in info["files"].items()}
-        intact = all(
-            path.is_file() and path.stat().st_size == file["bytes"] and sha256(path) == file["sha256"]
-            for path, file in columns.items()
-        )
+        files = info["files"].items()
+        intact = all(holds(folder / f"{name}.npy", file["sha256"]) for name, file in files)
     if not intact:
         raise UserError(f"{folder} is damaged (checksum); {REMEDY}")
     return info

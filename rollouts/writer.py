@@ -110,9 +110,7 @@ def _parts(episodes: Iterable[Columns]) -> Iterator[list[Columns]]:
         yield part
 
 
-def _checked(
-    episodes: Iterable[Mapping[str, ArrayLike]], world: World | None
-) -> Iterator[Columns]:
+def _checked(episodes: Iterable[Mapping[str, ArrayLike]], world: World | None) -> Iterator[Columns]:
     """Yield the columns of episodes, all of the same layout."""
     first = None
     for number, episode in enumerate(episodes):
@@ -181,7 +179,7 @@ def _bound(name: str, given: ArrayLike | None, found: NDArray[Any]) -> list[floa
 
 def _check_bounds(spec: DatasetSpec, low: NDArray[Any], high: NDArray[Any]) -> None:
     """Check that the actions, from `low` to `high`, lie within the bounds of the spec."""
-    lower, upper = np.float32(spec.action_low), np.float32(spec.action_high)
+    lower, upper = np.array(spec.action_low, np.float32), np.array(spec.action_high, np.float32)
     if (lower >= upper).any():
         raise UserError(
             f"action_low {spec.action_low} is not below action_high {spec.action_high}; give bounds"

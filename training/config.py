@@ -20,7 +20,7 @@ from mujepa.envs.names import folder_name
 from mujepa.envs.registry import find_task, named_task
 from mujepa.envs.variation import read_variation
 from mujepa.planners import PlannerConfig
-from mujepa.rollouts.remote import GIGABYTES, is_url
+from mujepa.rollouts.remote import is_url
 from mujepa.runtime.cluster import check_cluster
 from mujepa.runtime.errors import UserError
 from mujepa.training.losses import LossConfig
@@ -48,10 +48,6 @@ class TrainConfig:
     data: str | None = None
     """Folder of the dataset, collected if it is not there; by default data/TASK-seedSEED, or
     data/TASK-seedSEED-varied. Or the URL of one, such as s3://bucket/reacher: docs/data.md."""
-    cache: Path | None = None
-    """Folder for copies of what is read from a URL; by default mujepa in your cache folder."""
-    cache_gigabytes: float = GIGABYTES
-    """How much of it is kept at most; what was not used for longest makes room."""
     episodes: int | None = None
     """Episodes that the dataset must hold; what it lacks is collected, all of it is used. By
     default as many as the task asks for, 2000 as a rule."""
@@ -188,10 +184,8 @@ class TrainConfig:
                 raise UserError(
                     f"--{name.replace('_', '-')} must be positive, got {getattr(self, name)}"
                 )
-        for name in ("minutes", "cache_gigabytes"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UserError(f"--{name.replace('_', '-')} must be positive, got {value}")
+        if self.minutes is not None and not self.minutes > 0:
+            raise UserError(f"--minutes must be positive, got {self.minutes}")
         if not 0 <= self.imagined <= 1 or not 0 < self.validation < 1:
             raise UserError(
                 f"--imagined {self.imagined} and --validation {self.validation} must be shares, "
@@ -300,8 +294,6 @@ class TrainConfig:
         del (
             settings["cluster"],
             settings["processes"],
-            settings["cache"],
-            settings["cache_gigabytes"],
         )
         silent = {"vary": (), "precision": "float32", "accumulate": 1}
         silent |= {} if self.online else {"online": False, **ONLINE}

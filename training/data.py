@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from mujepa.agent.encoder import Observes
     from mujepa.agent.jepa import JEPA
     from mujepa.envs.world import Episode
-    from mujepa.rollouts.remote import Cache
 
 STREAM = 2
 """Second word of the random streams of training (collection has 0, the split 1, evaluation 3)."""
@@ -105,16 +104,16 @@ def load_training_data(
     device: torch.device,
     observes: Observes = "pixels",
     horizon: int = 5,
-    cache: Cache | None = None,
 ) -> TrainingData:
     """Open a dataset, verify it, and hold out some of its episodes.
 
-    A string is the URL of a dataset, which is read through the cache.
+    A string is the URL of a dataset, which is copied into the cache folder.
 
     Raises:
         UserError: the dataset is missing, damaged or too small.
     """
-    dataset = Dataset(folder, cache=cache)
+    dataset = Dataset(folder)
+    assert dataset.spec.task
     world = World(
         find_task(dataset.spec.task),
         dataset.spec.image_size,

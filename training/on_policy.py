@@ -160,14 +160,14 @@ def live(
         outcome.actions[:, ::skip][:, :steps],
         world.variants(episode.draw for episode in manifest.episodes),
     )
-    made_by = {
+    origin = {
         "weights": sha256(checkpoint.folder / "model.safetensors"),
         "cost": cost,
         "mode": checkpoint.config.mode,
         "wandering": asdict(explorer.wandering),
         "variation": world.variation.plain() if world.variation else {},
     }
-    write_shard(folder / name, columns, [steps + 1] * len(manifest.episodes), made_by)
+    write_shard(folder / name, columns, [steps + 1] * len(manifest.episodes), origin)
     spec, shards = read_meta(folder)
     write_meta(folder, spec, sorted([*shards, name]))
     return outcome

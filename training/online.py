@@ -1,6 +1,6 @@
 """Learning from experience, in rounds: act, add what happened to the data, learn on, judge.
 
-runs/reacher/data/          random episodes, and lived-00001, ...: what the agent did, by round
+runs/reacher/data/          random episodes, and on-policy-00001, ...: what the agent did, by round
 runs/reacher/round-00003/   the training of a round, and in its `last` the agent
 runs/reacher/last/, best/   the agent of the latest round, and that of the most successful one
 runs/reacher/online.json    the curve: an entry for each round that is over
@@ -28,7 +28,7 @@ from mujepa.evaluation.loop import run_episodes
 from mujepa.evaluation.manifest import Manifest, manifest_of
 from mujepa.evaluation.policies import AgentPolicy
 from mujepa.evaluation.statistics import success_rate
-from mujepa.rollouts.store import LIVED, Dataset, read_meta
+from mujepa.rollouts.store import ON_POLICY, Dataset, read_meta
 from mujepa.runtime import console
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import read_json, write_json, write_text
@@ -109,10 +109,10 @@ class Online:
 
     def _live(self, number: int, world: World) -> None:
         """Let the agent of the round before act, unless that has been done."""
-        name, folder = f"{LIVED}{number:05d}", self._data
+        name, folder = f"{ON_POLICY}{number:05d}", self._data
         if name in read_meta(folder)[1]:
             return
-        for leftover in folder.glob(f".{LIVED}*.tmp"):
+        for leftover in folder.glob(f".{ON_POLICY}*.tmp"):
             shutil.rmtree(leftover, ignore_errors=True)
         checkpoint = load_checkpoint(self.config.out / "last", self.config.device)
         manifest = self._manifest(world, self.config.online_episodes, LIVING, number)
@@ -195,9 +195,9 @@ class Online:
         """Check that the dataset is what this run has made of it so far."""
         folder, rounds = self._data, len(self.curve)
         digest = Dataset(folder, verify=False).digest
-        lived = {name for name in read_meta(folder)[1] if name.startswith(LIVED)}
-        wanted = {f"{LIVED}{number:05d}" for number in range(1, rounds)}
-        ahead = lived - wanted <= {f"{LIVED}{rounds:05d}"} if rounds else not lived
+        lived = {name for name in read_meta(folder)[1] if name.startswith(ON_POLICY)}
+        wanted = {f"{ON_POLICY}{number:05d}" for number in range(1, rounds)}
+        ahead = lived - wanted <= {f"{ON_POLICY}{rounds:05d}"} if rounds else not lived
         unchanged = not rounds or lived != wanted or digest == self.curve[-1]["data"]
         if not wanted <= lived or not ahead or not unchanged:
             raise UserError(

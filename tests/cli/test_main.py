@@ -20,7 +20,7 @@ from mujepa.agent.checkpoint import AgentConfig, Networks, load_checkpoint, save
 from mujepa.cli.main import COMMANDS, main
 from mujepa.envs.registry import TASKS
 from mujepa.envs.variation import working_factors
-from mujepa.rollouts.collection import collect, make_spec
+from mujepa.rollouts.collection import collect_shards, make_spec
 from mujepa.runtime.parallel import Pool
 
 TOY = """--updates 2 --critic-updates 2 --ensemble-updates 2 --actor-updates 2 --batch 4
@@ -46,7 +46,7 @@ def complaint(capfd):
 @pytest.fixture(scope="module")
 def original_data(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("original") / "data"
-    assert list(collect(folder, make_spec("reacher", 0, 12), 6, Pool(1))) == [6 * 13]
+    assert list(collect_shards(folder, make_spec("reacher", 0, 12), 6, Pool(1))) == [6 * 13]
     return folder
 
 

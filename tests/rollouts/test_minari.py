@@ -18,7 +18,7 @@ from mujepa.agent.checkpoint import load_checkpoint
 from mujepa.cli.main import main
 from mujepa.envs.registry import find_task
 from mujepa.envs.world import World
-from mujepa.rollouts.collection import collect, make_spec
+from mujepa.rollouts.collection import collect_shards, make_spec
 from mujepa.rollouts.minari_import import resized
 from mujepa.rollouts.sampling import sample_windows
 from mujepa.rollouts.store import COLUMNS, Dataset, DatasetSpec, write_meta, write_shard
@@ -61,7 +61,7 @@ def complaint(capfd, command: str) -> str:
 @pytest.fixture(scope="module")
 def reacher(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("collected") / "reacher"
-    assert list(collect(folder, make_spec("reacher", 0, 12), 6, Pool(1))) == [6 * 13]
+    assert list(collect_shards(folder, make_spec("reacher", 0, 12), 6, Pool(1))) == [6 * 13]
     return folder
 
 

@@ -21,7 +21,7 @@ import pytest
 from mujepa.agent.checkpoint import load_checkpoint
 from mujepa.cli.main import main
 from mujepa.rollouts import remote
-from mujepa.rollouts.collection import collect, make_spec
+from mujepa.rollouts.collection import collect_shards, make_spec
 from mujepa.rollouts.remote import Cache
 from mujepa.rollouts.store import COLUMNS, Dataset, DatasetSpec, write_meta, write_shard
 from mujepa.runtime.errors import UserError
@@ -331,7 +331,7 @@ def test_a_full_disk_is_reported_with_the_options_that_help(server, tmp_path):
 @pytest.fixture(scope="module")
 def reacher(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("collected") / "reacher"
-    assert list(collect(folder, make_spec("reacher", 0, 12), 6, Pool(1))) == [6 * 13]
+    assert list(collect_shards(folder, make_spec("reacher", 0, 12), 6, Pool(1))) == [6 * 13]
     return folder
 
 

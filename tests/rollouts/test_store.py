@@ -25,7 +25,7 @@ from mujepa.envs.behaviour import RedNoise
 from mujepa.envs.registry import TASKS, find_task
 from mujepa.envs.world import World
 from mujepa.evaluation.manifest import make_manifest
-from mujepa.rollouts.collection import behave, collect, collect_shard, make_spec, shard_sizes
+from mujepa.rollouts.collection import behave, collect_shard, collect_shards, make_spec, shard_sizes
 from mujepa.rollouts.sampling import sample_windows, split_episodes
 from mujepa.rollouts.store import COLUMNS, Dataset, DatasetSpec, read_meta, write_meta, write_shard
 from mujepa.runtime.errors import UserError
@@ -37,7 +37,7 @@ SPEC = DatasetSpec("toy", 0, 3, 2, 9, {}, [-1.0], [1.0])
 
 
 def gather_all(folder: Path, episodes: int, workers: int = 2, seed: int = 0) -> Dataset:
-    for _ in collect(folder, make_spec("reacher", seed, STEPS), episodes, Pool(workers)):
+    for _ in collect_shards(folder, make_spec("reacher", seed, STEPS), episodes, Pool(workers)):
         pass
     return Dataset(folder)
 
@@ -296,7 +296,7 @@ def test_a_small_shard_grows_into_a_full_one(collected, tmp_path):
 def test_what_is_there_already_is_not_collected_again(copy):
     before, times = content(copy), _times(copy / "shard-00001")
     for wanted in (130, 200, 1):
-        frames = list(collect(copy, make_spec("reacher", 0, STEPS), wanted, Pool(2)))
+        frames = list(collect_shards(copy, make_spec("reacher", 0, STEPS), wanted, Pool(2)))
         assert frames == []
     assert content(copy) == before
     assert _times(copy / "shard-00001") == times
@@ -334,7 +334,7 @@ def test_another_recipe_in_the_same_folder_is_refused_by_name(copy, change, fiel
     before = content(copy)
     spec = replace(make_spec("reacher", 0, STEPS), **change)
     with pytest.raises(UserError, match=f"was collected with {field}.*choose another folder"):
-        list(collect(copy, spec, 300, Pool(1)))
+        list(collect_shards(copy, spec, 300, Pool(1)))
     assert content(copy) == before
 
 
@@ -351,10 +351,10 @@ def test_the_recipe_is_on_disk_before_the_first_shard(tmp_path, monkeypatch):
     spec = make_spec("reacher", 0, STEPS)
     monkeypatch.setattr("mujepa.runtime.parallel.ProcessPoolExecutor", _no_process)
     with pytest.raises(RuntimeError, match="no process today"):
-        list(collect(tmp_path, spec, 5, Pool(1)))
+        list(collect_shards(tmp_path, spec, 5, Pool(1)))
     assert read_meta(tmp_path)[1] == {}
     with pytest.raises(UserError, match="was collected with seed=0, not 1"):
-        list(collect(tmp_path, replace(spec, seed=1), 5, Pool(1)))
+        list(collect_shards(tmp_path, replace(spec, seed=1), 5, Pool(1)))
     with pytest.raises(UserError, match="holds no complete shard"):
         Dataset(tmp_path)
 
@@ -380,7 +380,7 @@ def test_a_worker_that_dies_is_reported_and_its_shard_collected_the_next_time(
     with monkeypatch.context() as patch:
         patch.setattr("mujepa.rollouts.collection.collect_shard", _die)
         with pytest.raises(UserError, match="process died; run the same command again"):
-            list(collect(tmp_path, spec, 130, Pool(2)))
+            list(collect_shards(tmp_path, spec, 130, Pool(2)))
     gather_all(tmp_path, 130)
     assert content(tmp_path) == content(collected)
 
@@ -481,7 +481,7 @@ def test_damage_to_a_shard_is_detected_and_mended_by_collecting_again(
     with pytest.raises(UserError, match=r"shard-00001.*collect it again with: mujepa") as caught:
         Dataset(copy)
     assert "\n" not in str(caught.value)
-    frames = list(collect(copy, make_spec("reacher", 0, STEPS), 130, InThisProcess()))
+    frames = list(collect_shards(copy, make_spec("reacher", 0, STEPS), 130, InThisProcess()))
     assert frames == [100 * (STEPS + 1)]
     assert content(copy) == content(collected)
 

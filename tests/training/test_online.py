@@ -77,14 +77,14 @@ def content(run: Path) -> dict[str, str]:
 
 
 def shard(run: Path, number: int) -> dict:
-    return json.loads((run / "data" / f"lived-{number:05d}" / "shard.json").read_text())
+    return json.loads((run / "data" / f"on-policy-{number:05d}" / "shard.json").read_text())
 
 
 # ---------------------------------------------------------------------------------- a run
 
 
 def test_each_round_lives_learns_and_is_judged(run, capsys):
-    names = [f"lived-{number:05d}" for number in range(1, ROUNDS)]
+    names = [f"on-policy-{number:05d}" for number in range(1, ROUNDS)]
     dataset = Dataset(run / "data")
     assert dataset.names == [*names, "shard-00000"]
     assert len(dataset) == ROUNDS * EPISODES
@@ -100,7 +100,7 @@ def test_each_round_lives_learns_and_is_judged(run, capsys):
 def test_a_shard_says_which_agent_lived_through_it(run):
     for number in range(1, ROUNDS):
         agent = run / f"round-{number - 1:05d}" / "last" / "model.safetensors"
-        assert shard(run, number)["made_by"]["weights"] == sha256(agent)
+        assert shard(run, number)["agent"]["weights"] == sha256(agent)
 
 
 def test_what_is_kept_is_what_happened(run, world):
@@ -219,7 +219,7 @@ mujepa.training.online.JUDGED = mujepa.training.data.TRIALS = 3
 save = np.save
 def dying(path, values):
     save(path, values)
-    if "lived" in str(path) and path.name == "action.npy":
+    if "on-policy" in str(path) and path.name == "action.npy":
         os.kill(os.getpid(), signal.SIGKILL)
 np.save = dying
 test_online.train(Path({str(out)!r}))
@@ -227,9 +227,9 @@ test_online.train(Path({str(out)!r}))
     died = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=300)
     assert died.returncode == -signal.SIGKILL, died.stderr
     assert len(Dataset(out / "data")) == EPISODES
-    assert list((out / "data").glob(".lived-*.tmp"))
+    assert list((out / "data").glob(".on-policy-*.tmp"))
     assert train(out, "--resume") == 0
-    assert not list((out / "data").glob(".lived-*.tmp"))
+    assert not list((out / "data").glob(".on-policy-*.tmp"))
     assert content(out) == content(run)
 
 
@@ -261,7 +261,7 @@ def test_what_is_held_out_stays_so_when_data_are_added(run):
 def test_collecting_more_keeps_what_was_lived(run, tmp_path):
     data = shutil.copytree(run / "data", tmp_path / "data")
     assert main(f"collect reacher --out {data} --episodes 101 --workers 1".split()) == 0
-    names = [f"lived-{number:05d}" for number in range(1, ROUNDS)]
+    names = [f"on-policy-{number:05d}" for number in range(1, ROUNDS)]
     assert Dataset(data).names == [*names, "shard-00000", "shard-00001"]
 
 
@@ -276,7 +276,7 @@ def test_a_run_whose_data_were_changed_is_not_resumed(run, tmp_path, capsys):
     curve = json.loads((out / "online.json").read_text())
     curve["rounds"].pop()
     (out / "online.json").write_text(json.dumps(curve))
-    shutil.rmtree(out / "data" / "lived-00002")
+    shutil.rmtree(out / "data" / "on-policy-00002")
     assert main(f"collect reacher --out {out / 'data'} --episodes 9 --workers 1".split()) == 0
     assert train(out, "--resume") == 2
     assert "is not what this run has lived through" in capsys.readouterr().err
@@ -346,7 +346,7 @@ def test_the_world_changes_in_the_round_that_was_asked_for(tmp_path):
     change = ["--explore", "10", "--then-vary", "gain=0.2", "--then-at", "2"]
     assert train(out, *change) == 0
     assert [it["vary"] for it in curve(out)] == [[], [], ["gain=0.2"]]
-    made = [shard(out, number)["made_by"] for number in (1, 2)]
+    made = [shard(out, number)["agent"] for number in (1, 2)]
     assert [it["variation"] for it in made] == [{}, {"gain": [0.2, 0.2]}]
     assert all(it["cost"].endswith(" + -10.0*uncertainty") for it in made)
     assert load_checkpoint(out / "best").provenance["round"] == 2  # the world before is gone
