@@ -225,16 +225,16 @@ def open_page(config: VisualizeConfig) -> None:
     """
     checkpoint = load_checkpoint(config.checkpoint, config.device)
     world = World(find_task(checkpoint.config.task), checkpoint.config.image_size)
-    from mujepa.visual.whatif.executor import FILE, Store
-    from mujepa.visual.whatif.server import listen, serve  # here: only the page needs it
+    from mujepa.visual.whatif.server import listen, serve  # here: only the page needs them
     from mujepa.visual.whatif.session import Session
+    from mujepa.visual.whatif.store import FILE, Store
 
     session = Session(checkpoint, world, mode=config.actor, cost=config.cost, seed=config.seed)
     store = Store(config.checkpoint / FILE, session)
     if config.episode is not None:
         store.latest = session.episode(config.episode)
     elif config.cost is not None:
-        store.latest = session.weigh(store.latest, config.cost)
+        store.latest = session.set_cost(store.latest, config.cost)
     with listen(config.host, config.port) as listener:
         decoder = _decoder(config, checkpoint, world)
         assert decoder is not None

@@ -116,6 +116,12 @@ def gl_context() -> Any:  # noqa: ANN401 - MuJoCo's context classes share no bas
     )
 
 
+def free_gl_context() -> None:
+    """Free the OpenGL context of this thread, so that another thread can make its own."""
+    gl_context().free()
+    gl_context.cache_clear()
+
+
 def _linux_context(library: str) -> Any:  # noqa: ANN401
     os.environ["PYOPENGL_PLATFORM"] = library  # PyOpenGL reads it when it is first imported
     if library == "egl":

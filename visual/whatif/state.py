@@ -1,39 +1,40 @@
-"""A situation: all that a person made on the page, in memory and as JSON.
+"""The state of the what-if page: what a person chose and where the simulator is.
 
 Letters: H horizon in model steps, K history, S state, A action.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
 
 from mujepa.runtime.errors import UserError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
+from mujepa.runtime.settings import Finite, read_settings, settings
 
 FORMAT = 1
-"""Of a situation as JSON."""
+"""Version of the JSON format."""
+REMEDY = "save one on the page"
+Unit = Annotated[float, Field(ge=-1, le=1)]
+"""An action in units of its bounds."""
 
 
 @dataclass(frozen=True)
-class Situation:
-    """What a person chose, and where the world stands.
+class WhatIfState:
+    """What a person chose on the page, and where the simulator is.
 
     Attributes:
-        start: the state (S,) in which it began.
-        goal: the state (S,) to bring about.
-        states: those that the agent remembers, (1 to K, S), the present last.
-        taken: the actions between them, (one less, A), in units of the bounds.
-        sequence: what is to be done next, (H, A), in units of the bounds.
-        before: the sequence that the latest plan replaced, if any.
-        cost: what the planner minimises.
+        start: initial state, (S,).
+        goal: goal state, (S,).
+        states: the states that the agent remembers, (1 to K, S), the current one last.
+        taken: the actions between them, (one fewer, A), in units of the bounds.
+        sequence: the next actions, (H, A), in units of the bounds.
+        cost: expression of the cost that the planner minimises.
         step: model steps since the start.
+        before: the sequence that the latest plan replaced, if any.
     """
 
     start: NDArray[np.float64]
@@ -46,89 +47,75 @@ class Situation:
     before: NDArray[np.float32] | None = None
 
     @property
-    def present(self) -> NDArray[np.float64]:
-        """The state (S,) in which the world is."""
+    def current(self) -> NDArray[np.float64]:
+        """The current state of the simulator, (S,)."""
         return self.states[-1]
 
 
-def write_situation(situation: Situation, task: str) -> dict[str, Any]:
-    """Return a situation of a task as JSON can hold it."""
-    before = situation.before
-    return {
-        "format": FORMAT,
-        "task": task,
-        "step": situation.step,
-        "cost": situation.cost,
-        "start": situation.start.tolist(),
-        "goal": situation.goal.tolist(),
-        "states": situation.states.tolist(),
-        "taken": situation.taken.tolist(),
-        "sequence": situation.sequence.tolist(),
-        "before": None if before is None else before.tolist(),
-    }
+@settings
+class _Saved:
+    """A state of the page as JSON holds it."""
+
+    format: Literal[1]
+    task: str
+    step: Annotated[int, Field(ge=0, strict=True)]
+    cost: str
+    start: list[Finite]
+    goal: list[Finite]
+    states: list[list[Finite]]
+    taken: list[list[Unit]]
+    sequence: list[list[Unit]]
+    before: list[list[Unit]] | None
 
 
-def read_situation(
+def write_state(state: WhatIfState, task: str) -> dict[str, Any]:
+    """Return a state of a task's page as values that JSON can hold."""
+    values = {field.name: getattr(state, field.name) for field in fields(state)}
+    lists = {key: it.tolist() if isinstance(it, np.ndarray) else it for key, it in values.items()}
+    return {"format": FORMAT, "task": task} | lists
+
+
+def read_state(
     raw: object, task: str, history: int, state_size: int, shape: tuple[int, int]
-) -> Situation:
-    """Return the situation that `write_situation` described; its cost may be nonsense.
+) -> WhatIfState:
+    """Return the state that `write_state` wrote; its cost is not checked.
 
     Args:
-        raw: what was described.
+        raw: the values that JSON held.
         task: name of the task.
         history: K.
         state_size: S.
         shape: of a sequence, (H, A).
 
     Raises:
-        UserError: it is damaged, or of another task or another model.
+        UserError: the values are damaged, or belong to another task or model.
     """
     if not isinstance(raw, dict) or raw.get("format") != FORMAT or raw.get("task") != task:
-        raise UserError(f"this is no what-if situation of task {task!r}; save one on the page")
-    states = _numbers(raw, "states", (None, state_size))
-    if not 1 <= len(states) <= history:
-        raise UserError(f"states: {len(states)}, the model remembers {history}")
-    step, cost, before = raw.get("step"), raw.get("cost"), raw.get("before")
-    if type(step) is not int or step < 0 or not isinstance(cost, str):
-        raise UserError(f"step {step!r} is no number of steps, or cost {cost!r} no text")
-    return Situation(
-        _numbers(raw, "start", (state_size,)),
-        _numbers(raw, "goal", (state_size,)),
-        states,
-        _actions(raw, "taken", (len(states) - 1, shape[1])),
-        _actions(raw, "sequence", shape),
-        cost,
-        step,
-        None if before is None else _actions(raw, "before", shape),
+        raise UserError(f"this is no what-if state of task {task!r}; {REMEDY}")
+    saved = read_settings(_Saved, raw, "the what-if state", REMEDY)
+    if not 1 <= len(saved.states) <= history:
+        raise UserError(f"there are {len(saved.states)} states, the model remembers {history}")
+
+    def actions(name: str, count: int) -> NDArray[np.float32]:
+        return _array(saved, name, (count, shape[1])).astype(np.float32)
+
+    return WhatIfState(
+        start=_array(saved, "start", (state_size,)),
+        goal=_array(saved, "goal", (state_size,)),
+        states=_array(saved, "states", (len(saved.states), state_size)),
+        taken=actions("taken", len(saved.states) - 1),
+        sequence=actions("sequence", shape[0]),
+        cost=saved.cost,
+        step=saved.step,
+        before=None if saved.before is None else actions("before", shape[0]),
     )
 
 
-def _numbers(raw: dict[str, Any], name: str, shape: Sequence[int | None]) -> NDArray[np.float64]:
-    """Return an array of JSON numbers; a None in the shape leaves that size open.
-
-    Raises:
-        UserError: it is of another shape, or holds something else.
-    """
+def _array(saved: _Saved, name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
     try:
-        array = np.array(raw.get(name), np.float64)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{name} are not numbers of shape {tuple(shape)}") from error
-    array = array.reshape(0, *shape[1:]) if array.size == 0 and shape[0] == 0 else array
-    fits = array.ndim == len(shape) and all(
-        wanted in (None, size) for wanted, size in zip(shape, array.shape, strict=True)
-    )
-    if not fits or not np.isfinite(array).all():
-        raise UserError(f"{name} are not finite numbers of shape {tuple(shape)}")
+        array = np.array(getattr(saved, name) or np.empty((0, *shape[1:])), np.float64)
+    except ValueError as error:  # rows of different lengths
+        raise UserError(f"{name} must be an array of shape {shape}; {REMEDY}") from error
+    if array.shape != shape:
+        raise UserError(f"{name} must be an array of shape {shape}, got {array.shape}; {REMEDY}")
     return array
-
-
-def _actions(raw: dict[str, Any], name: str, shape: Sequence[int | None]) -> NDArray[np.float32]:
-    """Return actions in units of the bounds.
-
-    Raises:
-        UserError: they are none.
-    """
-    actions = _numbers(raw, name, shape)
-    if (np.abs(actions) > 1).any():
-        raise UserError(f"{name} lie outside of the bounds, which are -1 and 1")
-    return actions.astype(np.float32)

@@ -1,29 +1,35 @@
-"""What the page shows of a situation, drawn."""
+"""What the page shows of a state: pictures, overlays, charts and captions."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
-from mujepa.visual.whatif import drawing
-from mujepa.visual.whatif.drawing import Line
+import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from mujepa.visual.decoder import Decoder
+from mujepa.visual.whatif.drawing import (
+    BEFORE,
+    GOAL,
+    IMAGINED,
+    PICTURE,
+    REAL,
+    data_url,
+    goal_svg,
+    path_svg,
+)
+from mujepa.visual.whatif.session import Future, Futures, Session
+from mujepa.visual.whatif.state import WhatIfState
 
-    import numpy as np
-
-    from mujepa.visual.decoder import Decoder
-    from mujepa.visual.whatif.session import Future, Session
-    from mujepa.visual.whatif.state import Situation
+Chart = dict[str, Any]
+"""Options of an ECharts chart."""
 
 
 @dataclass(frozen=True)
 class View:
-    """What the page shows of a situation at one of the steps ahead.
-
-    Pictures are data URLs, overlays and charts are SVG.
-    """
+    """What the page shows: pictures as data URLs, overlays as SVG, charts as ECharts options."""
 
     goal: str
     real: str
@@ -31,52 +37,86 @@ class View:
     over_goal: str
     over_real: str
     over_imagined: str
-    costs: str
-    distances: str
+    costs: Chart
+    distances: Chart
     real_text: str
     imagined_text: str
-    reached: bool
 
 
-def view(session: Session, decoder: Decoder, situation: Situation, shown: int) -> View:
-    """Compute and draw what the page shows."""
-    futures, world = session.futures(situation), session.world
-    real, imagined, before = futures.real, futures.imagined, futures.before
-    decoded = decoder.decode(imagined.embeddings[shown])
-    goal = session.goal_point(situation)
-    task, unit = world.task, world.task.per_unit
+def view(session: Session, decoder: Decoder, state: WhatIfState, shown: int) -> View:
+    """Compute and draw what the page shows, with the pictures of step `shown`."""
+    futures, world = session.futures(state), session.world
+    decoded = decoder.decode(futures.imagined.embeddings[shown])
+    goal, task = session.goal_point(state), world.task
 
-    def overlay(size: float, *futures: tuple[Future | None, str, int | None]) -> str:
-        parts = [] if goal is None else [drawing.goal_svg(goal, size)]
-        for future, colour, at in futures:
+    def overlay(size: float, *paths: tuple[Future | None, str, int | None]) -> str:
+        parts = [] if goal is None else [goal_svg(goal, size)]
+        for future, colour, at in paths:
             if future is not None and future.path is not None:
-                parts.append(drawing.path_svg(future.path, colour, size, at))
+                parts.append(path_svg(future.path, colour, size, at))
         return "".join(parts)
-
-    old, dream = (before, drawing.BEFORE, None), (imagined, drawing.IMAGINED, shown)
-    small = len(decoded)
-
-    def lines(pick: Callable[[Future], np.ndarray], first: int) -> list[Line]:
-        former = [] if before is None else [Line(pick(before), drawing.BEFORE, first, "4 3")]
-        both = (real, drawing.REAL), (imagined, drawing.IMAGINED)
-        return former + [Line(pick(future), colour, first) for future, colour in both]
 
     def text(future: Future) -> str:
         return f"{task.text(future.distance[shown])} from the goal · cost {future.cost:.3g}"
 
+    before, imagined = (futures.before, BEFORE, None), (futures.imagined, IMAGINED, shown)
+    real = (futures.real, REAL, shown)
+    reached = futures.real.distance[shown] <= task.tolerance
+    unit, tolerance = task.per_unit, task.per_unit * task.tolerance
     return View(
-        goal=drawing.data_url(world.enlarge(situation.goal)),
-        real=drawing.data_url(world.enlarge(futures.states[shown])),
-        imagined=drawing.data_url(decoded),
-        over_goal=overlay(drawing.PICTURE),
-        over_real=overlay(drawing.PICTURE, old, dream, (real, drawing.REAL, shown)),
-        over_imagined=overlay(small, old, (real, drawing.REAL, None), dream),
-        costs=drawing.chart_svg(lines(lambda future: future.costs, 1), session.horizon, shown),
-        distances=drawing.chart_svg(
-            lines(lambda future: future.distance * unit, 0), session.horizon, shown,
-            bound=task.tolerance * unit, unit=task.unit,
-        ),
-        real_text=text(real),
-        imagined_text=text(imagined),
-        reached=bool(real.distance[shown] <= task.tolerance),
-    )  # fmt: skip
+        goal=data_url(world.enlarge(state.goal)),
+        real=data_url(world.enlarge(futures.states[shown])),
+        imagined=data_url(decoded),
+        over_goal=overlay(PICTURE),
+        over_real=overlay(PICTURE, before, imagined, real),
+        over_imagined=overlay(len(decoded), before, (*real[:2], None), imagined),
+        costs=chart(futures, lambda future: future.costs, shown),
+        distances=chart(futures, lambda it: unit * it.distance, shown, task.unit, tolerance),
+        real_text=text(futures.real) + (" · reached" if reached else ""),
+        imagined_text=text(futures.imagined),
+    )
+
+
+def chart(
+    futures: Futures,
+    values: Callable[[Future], NDArray[np.float64]],
+    shown: int,
+    unit: str = "",
+    bound: float | None = None,
+) -> Chart:
+    """Return a line chart of values by step, with step `shown` marked and a bound dashed."""
+    horizon = len(futures.real.costs)
+
+    def points(future: Future | None) -> list[list[float | None]]:
+        numbers = [] if future is None else values(future).tolist()
+        first = horizon + 1 - len(numbers)
+        rounded = [float(f"{it:.4g}") if np.isfinite(it) else None for it in numbers]
+        return [[first + step, value] for step, value in enumerate(rounded)]
+
+    level = [] if bound is None else [[0, bound], [horizon, bound]]
+    series = [
+        _line("plan before", points(futures.before), BEFORE, dashed=True),
+        _line("tolerance", level, GOAL, dashed=True),
+        _line("simulator", points(futures.real), REAL),
+        _line("model", points(futures.imagined), IMAGINED),
+    ]
+    series[0]["markLine"] = {
+        "silent": True, "z": 1, "symbol": "none", "label": {"show": False}, "animation": False,
+        "lineStyle": {"color": "#cbd5e1", "width": 6, "type": "solid"}, "data": [{"xAxis": shown}],
+    }  # fmt: skip
+    return {
+        "animation": False,
+        "grid": {"left": 44, "right": 12, "top": 16, "bottom": 20},
+        "tooltip": {"trigger": "axis"},
+        "xAxis": {"type": "value", "max": horizon, "splitLine": {"show": False}},
+        "yAxis": {"type": "value", "name": unit, "nameGap": 4, "splitNumber": 2},
+        "series": series,
+    }
+
+
+def _line(name: str, points: list[Any], colour: str, *, dashed: bool = False) -> Chart:
+    return {
+        "name": name, "type": "line", "data": points, "showSymbol": not dashed, "symbolSize": 5,
+        "symbol": "circle", "itemStyle": {"color": colour},
+        "lineStyle": {"color": colour, "width": 2, "type": "dashed" if dashed else "solid"},
+    }  # fmt: skip

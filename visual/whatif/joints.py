@@ -1,0 +1,73 @@
+"""The joints of a model that the what-if page can set and push."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mujepa.envs.world import World
+
+FREE, BALL, SLIDE, HINGE = range(4)
+"""The values of mjtJoint."""
+ROTATIONS = ("turn_x", "turn_y", "turn_z")
+VELOCITIES = {
+    FREE: ("x", "y", "z", *ROTATIONS),
+    BALL: ROTATIONS,
+    SLIDE: ("x",),
+    HINGE: ("turn",),
+}
+"""Names of a joint's velocities, by its type."""
+STARTS = 32
+"""Starts that are sampled to find the range of a slide joint without limits."""
+
+
+@dataclass(frozen=True)
+class Slider:
+    """A joint position that can be set: its name, its index into qpos, and its range."""
+
+    name: str
+    index: int
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Push:
+    """A joint velocity that can be changed: its name, the largest change, and its unit."""
+
+    name: str
+    strongest: float
+    unit: str
+
+
+def joint_sliders(world: World) -> list[Slider]:
+    """Return the positions of slide and hinge joints."""
+    model, rng = world.model, np.random.default_rng(0)
+    starts = [world.task.sample_start(model, rng)[0] for _ in range(STARTS)]
+    low, high = np.min(starts, axis=0), np.max(starts, axis=0)
+    sliders = []
+    for joint in np.flatnonzero(np.isin(model.jnt_type, (SLIDE, HINGE))).tolist():
+        index = int(model.jnt_qposadr[joint])
+        ends = (low[index], high[index]) if low[index] < high[index] else (-1, 1)
+        if model.jnt_type[joint] == HINGE:
+            ends = min(-np.pi, low[index]), max(np.pi, high[index])
+        if model.jnt_limited[joint]:
+            ends = model.jnt_range[joint]
+        sliders.append(Slider(_name(world, joint), index, float(ends[0]), float(ends[1])))
+    return sliders
+
+
+def joint_pushes(world: World) -> list[Push]:
+    """Return the velocities of all joints, in the order of qvel."""
+    pushes = []
+    for joint, kind in enumerate(world.model.jnt_type.tolist()):
+        for part in VELOCITIES[kind]:
+            name = _name(world, joint) + (f".{part}" if len(VELOCITIES[kind]) > 1 else "")
+            largest = (8.0, "rad/s") if part.startswith("turn") else (2.0, "m/s")
+            pushes.append(Push(name, *largest))
+    return pushes
+
+
+def _name(world: World, joint: int) -> str:
+    return world.model.joint(joint).name or f"joint {joint}"
