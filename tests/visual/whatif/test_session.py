@@ -101,9 +101,7 @@ def test_the_same_state_has_the_same_futures_and_the_same_plan(session, state):
     one, other = session.futures(state), session.futures(state)
     assert (one.imagined.embeddings == other.imagined.embeddings).all()
     np.testing.assert_array_equal(one.states, other.states)
-    np.testing.assert_array_equal(
-        session.plan(state).sequence, session.plan(state).sequence
-    )
+    np.testing.assert_array_equal(session.plan(state).sequence, session.plan(state).sequence)
 
 
 def test_a_perturbation_changes_one_velocity_of_the_current_state_and_nothing_else(session, state):
@@ -180,5 +178,3 @@ def test_a_damaged_state_is_refused(session, state, key, value):
     for nothing in (None, [], "text", {}):
         with pytest.raises(UserError, match="no what-if state"):
             session.read(nothing)
-
-
