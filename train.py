@@ -6,7 +6,7 @@ import contextlib
 import io
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +28,7 @@ from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import read_json, write_json
 from mujepa.training.config import TrainConfig
 from mujepa.training.data import load_training_data
+from mujepa.training.losses import ExtraTerm
 from mujepa.training.online import Online
 from mujepa.training.state import check_settings, read_metrics
 from mujepa.training.trainer import Training, make_networks
@@ -36,7 +37,7 @@ SAID = "said.json"
 """Where the first of several workers leaves what it says."""
 
 
-def train(config: TrainConfig) -> None:
+def train(config: TrainConfig, extra_terms: Sequence[ExtraTerm] = ()) -> None:
     """Run the training that a configuration describes; see `mujepa train --help`.
 
     Under `torchrun`, together with its other processes: docs/scale.md.
@@ -45,10 +46,10 @@ def train(config: TrainConfig) -> None:
         UserError: bad input, a full disk, or a loss that is not finite.
     """
     with distributed.together():
-        _train(config)
+        _train(config, extra_terms)
 
 
-def _train(config: TrainConfig) -> None:
+def _train(config: TrainConfig, extra_terms: Sequence[ExtraTerm]) -> None:
     config.check_shares(max(distributed.count(), config.processes))
     if config.online and distributed.count() > 1:
         raise UserError("--online learns in one process; start it without torchrun")
@@ -68,17 +69,20 @@ def _train(config: TrainConfig) -> None:
         if isinstance(workers, Cluster):
             _learn_on(workers, config)
         else:
-            learn(config)
+            learn(config, extra_terms=extra_terms)
 
 
 def learn(
-    config: TrainConfig, on_record: Callable[[dict[str, Any]], object] = lambda record: None
+    config: TrainConfig,
+    on_record: Callable[[dict[str, Any]], object] = lambda record: None,
+    extra_terms: Sequence[ExtraTerm] = (),
 ) -> None:
     """Train on data that are there, in this process.
 
     Args:
         config: of the run; with `resume` it goes on where one in its folder stands.
         on_record: told of each record of metrics.jsonl once the checkpoint beside it is written.
+        extra_terms: of the world model's loss, by an experiment.
 
     Raises:
         UserError: there are no data, the disk is full, or a loss is not finite.
@@ -97,7 +101,7 @@ def learn(
         config.jepa.encoder.observes,
         config.planner.horizon,
     )
-    Training(config, experience, on_record).run()
+    Training(config, experience, on_record, extra_terms).run()
 
 
 def _learn_on(cluster: Cluster, config: TrainConfig) -> None:

@@ -16,12 +16,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from mujepa.agent.cost import Goal, Trajectory
 from mujepa.agent.memory import Memory
-from mujepa.runtime import distributed
 
 if TYPE_CHECKING:
-    from mujepa.agent.configurator import Configurator
     from mujepa.agent.jepa import JEPA
 
 
@@ -32,29 +29,14 @@ class ActorConfig:
     Attributes:
         width: hidden units.
         depth: hidden layers.
-        horizon: model steps that it is unrolled in training; 0 for the planner's horizon.
-        imagined_weight: of the planner's cost of what it does in the world model.
-        behaviour_weight: of imitating the data in hindsight.
     """
 
     width: int = 256
     depth: int = 2
-    horizon: int = 0
-    imagined_weight: float = 1.0
-    behaviour_weight: float = 0.0
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.depth < 1:
             raise ValueError(f"actor needs width and depth of at least 1, got {self}")
-        if self.horizon < 0:
-            raise ValueError(f"actor needs a horizon of at least 0, got {self.horizon}")
-        if not self.weights():
-            raise ValueError("actor needs a term of some weight")
-
-    def weights(self) -> dict[str, float]:
-        """Return the weights of the terms in use, by name."""
-        names = ("imagined", "behaviour")
-        return {name: weight for name in names if (weight := getattr(self, f"{name}_weight")) != 0}
 
 
 class Actor(nn.Module):
@@ -95,51 +77,3 @@ class Actor(nn.Module):
             embeddings.append(memory.embeddings[:, -1])
             actions.append(action)
         return torch.stack(embeddings, dim=1), torch.stack(actions, dim=1)
-
-
-def imagined_cost(
-    actor: Actor, configurator: Configurator, memory: Memory, goal: Goal, horizon: int
-) -> Tensor:
-    """Return the planner's cost of what the actor does in the world model, averaged -> ()."""
-    embeddings, actions = actor.imagine(configurator.jepa, memory, goal.embedding, horizon)
-    trajectory = Trajectory(embeddings[:, None], actions[:, None], memory)
-    return configurator.cost(trajectory, goal).mean()
-
-
-def actor_terms(
-    actor: Actor,
-    configurator: Configurator,
-    memory: Memory,
-    goals: Tensor,
-    horizon: int,
-    actions: Tensor,
-    followed: Tensor,
-) -> dict[str, Tensor]:
-    """Compute the terms that the actor learns from, those of some weight.
-
-    Args:
-        actor: the actor.
-        configurator: the world model and the planner's cost, frozen.
-        memory: what is remembered in B problems.
-        goals: (B, D) embeddings of what is wanted in them.
-        horizon: H.
-        actions: (B, A) that the data have there.
-        followed: (B,) whether the data went on to the goal.
-
-    Returns:
-        `imagined`, the planner's cost of acting in imagination, and `behaviour`, the squared error
-        to the data's actions where they led to the goal.
-    """
-
-    def behaviour() -> Tensor:
-        error = (actor(memory, goals) - actions).square().mean(dim=-1)
-        count = distributed.total(followed.sum()).clamp(min=1)
-        return distributed.total((error * followed).sum()) / count
-
-    terms = {
-        "imagined": lambda: imagined_cost(
-            actor, configurator, memory, configurator.wanted(goals), horizon
-        ),
-        "behaviour": behaviour,
-    }
-    return {name: terms[name]() for name in actor.config.weights()}

@@ -17,7 +17,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 from mujepa.runtime import distributed
 
@@ -54,14 +53,7 @@ class EncoderConfig:
 
 
 class Encoder(nn.Module):
-    """An encoder: `trunk` -> linear projection -> batch normalisation, (B, ...) -> (B, D).
-
-    Attributes:
-        parts: in training, trunk and projection read a batch in so many parts, each again when its
-            gradient is computed: the memory is that of one part, the result that of the batch.
-    """
-
-    parts: int = 1
+    """An encoder: `trunk` -> linear projection -> batch normalisation, (B, ...) -> (B, D)."""
 
     def __init__(self, trunk: nn.Module, features: int, dim: int) -> None:
         super().__init__()
@@ -71,16 +63,7 @@ class Encoder(nn.Module):
 
     def forward(self, observations: Tensor) -> Tensor:
         """Return embeddings (B, D) of uint8 images (B, P, P, 3) or float vectors (B, S)."""
-        return self.normalise(self._features(observations).float())
-
-    def _features(self, observations: Tensor) -> Tensor:
-        def read(part: Tensor) -> Tensor:
-            return self.project(self.trunk(part))
-
-        if self.parts == 1 or not torch.is_grad_enabled():
-            return read(observations)
-        parts = observations.chunk(self.parts)
-        return torch.cat([checkpoint(read, part, use_reentrant=False) for part in parts])
+        return self.normalise(self.project(self.trunk(observations)).float())
 
 
 class PatchEmbedding(nn.Conv2d):

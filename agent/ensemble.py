@@ -88,14 +88,3 @@ class Ensemble(nn.Module):
     @staticmethod
     def _variance(changes: Tensor) -> Tensor:
         return changes.var(dim=0).mean(dim=-1)
-
-
-def ensemble_terms(ensemble: Ensemble, inputs: Tensor, changes: Tensor) -> dict[str, Tensor]:
-    """Return the term that the members learn from.
-
-    Args:
-        ensemble: the members.
-        inputs: (E, B, K * (D + A)), other steps for each member.
-        changes: (E, B, D), how the embedding changed.
-    """
-    return {"members": (ensemble(inputs) - changes).square().mean()}

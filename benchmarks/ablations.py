@@ -55,11 +55,9 @@ LOSSES = {
 }
 """Flags of the variants of the world model."""
 HEADS = {
-    ("critic", "temporal and Bellman"): ("--critic.bellman-weight", "1"),
-    ("critic", "Bellman alone"): (
-        *("--critic.bellman-weight", "1", "--critic.temporal-weight", "0"),
-    ),
-    ("critic", "temporal and contrastive"): ("--critic.contrastive-weight", "1"),
+    ("critic", "temporal and Bellman"): ("--critic-loss.bellman", "1"),
+    ("critic", "Bellman alone"): (*("--critic-loss.bellman", "1", "--critic-loss.temporal", "0"),),
+    ("critic", "temporal and contrastive"): ("--critic-loss.contrastive", "1"),
     ("critic", "seen starts alone"): ("--imagined", "0"),
 }
 """Flags of the variants of what is trained on the world model."""

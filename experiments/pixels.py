@@ -5,8 +5,8 @@
 On each of three tasks, in the task's own scene and in two where things move that do not matter
 (noise that nobody can predict, and movers that go their own way), two world models are trained on
 the same experience, with the same encoder, predictor, updates and planner: one predicts embeddings
-(prediction and SIGReg), one the pixels of the same frames (`--loss.pixels`). They are judged on the
-same episodes.
+(prediction and SIGReg), one the pixels of the same frames (pixel_term.py). They are evaluated on
+the same episodes.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from experiment import (
     seconds_in,
 )
 from matplotlib.figure import Figure
+from pixel_term import pixels
 
 from mujepa.agent.checkpoint import Checkpoint, load_checkpoint
 from mujepa.agent.configurator import Configurator
@@ -79,9 +80,11 @@ SCENES: dict[str, tuple[str, ...]] = {
 """What varies, as after `--vary`."""
 MODELS = {
     "embeddings": (),
-    "pixels": ("--loss.prediction", "0", "--loss.sigreg", "0", "--loss.pixels", "3000"),
+    "pixels": ("--loss.prediction", "0", "--loss.sigreg", "0"),
 }
 """Flags of the two kinds of world model."""
+WEIGHTS = {"embeddings": 0.0, "pixels": 3000.0}
+"""Weights of the term on pixels."""
 TASKS = {
     "reacher": ("--cost", "critic"),
     "two_room": ("--cost", "critic"),
@@ -182,7 +185,8 @@ def main(config: PixelsConfig) -> Finding:
 def measure(cell: Cell) -> dict[str, Any]:
     """Return the figures of both models and the random floor in a cell, made or made before."""
     path = cell.folder / "figures.json"
-    asked = json.loads(json.dumps([asdict(cell.size), SCENES[cell.scene], MODELS, TASKS, COMMON]))
+    settings = [asdict(cell.size), SCENES[cell.scene], MODELS, WEIGHTS, TASKS, COMMON]
+    asked = json.loads(json.dumps(settings))
     if path.exists() and (there := read_json(path, f"delete {path}"))["asked"] == asked:
         return there
     cell.folder.mkdir(parents=True, exist_ok=True)
@@ -227,7 +231,8 @@ def learn(cell: Cell, model: str) -> None:
     if SCENES[cell.scene]:
         flags += ["--vary", *SCENES[cell.scene]]
     with (cell.folder / f"{model}.log").open("a") as log, quiet(log):
-        train(read(TrainConfig, flags))
+        extra = [pixels(WEIGHTS[model])] if WEIGHTS[model] else []
+        train(read(TrainConfig, flags), extra)
 
 
 @contextlib.contextmanager

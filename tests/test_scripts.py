@@ -210,9 +210,9 @@ def test_strangers_stand_still_for_the_critic_as_goals_do(data, untrained, tiny,
         learning_rate=1e-3, cost="critic",
     )  # fmt: skip
     seen = []
-    monkeypatch.setattr(frozen, "critic_terms", lambda critic, *pairs: seen.append(pairs) or {})
+    monkeypatch.setattr(frozen, "critic_terms", lambda batch: seen.append(batch) or {})
     stage.terms(0)
-    starts, _, strangers, *_ = seen[0]
+    starts, strangers = seen[0].starts, seen[0].strangers
     assert (starts[:, 0] != starts[:, 1]).any()
     assert (strangers[:, 0] == strangers[:, 1]).all()
 

@@ -23,6 +23,7 @@ from mujepa.planners import PlannerConfig
 from mujepa.rollouts.remote import is_url
 from mujepa.runtime.cluster import check_cluster
 from mujepa.runtime.errors import UserError
+from mujepa.training.frozen_losses import ActorLossConfig, CriticLossConfig
 from mujepa.training.losses import LossConfig
 from mujepa.training.schedule import online_share
 
@@ -126,9 +127,6 @@ class TrainConfig:
     processes: int = 1
     """With --cluster: processes that train the one model together, through Ray Train; without it
     `torchrun` says how many (docs/scale.md)."""
-    accumulate: int = 1
-    """Parts in which the encoder reads a batch: their number divides its memory, and each part is
-    read twice; what is learned stays the same."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the products in the networks while they learn; bfloat16 is for accelerators."""
     jepa: JEPAConfig = field(default_factory=JEPAConfig)
@@ -136,6 +134,8 @@ class TrainConfig:
     critic: CriticConfig = field(default_factory=CriticConfig)
     ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
     actor: ActorConfig = field(default_factory=ActorConfig)
+    critic_loss: CriticLossConfig = field(default_factory=CriticLossConfig)
+    actor_loss: ActorLossConfig = field(default_factory=ActorLossConfig)
     planner: PlannerConfig = field(default_factory=PlannerConfig)
     cost: str = "auto"
     """What planner and actor will minimise, for example `critic + 0.05*goal`; auto measures it: the
@@ -163,7 +163,6 @@ class TrainConfig:
             "critic_batch",
             "actor_batch",
             "checkpoint_every",
-            "accumulate",
             "processes",
         ):
             if getattr(self, name) < 1:
@@ -191,11 +190,11 @@ class TrainConfig:
                 f"--imagined {self.imagined} and --validation {self.validation} must be shares, "
                 "from 0 to 1"
             )
-        if "bellman" in self.critic.weights() and self.imagined * self.critic_batch >= (
+        if self.critic_loss.bellman and self.imagined * self.critic_batch >= (
             self.critic_batch - 1
         ):
             raise UserError(
-                "--critic.bellman-weight learns from steps that were seen, of which --imagined "
+                "--critic-loss.bellman learns from steps that were seen, of which --imagined "
                 f"{self.imagined} leaves none; lower it"
             )
         check_cluster(self.cluster)
@@ -203,11 +202,6 @@ class TrainConfig:
             raise UserError(
                 f"--processes {self.processes} needs --cluster; without one: torchrun "
                 f"--nproc-per-node {self.processes} train.py {self.task} ..."
-            )
-        if self.loss.pixels and self.jepa.encoder.kind != "cnn":
-            raise UserError(
-                f"--loss.pixels {self.loss.pixels} reads images as the CNN encoder does; leave out "
-                f"--jepa.encoder.kind {self.jepa.encoder.kind}"
             )
         read_variation(self.vary)
         read_variation(self.then_vary)
@@ -295,11 +289,9 @@ class TrainConfig:
             settings["cluster"],
             settings["processes"],
         )
-        silent = {"vary": (), "precision": "float32", "accumulate": 1}
+        silent = {"vary": (), "precision": "float32"}
         silent |= {} if self.online else {"online": False, **ONLINE}
         silent |= {} if self.predictor_updates else {"predictor_updates": 0, "predictor_batch": 256}
-        if not self.loss.pixels:
-            del settings["loss"]["pixels"]
         return {k: v for k, v in settings.items() if k not in silent or v != silent[k]}
 
     def check_shares(self, processes: int) -> None:

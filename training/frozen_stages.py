@@ -6,21 +6,28 @@ Letters: B batch, N pairs, T time, K history, H horizon, D embedding, A action, 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mujepa.agent.actor import actor_terms, imagined_cost
 from mujepa.agent.configurator import Configurator
-from mujepa.agent.critic import critic_terms
 from mujepa.agent.device import full_precision
-from mujepa.agent.ensemble import ensemble_terms
 from mujepa.agent.memory import Memory
 from mujepa.evaluation.diagnostics import distance_correlation, every_step
 from mujepa.runtime import distributed
+from mujepa.training.frozen_losses import (
+    ActorBatch,
+    ActorLossConfig,
+    CriticBatch,
+    CriticLossConfig,
+    actor_terms,
+    critic_terms,
+    ensemble_terms,
+    imagined_cost,
+)
 from mujepa.training.latent_dataset import LatentDataset
 from mujepa.training.stages import ranking
 
@@ -115,16 +122,18 @@ class CriticStage(FrozenStage):
     """The temporal-distance critic.
 
     Attributes:
+        loss: weights of the terms.
         imagined: share of starting points that the world model imagines instead of seeing.
     """
 
+    loss: CriticLossConfig = field(default_factory=CriticLossConfig)
     imagined: float = 0.5
     name: str = "critic"
 
     @property
     def weights(self) -> dict[str, float]:
         """Weights of the terms."""
-        return self.networks.critic.config.weights()
+        return self.loss.weights()
 
     def modules(self) -> nn.ModuleDict:
         """Return the critic."""
@@ -156,13 +165,9 @@ class CriticStage(FrozenStage):
         if "bellman" in self.weights:
             ends = data.first[episodes[0]] + data.lengths[episodes[0]] - 1
             following = self._pairs(np.minimum(rows[0] + 1, ends)[many:])
+        critic, goals = self.networks.critic, self._pairs(rows[1])
         return critic_terms(
-            self.networks.critic,
-            starts,
-            self._pairs(rows[1]),
-            strangers,
-            steps,
-            following,
+            CriticBatch(self.loss, critic, starts, goals, strangers, steps, following)
         )
 
     @torch.no_grad()
@@ -199,16 +204,18 @@ class ActorStage(FrozenStage):
     """The reactive policy: act in the world model, towards what was and will be asked for.
 
     Attributes:
+        loss: weights of the terms.
         horizon: H, model steps that it acts in imagination.
     """
 
+    loss: ActorLossConfig = field(default_factory=ActorLossConfig)
     horizon: int = 5
     name: str = "actor"
 
     @property
     def weights(self) -> dict[str, float]:
         """Weights of the terms."""
-        return self.networks.actor.config.weights()
+        return self.loss.weights()
 
     def modules(self) -> nn.ModuleDict:
         """Return the actor."""
@@ -234,15 +241,13 @@ class ActorStage(FrozenStage):
         )
         goals = data.embeddings[np.where(kind == 0, later, anywhere)]
         goals[kind == 2] = self.task_goals[drawn[kind == 2]]
+        followed = torch.from_numpy(kind == 0).to(goals.device)
         return actor_terms(
-            self.networks.actor,
-            self._configurator,
-            data.memory(frames),
-            goals,
-            self.horizon,
-            data.actions[frames],
-            torch.from_numpy(kind == 0).to(goals.device),
-        )
+            ActorBatch(
+                self.loss, self.networks.actor, self._configurator, data.memory(frames), goals,
+                self.horizon, data.actions[frames], followed,
+            )
+        )  # fmt: skip
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:

@@ -1,8 +1,8 @@
-"""What the world model learns from: small named terms, unweighted; `weighted_sum` sums them.
+"""Loss terms of the world model: small named scalars, which `weighted_sum` weights and sums.
 
-Without a term against it, prediction in embedding space is solved by a constant. SIGReg, or
-variance and covariance, forbid that; inverse dynamics keeps what actions change; temporal
-similarity keeps the path smooth. Pixels, off by default, are what other world models predict.
+To add a term, write its function, enter it in `WORLD_MODEL_TERMS`, and give `LossConfig` a weight
+of the same name. A term of weight 0 is not computed. The terms of the later stages are in
+`frozen_losses`.
 
 Letters: B batch, T time, D embedding, A action, R predicted steps, K history.
 """
@@ -10,22 +10,46 @@ Letters: B batch, T time, D embedding, A action, R predicted steps, K history.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from mujepa.agent.device import full_precision
-from mujepa.agent.encoder import PATCH
 from mujepa.agent.jepa import JEPA
 from mujepa.agent.memory import Memory
 from mujepa.runtime import distributed
+from mujepa.runtime.errors import UserError
+from mujepa.runtime.settings import Count, Finite, settings
 
 
-@dataclass(frozen=True)
+def weighted_sum(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """Return the one scalar that is minimised: the only place where weights meet terms."""
+    return torch.stack([weights[name] * value for name, value in terms.items()]).sum()
+
+
+def weights_in_use(config: object, names: Sequence[str], of: str) -> dict[str, float]:
+    """Return the weights that are not zero, by name of the term.
+
+    Raises:
+        UserError: all of them are zero.
+    """
+    weights = {name: weight for name in names if (weight := getattr(config, name)) != 0}
+    if not weights:
+        raise UserError(f"the loss of the {of} needs a term of some weight, got {config}")
+    return weights
+
+
+# ------------------------------------------------------------------------------ world model
+
+
+@settings
 class LossConfig:
-    """Weights of the terms; a term of weight 0 is not computed.
+    """Weights of the world model's terms.
+
+    Without a term against it, a constant embedding predicts itself. SIGReg, or variance and
+    covariance, prevent that; inverse dynamics keeps what actions change.
 
     Attributes:
         prediction: squared error of the open-loop prediction.
@@ -34,38 +58,23 @@ class LossConfig:
         covariance: squared correlation between dimensions.
         inverse_dynamics: squared error of the action read from the embeddings around it.
         temporal_similarity: squared change from one embedding to the next.
-        pixels: squared error of the images read from the embeddings, seen and predicted; for
-            comparison, as it makes another kind of world model.
-        directions: random directions that SIGReg tests, fresh each time.
+        directions: random directions that SIGReg tests, drawn anew for each update.
     """
 
-    prediction: float = 1.0
-    sigreg: float = 0.05
-    variance: float = 0.0
-    covariance: float = 0.0
-    inverse_dynamics: float = 1.0
-    temporal_similarity: float = 0.0
-    pixels: float = 0.0
-    directions: int = 64
+    prediction: Finite = 1.0
+    sigreg: Finite = 0.05
+    variance: Finite = 0.0
+    covariance: Finite = 0.0
+    inverse_dynamics: Finite = 1.0
+    temporal_similarity: Finite = 0.0
+    directions: Count = 64
 
     def __post_init__(self) -> None:
-        if not self.weights() or self.directions < 1:
-            raise ValueError(
-                f"the loss needs a term of some weight and directions >= 1, got {self}"
-            )
+        self.weights()
 
     def weights(self) -> dict[str, float]:
-        """Return the weights of the terms in use, by name."""
-        names = (
-            "prediction",
-            "sigreg",
-            "variance",
-            "covariance",
-            "inverse_dynamics",
-            "temporal_similarity",
-            "pixels",
-        )
-        return {name: weight for name in names if (weight := getattr(self, name)) != 0}
+        """Return the weights in use, by name of the term."""
+        return weights_in_use(self, tuple(WORLD_MODEL_TERMS), "world model")
 
 
 def prediction_error(predicted: Tensor, target: Tensor) -> Tensor:
@@ -135,106 +144,103 @@ class InverseDynamics(nn.Module):
         return self.read(embeddings.flatten(1))
 
 
-class PatchDecoder(nn.Module):
-    """Reads images from embeddings, the CNN encoder backwards, (N, D) -> (N, P / 8, P / 8, 192).
+@dataclass(frozen=True)
+class WorldModelBatch:
+    """A batch of windows of T = K + R frames, encoded.
 
-    The last axis holds the 8x8 pixels of a patch, with their colours, from 0 to 255.
-
-    Args:
-        dim: D.
-        image_size: P.
-        width: channels.
+    Attributes:
+        config: settings of the loss.
+        jepa: the world model.
+        inverse: the inverse-dynamics head.
+        observations: (B, T, ...); with several processes, the share of this one.
+        actions: (B, T - 1, A), in [-1, 1].
+        embeddings: (B, T, D).
+        memory: the first K embeddings and the actions between them.
+        around: the K + 1 embeddings around each action from the K-th on, (B, R, K + 1, D).
+        generator: source of SIGReg's directions.
     """
 
-    def __init__(self, dim: int, image_size: int, width: int = 64) -> None:
-        super().__init__()
-        grid = image_size // (2 * PATCH)
-        self.spread = nn.Sequential(
-            nn.Linear(dim, grid * grid * width), nn.Unflatten(1, (grid, grid, width)), nn.SiLU()
-        )
-        self.grow = nn.Sequential(
-            nn.ConvTranspose2d(width, width, 4, stride=2, padding=1), nn.SiLU()
-        )
-        self.patches = nn.Linear(width, 3 * PATCH * PATCH)
+    config: LossConfig
+    jepa: JEPA
+    inverse: InverseDynamics
+    observations: Tensor
+    actions: Tensor
+    embeddings: Tensor
+    memory: Memory
+    around: Tensor
+    generator: torch.Generator
 
-    def forward(self, embeddings: Tensor) -> Tensor:
-        """Return the patches."""
-        seed = self.spread(embeddings).permute(0, 3, 1, 2)  # laid out channels-last, as is faster
-        features = self.grow(seed).permute(0, 2, 3, 1)
-        # As in PatchEmbedding: scale and offset of the pixels are moved into the weights.
-        weight, bias = 255 * self.patches.weight, 255 * (self.patches.bias + 0.5)
-        return nn.functional.linear(features, weight, bias)
+    @functools.cached_property
+    def predicted(self) -> Tensor:
+        """Embeddings predicted open loop from the memory, (B, R, D)."""
+        return self.jepa.unroll(self.memory, self.actions[:, self.jepa.history - 1 :])
+
+    @property
+    def rows(self) -> Tensor:
+        """All embeddings of all processes, (rows, D)."""
+        return distributed.gathered(self.embeddings.flatten(0, 1))
 
 
-def pixel_error(decoder: PatchDecoder, embeddings: Tensor, images: Tensor) -> Tensor:
-    """Mean squared error of images read from embeddings, (N, D) and (N, P, P, 3) uint8 -> ().
+def _prediction(batch: WorldModelBatch) -> Tensor:
+    return prediction_error(batch.predicted, batch.embeddings[:, batch.jepa.history :])
 
-    The error is that of pixels from 0 to 1.
+
+def _sigreg(batch: WorldModelBatch) -> Tensor:
+    """Test the embeddings of each time step by themselves."""
+    steps = batch.embeddings.unbind(1)
+    directions = batch.config.directions
+    return torch.stack([sigreg(step, directions, batch.generator) for step in steps]).mean()
+
+
+def _inverse_dynamics(batch: WorldModelBatch) -> Tensor:
+    wanted = batch.actions[:, batch.jepa.history - 1 :].flatten(0, 1)
+    return (batch.inverse(batch.around.flatten(0, 1)) - wanted).square().mean()
+
+
+WORLD_MODEL_TERMS: dict[str, Callable[[WorldModelBatch], Tensor]] = {
+    "prediction": _prediction,
+    "sigreg": _sigreg,
+    "variance": lambda batch: variance_hinge(batch.rows),
+    "covariance": lambda batch: covariance_penalty(batch.rows),
+    "inverse_dynamics": _inverse_dynamics,
+    "temporal_similarity": lambda batch: temporal_similarity(batch.embeddings),
+}
+
+
+@dataclass(frozen=True)
+class ExtraTerm:
+    """A term that an experiment adds to the world model's loss.
+
+    Attributes:
+        name: of the term.
+        weight: of the term.
+        head: makes a network that is trained with the world model and then dropped.
+        term: computes the term from that network and a batch.
     """
-    count = images.shape[1] // PATCH
-    grid = images.unflatten(1, (count, PATCH)).unflatten(3, (count, PATCH)).transpose(2, 3)
-    return nn.functional.mse_loss(decoder(embeddings), grid.flatten(3).float()) / 255**2
+
+    name: str
+    weight: float
+    head: Callable[[JEPA], nn.Module]
+    term: Callable[[nn.Module, WorldModelBatch], Tensor]
 
 
-def world_model_terms(
+def encode_batch(
     config: LossConfig,
     jepa: JEPA,
     inverse: InverseDynamics,
     observations: Tensor,
     actions: Tensor,
     generator: torch.Generator,
-    decoder: PatchDecoder | None = None,
-) -> dict[str, Tensor]:
-    """Compute the terms in use on a batch of windows.
-
-    Args:
-        config: weights; only terms of non-zero weight are computed.
-        jepa: the world model.
-        inverse: the inverse-dynamics head.
-        observations: (B, T, ...), T = K + R; of several processes, the share of this one.
-        actions: (B, T - 1, A), in units of the bounds.
-        generator: source of SIGReg's directions.
-        decoder: reads images, for the term `pixels`.
-
-    Returns:
-        Unweighted scalars by name.
-    """
-    history = jepa.history
-    embeddings = jepa.encode_windows(observations)
-    everything = embeddings.flatten(0, 1)
+) -> WorldModelBatch:
+    """Encode windows (B, T, ...) with the actions (B, T - 1, A) between their frames."""
+    history, embeddings = jepa.history, jepa.encode_windows(observations)
     memory = Memory(embeddings[:, :history], actions[:, : history - 1])
-    windows = embeddings.unfold(1, history + 1, 1).transpose(2, 3)
-
-    def read_actions() -> Tensor:
-        return (
-            (inverse(windows.flatten(0, 1)) - actions[:, history - 1 :].flatten(0, 1))
-            .square()
-            .mean()
-        )
-
-    @functools.cache
-    def predicted() -> Tensor:
-        return jepa.unroll(memory, actions[:, history - 1 :])
-
-    def read_pixels() -> Tensor:
-        assert decoder is not None
-        path = torch.cat([embeddings[:, :history], predicted()], dim=1)
-        return pixel_error(decoder, path.flatten(0, 1), observations.flatten(0, 1))
-
-    terms = {
-        "prediction": lambda: prediction_error(predicted(), embeddings[:, history:]),
-        "sigreg": lambda: torch.stack(
-            [sigreg(step, config.directions, generator) for step in embeddings.unbind(1)]
-        ).mean(),
-        "variance": lambda: variance_hinge(distributed.gathered(everything)),
-        "covariance": lambda: covariance_penalty(distributed.gathered(everything)),
-        "inverse_dynamics": read_actions,
-        "temporal_similarity": lambda: temporal_similarity(embeddings),
-        "pixels": read_pixels,
-    }
-    return {name: terms[name]() for name in config.weights()}
+    around = embeddings.unfold(1, history + 1, 1).transpose(2, 3)
+    return WorldModelBatch(
+        config, jepa, inverse, observations, actions, embeddings, memory, around, generator
+    )
 
 
-def weighted_sum(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
-    """Return the one scalar that is minimised: the only place where weights meet terms."""
-    return torch.stack([weights[name] * value for name, value in terms.items()]).sum()
+def world_model_terms(batch: WorldModelBatch) -> dict[str, Tensor]:
+    """Compute the terms in use, unweighted scalars by name."""
+    return {name: WORLD_MODEL_TERMS[name](batch) for name in batch.config.weights()}

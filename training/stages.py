@@ -25,10 +25,16 @@ from mujepa.evaluation.diagnostics import (
 from mujepa.rollouts.sampling import sample_windows
 from mujepa.runtime import distributed
 from mujepa.training.data import TrainingData, encode_episodes
-from mujepa.training.losses import InverseDynamics, LossConfig, PatchDecoder, world_model_terms
+from mujepa.training.losses import (
+    ExtraTerm,
+    InverseDynamics,
+    LossConfig,
+    encode_batch,
+    world_model_terms,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -82,6 +88,7 @@ class WorldModelStage:
         experience: the data.
         networks: what is learned; the critic is left alone.
         loss: weights of the terms.
+        extra_terms: further terms, each with a head of its own.
         updates: how many.
         batch: B, windows per update.
         rollout: R, steps predicted open loop.
@@ -96,6 +103,7 @@ class WorldModelStage:
         experience: TrainingData,
         networks: Networks,
         loss: LossConfig,
+        extra_terms: Sequence[ExtraTerm] = (),
         *,
         updates: int,
         batch: int,
@@ -105,22 +113,19 @@ class WorldModelStage:
         self.experience, self.networks, self.loss = experience, networks, loss
         self.updates, self.batch, self.rollout = updates, batch, rollout
         self.learning_rate = learning_rate
-        self.weights = loss.weights()
+        self.weights = loss.weights() | {extra.name: extra.weight for extra in extra_terms}
         jepa = networks.jepa
         self._inverse = InverseDynamics(jepa.dim, jepa.history, jepa.action_size).to(
             experience.device
         )
-        self._decoder = None
-        if "pixels" in self.weights:
-            decoder = PatchDecoder(jepa.dim, jepa.observation_shape[0])
-            self._decoder = decoder.to(experience.device)
+        self._extra = {
+            extra.name: (extra, extra.head(jepa).to(experience.device)) for extra in extra_terms
+        }
 
     def modules(self) -> nn.ModuleDict:
         """Return the world model, and the heads that only its training needs."""
-        heads: dict[str, nn.Module] = {"inverse": self._inverse}
-        if self._decoder is not None:
-            heads["decoder"] = self._decoder
-        return nn.ModuleDict({"jepa": self.networks.jepa, **heads})
+        heads = {name: head for name, (_, head) in self._extra.items()}
+        return nn.ModuleDict({"jepa": self.networks.jepa, "inverse": self._inverse, **heads})
 
     def terms(self, update: int) -> dict[str, Tensor]:
         """Return the terms on a batch of windows of K + R frames."""
@@ -133,9 +138,9 @@ class WorldModelStage:
         actions = data.dataset.gather("action", episodes, offsets, length)[:, :-1]
         generator = torch.Generator().manual_seed(int(random.integers(2**62)))
         actions = data.unit_actions(actions)
-        return world_model_terms(
-            self.loss, jepa, self._inverse, observations, actions, generator, self._decoder
-        )
+        batch = encode_batch(self.loss, jepa, self._inverse, observations, actions, generator)
+        extra = {name: extra.term(head, batch) for name, (extra, head) in self._extra.items()}
+        return world_model_terms(batch) | extra
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:

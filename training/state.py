@@ -68,7 +68,6 @@ def check_settings(folder: Path, settings: dict[str, Any], *, resume: bool) -> N
         "wandb",
         "device",
         "minutes",
-        "accumulate",
     }  # may change without changing what is learned
     begun = any(folder.glob("round-*/last"))  # of a run that learns online
     if begun or surviving_folder(folder / "last").exists():

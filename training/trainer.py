@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from mujepa.training.data import TrainingData
 from mujepa.training.frozen_stages import ActorStage, CriticStage, EnsembleStage
 from mujepa.training.interruption import Interruption
 from mujepa.training.latent_dataset import LatentDataset
-from mujepa.training.losses import weighted_sum
+from mujepa.training.losses import ExtraTerm, weighted_sum
 from mujepa.training.predictor_stage import PredictorStage
 from mujepa.training.schedule import Clock, schedule
 from mujepa.training.stages import COSTS, Stage, WorldModelStage, choose_cost, judge_cost
@@ -50,6 +50,7 @@ class Training:
         config: of the run.
         experience: what is learned from.
         on_record: told of each record once the checkpoint beside it is written.
+        extra_terms: of the world model's loss, by an experiment.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Training:
         config: TrainConfig,
         experience: TrainingData,
         on_record: Callable[[dict[str, Any]], object] = lambda record: None,
+        extra_terms: Sequence[ExtraTerm] = (),
     ) -> None:
         torch.manual_seed(config.seed)
         self._on_record = on_record
@@ -64,7 +66,6 @@ class Training:
         self.experience = experience
         self.agent_config, self.networks = make_networks(config, experience.world)
         self.networks.to(experience.device)
-        self.networks.jepa.encoder.parts = config.accumulate
         self.ranks: dict[str, float] = {}
         embedded = LatentDataset(experience, self.networks.jepa)
         self.resumed = config.resume and surviving_folder(config.out / "last").exists()
@@ -87,8 +88,8 @@ class Training:
         rate = config.critic_learning_rate
         self.stages: list[Stage] = [
             WorldModelStage(
-                experience, self.networks, config.loss, updates=config.updates, batch=config.batch,
-                rollout=config.rollout, learning_rate=config.learning_rate,
+                experience, self.networks, config.loss, extra_terms, updates=config.updates,
+                batch=config.batch, rollout=config.rollout, learning_rate=config.learning_rate,
             ),
             *self._refinement(embedded),
             EnsembleStage(
@@ -97,12 +98,12 @@ class Training:
             ),
             CriticStage(
                 embedded, self.networks, updates=config.critic_updates, batch=config.critic_batch,
-                learning_rate=rate, cost=cost, imagined=config.imagined,
+                learning_rate=rate, cost=cost, loss=config.critic_loss, imagined=config.imagined,
             ),
             ActorStage(
                 embedded, self.networks, updates=config.actor_updates, batch=config.actor_batch,
-                learning_rate=rate, cost=cost,
-                horizon=config.actor.horizon or config.planner.horizon,
+                learning_rate=rate, cost=cost, loss=config.actor_loss,
+                horizon=config.actor_loss.horizon or config.planner.horizon,
             ),
         ]  # fmt: skip
 

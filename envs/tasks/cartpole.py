@@ -38,7 +38,7 @@ class Cartpole(Task):
     episodes: int = 2500
     recipe: tuple[str, ...] = (
         *("--jepa.predictor.history", "3", "--updates", "10000", "--critic-updates", "3000"),
-        *("--critic.history", "2", "--critic.apart-weight", "0.5", "--planner.horizon", "15"),
+        *("--critic.history", "2", "--critic-loss.apart", "0.5", "--planner.horizon", "15"),
         *("--mode", "planner", "--planner.samples", "128", "--planner.elites", "16"),
     )
 

@@ -5,8 +5,9 @@ import torch
 
 from mujepa.agent.cost import Cost, Goal, Trajectory
 from mujepa.agent.critic import Critic, CriticConfig
-from mujepa.agent.ensemble import Ensemble, EnsembleConfig, ensemble_terms
+from mujepa.agent.ensemble import Ensemble, EnsembleConfig
 from mujepa.agent.memory import Memory
+from mujepa.training.frozen_losses import ensemble_terms
 
 
 def steps(count, seed, low=-1.0, high=1.0):

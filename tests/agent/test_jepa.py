@@ -9,7 +9,13 @@ from mujepa.agent.memory import Memory
 from mujepa.agent.predictor import Predictor, PredictorConfig
 from mujepa.agent.probe import LinearProbe
 from mujepa.evaluation.diagnostics import effective_rank, open_loop_error
-from mujepa.training.losses import InverseDynamics, LossConfig, weighted_sum, world_model_terms
+from mujepa.training.losses import (
+    InverseDynamics,
+    LossConfig,
+    encode_batch,
+    weighted_sum,
+    world_model_terms,
+)
 
 
 def randn(*shape, seed=0):
@@ -184,9 +190,8 @@ def test_a_linear_world_is_learned():
         for group in optimizer.param_groups:
             group["lr"] = 4e-3 * (1 - update / 400)
         generator = torch.Generator().manual_seed(update)
-        terms = world_model_terms(
-            config, jepa, inverse, *linear_world(128, 6, 2 * update), generator
-        )
+        windows = linear_world(128, 6, 2 * update)
+        terms = world_model_terms(encode_batch(config, jepa, inverse, *windows, generator))
         optimizer.zero_grad()
         weighted_sum(terms, config.weights()).backward()
         optimizer.step()

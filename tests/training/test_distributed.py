@@ -19,13 +19,14 @@ from torch import multiprocessing
 
 from mujepa.agent.actor import ActorConfig
 from mujepa.agent.critic import CriticConfig
-from mujepa.agent.encoder import EncoderConfig, PatchCNN
+from mujepa.agent.encoder import EncoderConfig
 from mujepa.agent.jepa import JEPAConfig
 from mujepa.agent.predictor import PredictorConfig
 from mujepa.cli.main import main
 from mujepa.runtime import distributed
 from mujepa.training.config import TrainConfig
 from mujepa.training.data import TrainingData, load_training_data
+from mujepa.training.frozen_losses import ActorLossConfig, CriticLossConfig
 from mujepa.training.losses import LossConfig, weighted_sum
 from mujepa.training.trainer import Training
 
@@ -33,7 +34,7 @@ ROOT = Path(__file__).parents[2]
 TOY = """reacher --episodes 12 --updates 12 --ensemble-updates 6 --critic-updates 6
 --actor-updates 6 --batch 8 --critic-batch 32 --actor-batch 12 --imagined 0.3 --checkpoint-every 4
 --jepa.encoder.width 8 --jepa.encoder.dim 8 --jepa.predictor.width 16 --ensemble.width 16
---critic.width 16 --actor.width 16 --critic.bellman-weight 0.1 --critic.contrastive-weight 0.1
+--critic.width 16 --actor.width 16 --critic-loss.bellman 0.1 --critic-loss.contrastive 0.1
 --planner.horizon 2 --cost critic --threads 1 --device cpu
 --learning-rate 1e-4 --critic-learning-rate 5e-5"""
 """Small steps: Adam's first ones are of the sign of a gradient, be it rounding or not."""
@@ -69,15 +70,16 @@ def double_precision():
 
 
 @double_precision()
-def one_update(out: Path, data: Path, *, parts: int = 1) -> dict[str, torch.Tensor]:
+def one_update(out: Path, data: Path) -> dict[str, torch.Tensor]:
     """Every gradient, term and statistic of one update of each stage, all terms switched on."""
     config = TrainConfig(
         "reacher", out, data, batch=12, critic_batch=32, actor_batch=12, imagined=0.85,
-        accumulate=parts, predictor_updates=1, predictor_batch=12,
+        predictor_updates=1, predictor_batch=12,
         jepa=JEPAConfig(EncoderConfig(dim=8, width=8), PredictorConfig(width=16)),
         loss=LossConfig(variance=1.0, covariance=1.0, temporal_similarity=1.0, directions=16),
-        critic=CriticConfig(width=16, features=4, bellman_weight=1.0, contrastive_weight=1.0),
-        actor=ActorConfig(width=16, behaviour_weight=1.0),
+        critic=CriticConfig(width=16, features=4),
+        critic_loss=CriticLossConfig(bellman=1.0, contrastive=1.0),
+        actor=ActorConfig(width=16), actor_loss=ActorLossConfig(behaviour=1.0),
     )  # fmt: skip
     training = Training(config, load_training_data(data, 0.3, 0, torch.device("cpu")))
     found: dict[str, torch.Tensor] = {}
@@ -137,19 +139,6 @@ def test_every_gradient_of_two_processes_is_that_of_one(data, alone, tmp_path):
     first, second = (torch.load(tmp_path / f"{it}.pt") for it in range(2))
     assert_same(alone, first)
     assert all(torch.equal(first[name], second[name]) for name in first)
-
-
-def test_a_batch_that_the_encoder_reads_in_parts_has_the_gradients_of_the_whole(
-    data, alone, tmp_path, monkeypatch
-):
-    """Those of the batch's statistics too; and no part is larger than it should be."""
-    read, forward = [], PatchCNN.forward
-    monkeypatch.setattr(
-        PatchCNN, "forward", lambda self, rows: read.append(len(rows)) or forward(self, rows)
-    )
-    assert_same(alone, one_update(tmp_path / "run", data, parts=5))
-    parts = [15, 15, 15, 15, 12]  # of 12 windows of 6 frames
-    assert read[:10] == [*parts, *reversed(parts)]  # once forwards, once more for the gradient
 
 
 def test_a_process_alone_is_given_back_what_it_gives():

@@ -13,9 +13,8 @@ from mujepa.training import losses
 from mujepa.training.losses import (
     InverseDynamics,
     LossConfig,
-    PatchDecoder,
     covariance_penalty,
-    pixel_error,
+    encode_batch,
     prediction_error,
     sigreg,
     temporal_similarity,
@@ -113,10 +112,14 @@ def windows(batch=4, time=6):
     return pictures.to(torch.uint8), actions
 
 
+def compute(*arguments):
+    return world_model_terms(encode_batch(*arguments))
+
+
 def test_only_terms_of_some_weight_are_computed(model):
     config = LossConfig(sigreg=0.0, inverse_dynamics=0.0)
-    assert set(world_model_terms(config, *model, *windows(), generator())) == {"prediction"}
-    assert set(world_model_terms(ALL, *model, *windows(), generator())) == set(ALL.weights())
+    assert set(compute(config, *model, *windows(), generator())) == {"prediction"}
+    assert set(compute(ALL, *model, *windows(), generator())) == set(ALL.weights())
 
 
 def test_what_has_no_weight_costs_no_time(model, monkeypatch):
@@ -128,7 +131,7 @@ def test_what_has_no_weight_costs_no_time(model, monkeypatch):
     monkeypatch.setattr(JEPA, "unroll", forbidden)
     monkeypatch.setattr(InverseDynamics, "forward", forbidden)
     config = LossConfig(prediction=0, sigreg=0, inverse_dynamics=0, temporal_similarity=2.0)
-    terms = world_model_terms(config, *model, *windows(), generator())
+    terms = compute(config, *model, *windows(), generator())
     assert list(terms) == ["temporal_similarity"]
 
 
@@ -137,7 +140,7 @@ def test_frames_and_actions_are_matched_in_time(model):
     """Against predictions and readings made one step at a time."""
     jepa, inverse = model
     pictures, actions = windows()
-    terms = world_model_terms(ALL, jepa, inverse, pictures, actions, generator())
+    terms = compute(ALL, jepa, inverse, pictures, actions, generator())
     embeddings = jepa.encode_windows(pictures)
     past, predicted, read = [embeddings[:, 0], embeddings[:, 1]], [], []
     for step in range(1, 5):
@@ -150,59 +153,9 @@ def test_frames_and_actions_are_matched_in_time(model):
     torch.testing.assert_close(terms["inverse_dynamics"], torch.stack(read).mean())
 
 
-PIXELS = LossConfig(prediction=0.0, sigreg=0.0, inverse_dynamics=0.0, pixels=1.0)
-
-
-@torch.no_grad()
-def test_images_are_read_from_the_frames_that_were_seen_and_from_those_that_are_predicted(model):
-    """Against an image put together from its patches, and a path made one step at a time."""
-    jepa, inverse = model
-    pictures, actions = windows()
-    decoder = PatchDecoder(6, 32, width=8)
-    terms = world_model_terms(PIXELS, jepa, inverse, pictures, actions, generator(), decoder)
-    assert list(terms) == ["pixels"]
-    embeddings = jepa.encode_windows(pictures)
-    path = [embeddings[:, 0], embeddings[:, 1]]
-    for step in range(1, 5):
-        memory = Memory(torch.stack(path[-2:], dim=1), actions[:, step - 1 : step])
-        path.append(jepa.predictor(memory, actions[:, step]))
-    errors = []
-    for step, embedding in enumerate(path):
-        patches = decoder(embedding).unflatten(3, (8, 8, 3)).transpose(2, 3)
-        image = patches.reshape(4, 32, 32, 3) / 255
-        errors.append((image - pictures[:, step] / 255).square().mean())
-    torch.testing.assert_close(terms["pixels"], torch.stack(errors).mean())
-
-
-def test_pixels_teach_encoder_predictor_and_decoder(model):
-    jepa, inverse = model
-    decoder = PatchDecoder(6, 32, width=8)
-    terms = world_model_terms(PIXELS, jepa, inverse, *windows(), generator(), decoder)
-    terms["pixels"].backward()
-    for module in (jepa.encoder.project, jepa.predictor, decoder):
-        assert all(weight.grad.abs().max() > 0 for weight in module.parameters())
-
-
-def test_a_patch_decoder_learns_to_tell_images_apart():
-    torch.manual_seed(0)
-    decoder = PatchDecoder(2, 32, width=16)
-    images = (255 * torch.rand(3, 4, 4, 3)).byte()
-    images = images.repeat_interleave(8, dim=1).repeat_interleave(8, dim=2)
-    embeddings = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]])
-    optimizer = torch.optim.AdamW(decoder.parameters(), 1e-2)
-    errors = []
-    for _ in range(40):
-        error = pixel_error(decoder, embeddings, images)
-        optimizer.zero_grad()
-        error.backward()
-        optimizer.step()
-        errors.append(error.item())
-    assert errors[-1] < 0.1 * errors[0]
-
-
 @pytest.mark.parametrize("term", sorted(ALL.weights()))
 def test_every_term_reaches_the_encoder(model, term):
-    terms = world_model_terms(ALL, *model, *windows(), generator())
+    terms = compute(ALL, *model, *windows(), generator())
     terms[term].backward()
     weight = model[0].encoder.project.weight
     assert weight.grad is not None

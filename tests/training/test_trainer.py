@@ -9,11 +9,10 @@ from mujepa.cli.main import main
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.runtime.errors import UserError
 from mujepa.training import frozen_stages as frozen
-from mujepa.training.config import TrainConfig
 from mujepa.training.data import load_training_data
 from mujepa.training.frozen_stages import ActorStage, EnsembleStage
 from mujepa.training.latent_dataset import LatentDataset
-from mujepa.training.losses import LossConfig
+from mujepa.training.losses import ExtraTerm, LossConfig
 from mujepa.training.predictor_stage import PredictorStage
 from mujepa.training.stages import WorldModelStage
 
@@ -42,32 +41,25 @@ def settings(**more):
     return {"updates": 1, "batch": 30, "learning_rate": 1e-3, "cost": "critic"} | more
 
 
-def test_pixels_are_learned_beside_the_other_terms_which_stay_what_they_are(embedded):
+def test_an_extra_term_is_learned_with_the_others_which_stay_what_they_are(embedded):
     data, networks = embedded
     sizes = {"updates": 1, "batch": 8, "rollout": 2, "learning_rate": 1e-3}
+    extra = ExtraTerm(
+        "mirror", 2.0, lambda jepa: torch.nn.Linear(jepa.dim, jepa.dim),
+        lambda head, batch: (head(batch.predicted) - batch.embeddings[:, 2:]).square().mean(),
+    )  # fmt: skip
     stages = [
-        WorldModelStage(data.experience, networks, LossConfig(pixels=weight), **sizes)
-        for weight in (0.0, 2.0)
+        WorldModelStage(data.experience, networks, LossConfig(), more, **sizes)
+        for more in ((), (extra,))
     ]
     assert [list(stage.modules()) for stage in stages] == [
-        ["jepa", "inverse"], ["jepa", "inverse", "decoder"]
+        ["jepa", "inverse"], ["jepa", "inverse", "mirror"]
     ]  # fmt: skip
     plain, more = (stage.terms(3) for stage in stages)
-    assert more.pop("pixels") > 0
+    assert more.pop("mirror") > 0
+    assert stages[1].weights["mirror"] == 2
     assert plain.keys() == more.keys()
-    assert plain["prediction"] == more["prediction"]
-    assert plain["sigreg"] == more["sigreg"]
-
-
-def test_pixels_are_read_by_an_encoder_of_images_and_recorded_where_they_count(tmp_path, capsys):
-    command = f"train reacher --out {tmp_path}/run --data {tmp_path}/data --loss.pixels 1"
-    assert main([*command.split(), "--jepa.encoder.kind", "mlp"]) == 2
-    assert "--loss.pixels 1.0 reads images" in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
-    plain = TrainConfig("reacher", tmp_path).settings()
-    assert "pixels" not in plain["loss"]
-    weighed = TrainConfig("reacher", tmp_path, loss=LossConfig(pixels=1.0)).settings()
-    assert weighed["loss"]["pixels"] == 1
+    assert (plain["prediction"], plain["sigreg"]) == (more["prediction"], more["sigreg"])
 
 
 def test_frames_are_numbered_through_the_episodes(embedded):
@@ -111,8 +103,9 @@ def test_the_actor_is_asked_for_later_frames_any_frames_and_goals_of_the_task(
     asked = []
     monkeypatch.setattr(frozen, "actor_terms", lambda *arguments: asked.append(arguments) or {})
     stage.terms(0)
-    _, _, memory, goals, horizon, actions, followed = asked[0]
-    assert horizon == 2
+    (batch,) = asked[0]
+    memory, goals, actions, followed = batch.memory, batch.goals, batch.actions, batch.followed
+    assert batch.horizon == 2
 
     def frames(embeddings, among):
         near = distances(embeddings, among)
