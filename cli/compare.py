@@ -1,29 +1,31 @@
-"""Compare evaluations: episode by episode where they share them, and over training seeds."""
+"""`mujepa compare`: pair results on common episodes, and aggregate over training seeds."""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
-from mujepa.evaluation.comparison import Judged, compare_all, read_judged, write_comparison
+from mujepa.evaluation.comparison import Comparison, compare_all, write_comparison
+from mujepa.evaluation.result import read_result
 from mujepa.runtime import console
 from mujepa.runtime.command import run
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import make_folder, write_json
 from mujepa.runtime.provenance import command, versions
+from mujepa.runtime.settings import settings
 
 
-@dataclass(frozen=True)
+@settings
 class CompareConfig:
     """Compare results of `mujepa evaluate`: checkpoints, planners, costs, training seeds.
 
-    All on the same episodes of a task are paired with the first of them: how many episodes only one
-    of the two held, and McNemar's exact test. Over all of them stands the interquartile mean of the
-    success, with a bootstrap interval. Writes comparison.json and comparison.html.
+    Each result is paired with the first one that has episodes in common: how many episodes only one
+    of the two held, and McNemar's exact test. The interquartile mean of all success rates has a
+    bootstrap interval. Writes comparison.json and comparison.html.
     """
 
     results: Annotated[tuple[Path, ...], tyro.conf.Positional]
@@ -43,33 +45,31 @@ def compare(config: CompareConfig) -> None:
     """Make the comparison that a configuration describes; see `mujepa compare --help`.
 
     Raises:
-        UserError: a result is missing, damaged or made twice, or the results cannot be written.
+        UserError: a result is missing or damaged, or the comparison cannot be written.
     """
-    judged = [read_judged(path) for path in config.results]
-    found = compare_all(judged) | {"command": command(), "versions": versions()}
+    found = compare_all([(str(path), read_result(path)) for path in config.results])
     make_folder(config.out)
-    write_comparison(config.out / "comparison.html", judged, found)
-    write_json(config.out / "comparison.json", found)
-    _print(judged, found)
+    write_comparison(config.out / "comparison.html", found, command())
+    provenance = {"command": command(), "versions": versions()}
+    write_json(config.out / "comparison.json", asdict(found) | provenance)
+    _print(found)
     console.print(f"{config.out / 'comparison.html'}  {config.out / 'comparison.json'}")
 
 
-def _print(judged: list[Judged], found: dict[str, Any]) -> None:
-    width = max(len(one.name) for one in judged) + 2
-    for one, row in zip(judged, found["results"], strict=True):
-        rate, test = row["success_at_end"], row["paired"]
-        said = f"{rate['rate']:.3f} [{rate['low']:.3f}, {rate['high']:.3f}]"
-        against = ""
-        if test:
-            against = (
-                f"{test['difference']:+.3f} [{test['low']:+.3f}, {test['high']:+.3f}], "
-                f"+{test['gained']} -{test['lost']}, p {test['p_value']:.2g}"
+def _print(found: Comparison) -> None:
+    width = max(len(row.name) for row in found.results) + 2
+    for row in found.results:
+        line = f"{row.name:<{width}}{row.env:<16}{row.success_at_end!s:<24}"
+        if test := row.paired:
+            line += (
+                f"{test.difference:+.3f} [{test.low:+.3f}, {test.high:+.3f}] on {row.common} "
+                f"episodes, +{test.gained} -{test.lost}, p {test.p_value:.2g}"
             )
-        console.print(f"{one.name:<{width}}{row['env']:<16}{said:<24}{against}")
-    mean = found["interquartile_mean"]
+        console.print(line.rstrip())
+    console.print(found.pairing)
     console.print(
-        f"interquartile mean over {len(judged)} results of {found['tasks']} tasks: "
-        f"{mean['rate']:.3f} [{mean['low']:.3f}, {mean['high']:.3f}]"
+        f"interquartile mean over {len(found.results)} results of {found.tasks} "
+        f"task{'s' * (found.tasks > 1)}: {found.interquartile_mean}"
     )
 
 

@@ -22,8 +22,9 @@ import tyro
 from mujepa.envs.registry import find_task
 from mujepa.envs.world import World
 from mujepa.evaluate import evaluate
-from mujepa.evaluation.comparison import Judged, compare_all, read_judged, write_comparison
+from mujepa.evaluation.comparison import compare_all, write_comparison
 from mujepa.evaluation.config import EvaluateConfig
+from mujepa.evaluation.result import Result, read_result
 from mujepa.runtime import console
 from mujepa.runtime.cluster import LOCAL, RETRIES, Cluster, connect, perform
 from mujepa.runtime.command import run
@@ -396,46 +397,40 @@ def _report(config: SweepConfig, runs: list[Run], ledger: Ledger) -> None:
     done = [run for run in runs if ledger[run.name]["state"] == "done"]
     if not done:
         raise UserError(f"no run came to its end; {config.out / 'sweep.json'} says why")
-    results = {one.name: read_judged(one.config.out).result for one in done}
+    results = {one.name: read_result(one.config.out) for one in done}
     done.sort(key=lambda run: _rank(results[run.name]))
-    judged = [Judged(one.label, results[one.name]) for one in done]
     best, where = done[0], config.out / "best"
     _judge(config, best.config, where, FRESH_SEED, config.cluster or LOCAL)
-    chosen, fresh = (_rate(one) for one in (judged[0].result, read_judged(where).result))
+    chosen, fresh = (found.success_at_end for found in (results[best.name], read_result(where)))
     count = config.judged_episodes
     text = (
         f"Best of {len(runs)}: {best.label}. It held {chosen} of the {count} episodes that it was "
         f"chosen by, and {fresh} of {count} others, which is what to expect of it."
     )
-    found = compare_all(judged) | {"command": command(), "versions": versions()}
-    write_comparison(config.out / "comparison.html", judged, found, text)
-    write_json(config.out / "comparison.json", found)
+    found = compare_all([(one.label, results[one.name]) for one in done])
+    write_comparison(config.out / "comparison.html", found, command(), text)
+    provenance = {"command": command(), "versions": versions()}
+    write_json(config.out / "comparison.json", asdict(found) | provenance)
     for one in done:
-        ledger.note(one.name, success_at_end=results[one.name]["success_at_end"])
+        ledger.note(one.name, success_at_end=asdict(results[one.name].success_at_end))
     ledger.conclude(
         best={
             "name": best.name,
             "tried": best.tried,
-            "success_at_end": results[best.name]["success_at_end"],
-            "fresh_success_at_end": read_judged(where).result["success_at_end"],
+            "success_at_end": asdict(chosen),
+            "fresh_success_at_end": asdict(fresh),
         }
     )
     for one in done:
-        console.print(f"{_rate(results[one.name])}  {one.label}")
+        console.print(f"{results[one.name].success_at_end}  {one.label}")
     console.print(text)
     console.print(f"{config.out / 'comparison.html'}  {config.out / 'sweep.json'}")
 
 
-def _rank(result: dict[str, Any]) -> tuple[float, float, float]:
+def _rank(result: Result) -> tuple[float, float, float]:
     """Return what the best result is least in."""
-    rates = (result[key]["rate"] for key in ("success_at_end", "success_any"))
-    held, reached = rates
-    return -held, -reached, result["median_final_distance"]
-
-
-def _rate(result: dict[str, Any]) -> str:
-    rate = result["success_at_end"]
-    return f"{rate['rate']:.3f} [{rate['low']:.3f}, {rate['high']:.3f}]"
+    held, reached = result.success_at_end.rate, result.success_any.rate
+    return -held, -reached, result.median_final_distance
 
 
 def _flags(settings: dict[str, Any], above: str = "") -> Iterator[str]:

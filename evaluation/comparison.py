@@ -1,137 +1,148 @@
-"""Results beside each other: pairs on the same episodes, and one figure over training seeds."""
+"""Comparison of results: pairs on common episodes, and one figure over training seeds."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import jinja2
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from mujepa.evaluation.report import svg
-from mujepa.evaluation.statistics import interquartile_mean, paired, success_rate
-from mujepa.runtime.errors import UserError
-from mujepa.runtime.files import read_json, write_text
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from mujepa.evaluation.result import Result
+from mujepa.evaluation.statistics import Paired, Rate, interquartile_mean, paired, rate_of
+from mujepa.runtime.files import write_text
 
 TEMPLATE = Path(__file__).with_name("comparison.html")
-REMEDY = "make it with: mujepa evaluate CHECKPOINT"
 
 
 @dataclass(frozen=True)
-class Judged:
-    """One evaluation.
+class Row:
+    """One result of a comparison.
 
     Attributes:
-        name: the path that was given.
-        result: its result.json.
+        name: of the result, usually its path.
+        against: name of the first result with common episodes, if there is one.
+        common: number of common episodes.
+        paired: comparison with it on these episodes.
+
+    The other attributes are those of the result.
     """
 
     name: str
-    result: dict[str, Any]
-
-    @property
-    def held(self) -> NDArray[np.bool_]:
-        """Which episodes were held, (E,)."""
-        return np.array(self.result["by_episode"]["held"], bool)
-
-    @property
-    def episodes(self) -> tuple[str, Any]:
-        """What makes two evaluations comparable: the task and its episodes."""
-        kept = ("manifest", "budget_steps", "tolerance", "hold_steps")
-        varied = str(self.result.get("variation"))
-        return self.result["env"], (*(self.result[key] for key in kept), varied)
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """What was judged, and how."""
-        kept = ("env", "checkpoint", "weights", "seed", "manifest", "episodes", "actor", "cost")
-        return {key: self.result[key] for key in kept} | {"planner": self.result["planner"]["kind"]}
+    env: str
+    checkpoint: str
+    weights: str
+    seed: int
+    manifest: str
+    episodes: int
+    actor: str
+    planner: str
+    cost: str
+    success_at_end: Rate
+    success_any: Rate
+    against: str | None = None
+    common: int = 0
+    paired: Paired | None = None
 
 
-def read_judged(path: Path) -> Judged:
-    """Read the result that a path means: itself, or that of a folder's evaluation.
+@dataclass(frozen=True)
+class Comparison:
+    """Several results.
 
-    Raises:
-        UserError: there is none, or it is not one of `mujepa evaluate`.
+    Attributes:
+        results: a row for each.
+        interquartile_mean: of the success rates of all.
+        tasks: number of tasks.
     """
-    places = (path, path / "result.json", path / "evaluation" / "result.json")
-    file = next((place for place in places if place.is_file()), None)
-    if file is None:
-        raise UserError(f"no result.json in {path}; {REMEDY}")
-    result = read_json(file, REMEDY)
-    try:
-        judged = Judged(str(path), result)
-        complete = len(judged.held) == result["episodes"] and judged.episodes
-        complete = complete and result["success_at_end"]["rate"] == judged.held.mean()
-        complete = complete and 0 <= result["success_any"]["rate"] <= 1 and judged.about
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{file} is no result of mujepa evaluate ({error}); {REMEDY}") from error
-    if not complete:
-        raise UserError(f"{file} is damaged: its episodes do not give its success; {REMEDY}")
-    return judged
+
+    results: list[Row]
+    interquartile_mean: Rate
+    tasks: int
+
+    @property
+    def pairing(self) -> str:
+        """A sentence on how many of the results are paired."""
+        count = sum(row.paired is not None for row in self.results)
+        if not count:
+            return "No two results have episodes in common, so none are paired."
+        verb = "is" if count == 1 else "are"
+        return (
+            f"{count} of {len(self.results)} results {verb} paired with the first one that has "
+            "episodes in common."
+        )
 
 
-def compare_all(judged: list[Judged]) -> dict[str, Any]:
-    """Compare all with the first on the same episodes, and put all into one figure.
-
-    Returns:
-        `results`, a row for each: what was judged, its success, and `paired`, None for those that
-        are the first or the only one on their episodes; `interquartile_mean` over all of them,
-        `tasks`, how many those are of.
-    """
-    first: dict[Any, Judged] = {}
-    runs: dict[str, list[NDArray[np.bool_]]] = {}
-    rows = []
-    for one in judged:
-        reference = first.setdefault(one.episodes, one)
-        test = None if reference is one else asdict(paired(one.held, reference.held))
-        row = {"name": one.name} | one.about
-        row["success_at_end"] = asdict(success_rate(int(one.held.sum()), len(one.held)))
-        row["success_any"] = one.result["success_any"]
-        row["against"] = None if reference is one else reference.name
-        rows.append(row | {"paired": test})
-        runs.setdefault(one.result["env"], []).append(one.held)
-    mean = interquartile_mean(list(runs.values()))
-    return {"results": rows, "interquartile_mean": asdict(mean), "tasks": len(runs)}
+def compare_all(named: Sequence[tuple[str, Result]]) -> Comparison:
+    """Pair each result with the first one that has episodes in common, and aggregate all."""
+    rows, runs = [], {}
+    for index, (name, result) in enumerate(named):
+        row = Row(
+            name, result.env, result.checkpoint, result.weights, result.seed, result.manifest,
+            result.episodes, result.actor, str(result.planner["kind"]), result.cost,
+            rate_of(result.held), result.success_any, *_pair(result, named[:index]),
+        )  # fmt: skip
+        rows.append(row)
+        runs.setdefault(result.env, []).append(result.held)
+    return Comparison(rows, interquartile_mean(list(runs.values())), len(runs))
 
 
-def write_comparison(
-    path: Path, judged: list[Judged], found: dict[str, Any], headline: str = ""
-) -> None:
-    """Write the page of what `compare_all` found, one self-contained file.
+def common_episodes(one: Result, other: Result) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the indices in each of two results of the episodes that both ran."""
+    none = np.zeros(0, np.int64)
+    for name in ("env", "budget_steps", "tolerance", "hold_steps", "variation"):
+        if getattr(one, name) != getattr(other, name):
+            return none, none
+    if one.manifest == other.manifest:
+        return np.arange(one.episodes), np.arange(other.episodes)
+    mine, theirs = one.by_episode.digest, other.by_episode.digest
+    if mine is None or theirs is None:
+        return none, none
+    _, first, second = np.intersect1d(mine, theirs, return_indices=True)
+    return first, second
+
+
+def _pair(
+    result: Result, before: Sequence[tuple[str, Result]]
+) -> tuple[str | None, int, Paired | None]:
+    for name, reference in before:
+        mine, theirs = common_episodes(result, reference)
+        if len(mine):
+            test = paired(result.held[mine], reference.held[theirs])
+            return name, len(mine), test
+    return None, 0, None
+
+
+def write_comparison(path: Path, found: Comparison, command: str, headline: str = "") -> None:
+    """Write a self-contained page.
 
     Args:
         path: of the page.
-        judged: what was compared.
-        found: what came of it.
-        headline: a sentence to begin with.
+        found: the comparison.
+        command: that made it.
+        headline: first sentence of the page.
     """
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    page = template.render(
-        found=found, bars=svg(_bars(found)), count=len(judged), headline=headline
-    )
-    write_text(path, page)
+    bars = svg(_bars(found))
+    write_text(path, template.render(found=found, bars=bars, command=command, headline=headline))
 
 
-def _bars(found: dict[str, Any]) -> Figure:
-    rows = found["results"]
+def _bars(found: Comparison) -> Figure:
+    rows, mean = found.results, found.interquartile_mean
     figure = Figure(figsize=(9.6, 0.45 * len(rows) + 0.9), layout="constrained")
     axes = figure.subplots()
     for index, row in enumerate(rows):
-        rate = row["success_at_end"]
-        spread = [[rate["rate"] - rate["low"]], [rate["high"] - rate["rate"]]]
-        axes.errorbar(rate["rate"], index, xerr=spread, fmt="o", color="#3b6fe0", capsize=3)
-    mean = found["interquartile_mean"]
-    axes.axvspan(mean["low"], mean["high"], color="#98a2b3", alpha=0.25, linewidth=0)
-    axes.axvline(mean["rate"], color="#98a2b3", lw=1)
+        rate = row.success_at_end
+        spread = [[rate.rate - rate.low], [rate.high - rate.rate]]
+        axes.errorbar(rate.rate, index, xerr=spread, fmt="o", color="#3b6fe0", capsize=3)
+    axes.axvspan(mean.low, mean.high, color="#98a2b3", alpha=0.25, linewidth=0)
+    axes.axvline(mean.rate, color="#98a2b3", lw=1)
     axes.set(xlim=(-0.02, 1.02), xlabel="success held at the end")
-    axes.set_yticks(range(len(rows)), [row["name"] for row in rows], fontsize=9)
+    axes.set_yticks(range(len(rows)), [row.name for row in rows], fontsize=9)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.spines[["top", "right"]].set_visible(False)
     return figure

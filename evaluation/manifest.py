@@ -33,6 +33,12 @@ class Manifest:
         starts, goals = zip(*((one.start, one.goal) for one in self.episodes), strict=True)
         return np.stack(starts), np.stack(goals)
 
+    @property
+    def digests(self) -> list[str]:
+        """The beginning of the SHA-256 of each episode's start and goal, rounded as in `digest`."""
+        rows = np.round(np.concatenate(self.ends, axis=1), 6)
+        return [hashlib.sha256(row.tobytes()).hexdigest()[:12] for row in rows]
+
     def part(self, which: slice) -> Manifest:
         """Return some of the episodes; the digest stays that of all."""
         return replace(self, episodes=self.episodes[which], seeds=self.seeds[which])

@@ -363,8 +363,8 @@ def test_what_cannot_be_compared_is_refused(looked_into, tmp_path, capsys):
         (f"{out}", "at least two"),
         (f"{out} {tmp_path / 'none'}", "no result.json"),
         (f"{out} {tmp_path / 'a.json'}", "damaged"),
-        (f"{out} {tmp_path / 'b.json'}", "no result of mujepa evaluate"),
-        (f"{out} {tmp_path / 'c.json'}", "no result of mujepa evaluate"),
+        (f"{out} {tmp_path / 'b.json'}", "is damaged"),
+        (f"{out} {tmp_path / 'c.json'}", "is damaged"),
     ):
         assert main(f"compare {places} --out {tmp_path / 'comparison'}".split()) == 2
         assert said in capsys.readouterr().err
@@ -422,6 +422,6 @@ def test_a_browser_shows_a_comparison_without_a_network(looked_into, tmp_path, b
     places = f"{out} {PRETRAINED / 'reacher' / 'result.json'}"
     assert main(f"compare {places} --out {tmp_path}".split()) == 0
     with opened_offline(browser, tmp_path / "comparison.html") as page:
-        assert page.locator("h1").inner_text() == "2 evaluations beside each other"
+        assert page.locator("h1").inner_text() == "Comparison of 2 evaluations"
         assert page.locator("table").first.locator("tr").count() == 3
         assert_legible(page)
