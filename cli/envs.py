@@ -15,7 +15,7 @@ from mujepa.envs import gym_id
 from mujepa.envs.factors import FACTORS
 from mujepa.envs.registry import TASKS, find_task
 from mujepa.envs.task import ASSETS
-from mujepa.envs.variation import read_variation, working_factors
+from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
 from mujepa.rollouts.collection import behave
 from mujepa.runtime import console
@@ -147,7 +147,7 @@ def _details(task: Task, measured: dict[str, Any]) -> list[str]:
         "random": _rate(measured, task, "random", long=True),
         "collection": f"{_speed(measured, task)} frames/s on one core",
     }
-    there = working_factors(task, world.model)
+    there = world.factors
     return [
         task.name + (f", in Gymnasium {gym_id(task.name)}" if task.name in TASKS else ""),
         "",

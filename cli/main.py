@@ -8,6 +8,7 @@ import sys
 
 from mujepa.runtime import console
 from mujepa.runtime.command import run
+from mujepa.runtime.errors import suggestion
 from mujepa.runtime.malloc import keep_freed_memory
 
 COMMANDS = {
@@ -80,10 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(USAGE)  # noqa: T201 - the command line's own output
         return 0
     if arguments[0] not in COMMANDS:
-        import difflib
-
-        near = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"commands: {', '.join(COMMANDS)}"
+        hint = suggestion(arguments[0], COMMANDS, f"commands: {', '.join(COMMANDS)}")
         return _print_error(f"unknown command {arguments[0]!r}; {hint}")
     # Let torch's threads sleep soon when they wait: as fast alone (102 against 109 ms per update on
     # two cores), 4 times as fast beside another busy process (229 against 900 ms).

@@ -1,21 +1,17 @@
-"""Behaviour policies: how the agent moves while its experience is collected."""
+"""Noise of the behaviour policies that collect experience."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from mujepa.envs.types import Array, Rng
 
 
 @dataclass(frozen=True)
 class RedNoise:
-    """First-order autoregressive noise; each episode draws its own strength and its own memory.
-
-    From twitching to long swings, so that slow and fast states are both visited.
+    """First-order autoregressive noise; each episode draws its own strength and correlation.
 
     Attributes:
         strength: range of the standard deviation, in half-widths of the action bounds.
@@ -25,7 +21,7 @@ class RedNoise:
     strength: tuple[float, float] = (0.3, 1.5)
     correlation: tuple[float, float] = (0.0, 0.97)
 
-    def draw(self, rng: np.random.Generator, steps: int, size: int) -> NDArray[np.float64]:
+    def draw(self, rng: Rng, steps: int, size: int) -> Array:
         """Return one episode's noise, (steps, size), in half-widths of the action bounds."""
         strength, correlation = rng.uniform(*self.strength), rng.uniform(*self.correlation)
         white = rng.standard_normal((steps, size))

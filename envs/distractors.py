@@ -1,148 +1,156 @@
-"""What moves by itself in an episode's pictures and does not matter: nothing simulates it.
+"""Distractors: what an episode's images show that is not simulated.
 
-Where it is depends on the episode's draw and on the clock of the state that is drawn, so that a
-picture stays a function of the two, and physics cannot notice any of it.
+Everything is a function of the episode's draw and of the time of the state that is drawn: images
+stay reproducible, and physics cannot depend on them.
 """
-
-# MuJoCo's compiled names have no stubs.
-# pyright: reportAttributeAccessIssue=false
 
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import mujoco
 import numpy as np
+from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 
-from mujepa.envs.scenery import STATIC, Ornament, beyond, surface_distances
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
+from mujepa.envs.camera import CameraFrame
+from mujepa.envs.textures import STATIC
+from mujepa.envs.types import Array, Data, Model, Rng
 
 GOAL_TIME = 1000.0
-"""Clock of the pictures of goals [s]: later than any episode, so that what moves is elsewhere."""
-SHAKE = np.deg2rad(2)
-"""How far a camera that shakes turns about each axis, at most [rad]."""
+"""Time at which goal images are drawn [s]: after any episode, with moving discs elsewhere."""
+MAX_SHAKE = np.deg2rad(2)
+"""Largest angle by which a shaking camera turns about each axis [rad]."""
 EDGE = 1.4
-"""Where shapes that drift leave a picture and come in again; the picture's own edge is at 1."""
-LARGEST = 0.35
-"""Largest radius of a disc, as a share of half the picture."""
+"""Where drifting discs leave the image and enter again; the image's own edge is at 1."""
+MAX_RADIUS = 0.35
+"""Largest radius of a disc, as a share of half the image."""
 CELLS = 17
-"""Lines of sight along each side of a picture of which a `Backdrop` knows where they end."""
+"""Rows and columns of the grid of a `Backdrop`."""
+UNDRAWN_GROUP = 5
+"""A geom group that MuJoCo does not draw by default."""
 DISC = mujoco.mjtGeom.mjGEOM_ELLIPSOID
+SHAPES = (DISC, mujoco.mjtGeom.mjGEOM_BOX, mujoco.mjtGeom.mjGEOM_CYLINDER)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A geom that is drawn but not simulated.
+
+    Attributes:
+        kind: of MuJoCo's geoms.
+        size: half-extents, (3,) [m].
+        position: (3,) [m].
+        axes: its axes as columns, (3, 3).
+        rgba: colour, (4,).
+    """
+
+    kind: mujoco.mjtGeom
+    size: Array
+    position: Array
+    axes: Array
+    rgba: NDArray[np.float32]
+
+    def draw(self, scene: mujoco.MjvScene) -> None:
+        """Add the shape to a scene."""
+        geom = scene.geoms[scene.ngeom]
+        axes = self.axes.flatten()
+        mujoco.mjv_initGeom(geom, self.kind, self.size, self.position, axes, self.rgba)
+        geom.category = mujoco.mjtCatBit.mjCAT_DECOR.value  # MuJoCo leaves it uninitialised
+        scene.ngeom += 1
 
 
 @dataclass(frozen=True)
 class Backdrop:
-    """What does not move, as a camera sees it.
+    """The surface of the static geoms, as a camera sees it.
 
     Attributes:
-        eye: the camera's position, (3,) [m].
-        axes: its axes as columns: right, up, backwards; (3, 3).
-        half: half of the width of a picture one metre away [m].
-        depth: how far away a disc is to be that hides nothing, by row and column of lines of sight
-            to its middle [m].
+        camera: the camera.
+        depth: distance at which a disc hides nothing that moves, on a grid of (CELLS, CELLS) lines
+            of sight to its middle, from -EDGE to EDGE upwards and to the right [m].
     """
 
-    eye: NDArray[np.float64]
-    axes: NDArray[np.float64]
-    half: float
-    depth: NDArray[np.float64]
+    camera: CameraFrame
+    depth: Array
 
     @classmethod
-    def behind(
-        cls,
-        model: mujoco.MjModel,
-        data: mujoco.MjData,
-        frame: tuple[NDArray[np.float64], NDArray[np.float64], float],
-    ) -> Backdrop:
-        """Look along lines of sight, through all that moves.
+    def measure(cls, model: Model, data: Data, camera: CameraFrame) -> Backdrop:
+        """Measure the depth along each line of sight; `data` must be up to date."""
+        line, half = np.linspace(-EDGE, EDGE, CELLS), camera.half
+        rays = np.array([[half * x, half * y, -1.0] for y in line for x in line]) @ camera.axes.T
+        depth = static_depths(model, data, camera.position, rays)
+        empty = depth < 0
+        depth[empty] = _beyond(model, camera.position) if empty.all() else depth.max()
+        size = 2 * int(np.ceil(MAX_RADIUS / (line[1] - line[0]))) + 1
+        return cls(camera, maximum_filter(depth.reshape(CELLS, CELLS), size, mode="nearest"))
 
-        Args:
-            model: the model.
-            data: simulation data with up-to-date positions.
-            frame: the camera's position, axes and field of view, as `camera_frame` returns them.
-        """
-        eye, axes, half = frame[0].copy(), frame[1].copy(), float(np.tan(np.deg2rad(frame[2]) / 2))
-        line = np.linspace(-EDGE, EDGE, CELLS)
-        rays = np.array([[half * x, half * y, -1.0] for y in line for x in line]) @ axes.T
-        depth = surface_distances(model, data, eye, rays)
-        nothing = depth < 0
-        depth[nothing] = beyond(model, eye) if nothing.all() else depth.max()
-        around = 2 * int(np.ceil(LARGEST / (line[1] - line[0]))) + 1
-        farthest = maximum_filter(depth.reshape(CELLS, CELLS), around, mode="nearest")
-        return cls(eye, axes, half, farthest)
-
-    def lay(self, places: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return where discs lie that appear at places (N, 2), from -1 to 1: right, upwards.
+    def place(self, points: Array) -> tuple[Array, Array]:
+        """Return where discs lie that appear at image points (N, 2), from -1 to 1: right, upwards.
 
         Returns:
-            Their positions (N, 3), and half of the picture's width there (N,) [m].
+            Their positions (N, 3), and half of the image's width there (N,) [m].
         """
-        cells = ((places + EDGE) * ((CELLS - 1) / (2 * EDGE)) + 0.5).astype(int)
+        cells = ((points + EDGE) * ((CELLS - 1) / (2 * EDGE)) + 0.5).astype(int)
         column, row = np.clip(cells, 0, CELLS - 1).T
-        depth = self.depth[row, column]
-        rays = places @ (self.half * self.axes[:, :2].T) - self.axes[:, 2]
-        return self.eye + depth[:, None] * rays, self.half * depth
+        depth, axes = self.depth[row, column], self.camera.axes
+        rays = points @ (self.camera.half * axes[:, :2].T) - axes[:, 2]
+        return self.camera.position + depth[:, None] * rays, self.camera.half * depth
 
 
 @dataclass(frozen=True)
-class Wanderers:
-    """Flat discs that go their own ways over the backdrop, N of them.
+class MovingDiscs:
+    """N flat discs that move over the backdrop.
 
-    Their places in the picture at time t are home + velocity * t, wrapped at the edges, plus
-    swing * sin(2 pi (rate * t + phase)).
+    Their image points at time t are start + velocity * t, wrapped at the edges, plus
+    amplitude * sin(2 pi (rate * t + phase)).
 
     Attributes:
-        shares: radii, as shares of half the picture, (N,).
-        colours: (N, 4).
-        home: (N, 2).
-        velocity: halves of the picture per second, (N, 2).
-        swing: how far they swing, in halves of the picture.
-        rate: of the swing along either axis, (N, 2) [1/s].
-        phase: of the swing, (N, 2).
+        radii: as shares of half the image, (N,).
+        colours: (N, 3).
+        start: (N, 2).
+        velocity: in half images per second, (N, 2).
+        amplitude: in half images.
+        rate: of the oscillation along either axis, (N, 2) [1/s].
+        phase: of the oscillation, (N, 2).
     """
 
-    shares: NDArray[np.float64]
-    colours: NDArray[np.float32]
-    home: NDArray[np.float64]
-    velocity: NDArray[np.float64]
-    swing: float
-    rate: NDArray[np.float64]
-    phase: NDArray[np.float64]
+    radii: Array
+    colours: Array
+    start: Array
+    velocity: Array
+    amplitude: float
+    rate: Array
+    phase: Array
 
-    def places(self, time: float) -> NDArray[np.float64]:
-        """Return where they appear, from -1 to 1 inside the picture, (N, 2)."""
-        drifted = (self.home + self.velocity * time + EDGE) % (2 * EDGE) - EDGE
-        return drifted + self.swing * np.sin(2 * np.pi * (self.rate * time + self.phase))
+    def points(self, time: float) -> Array:
+        """Return the image points of their middles, from -1 to 1, (N, 2)."""
+        drifted = (self.start + self.velocity * time + EDGE) % (2 * EDGE) - EDGE
+        return drifted + self.amplitude * np.sin(2 * np.pi * (self.rate * time + self.phase))
 
     def draw(self, scene: mujoco.MjvScene, backdrop: Backdrop, time: float) -> None:
         """Add the discs to a scene."""
-        if not len(self.shares):
+        if not len(self.radii):
             return
-        positions, halves = backdrop.lay(self.places(time))
-        sizes = (self.shares * halves)[:, None] * np.array([1, 1, 0.1])
+        positions, halves = backdrop.place(self.points(time))
+        sizes = (self.radii * halves)[:, None] * np.array([1, 1, 0.1])
         for size, position, colour in zip(sizes, positions, self.colours, strict=True):
-            Ornament(DISC, size, position, backdrop.axes, colour).draw(scene)
+            Shape(DISC, size, position, backdrop.camera.axes, _opaque(colour)).draw(scene)
 
 
 @dataclass(frozen=True)
 class Motion:
-    """All that moves by itself in one episode.
+    """The distractors that move in one episode.
 
     Attributes:
-        seed: of what is random at every moment.
-        timestep: how long a moment is: a physics step [s].
-        flicker: how far the surroundings take on a random colour, another at every moment.
-        jitter: how far the camera shakes, up to 1.
-        backdrop: what wanderers move over.
-        drifting: a pattern of discs that moves as a whole.
-        intruders: objects that move each for itself.
+        seed: of the colours of `flicker` and the angles of `jitter`.
+        timestep: they are drawn anew at each physics step, of this length [s].
+        flicker: weight of a random colour of the static geoms, from 0 to 1.
+        jitter: strength of the camera's shaking, from 0 to 1.
+        backdrop: the surface over which discs move.
+        drift: discs that move together.
+        intruders: discs that move independently.
     """
 
     seed: Sequence[int]
@@ -150,35 +158,116 @@ class Motion:
     flicker: float
     jitter: float
     backdrop: Backdrop
-    drifting: Wanderers
-    intruders: Wanderers
+    drift: MovingDiscs
+    intruders: MovingDiscs
 
-    def tint(self, time: float) -> NDArray[np.float64]:
-        """Return the colour that the surroundings take on at a time, (3,)."""
-        return self._chance(time)[:3]
+    def tint(self, time: float) -> Array:
+        """Return the random colour of the static geoms at a time, (3,)."""
+        return self._random(time)[:3]
 
-    def shake(self, time: float) -> NDArray[np.float64]:
-        """Return how far the camera is turned at a time, to the right and upwards, (2,) [rad]."""
-        return self.jitter * SHAKE * (2 * self._chance(time)[3:] - 1)
+    def shake(self, time: float) -> Array:
+        """Return the angles of the camera at a time, to the right and upwards, (2,) [rad]."""
+        return self.jitter * MAX_SHAKE * (2 * self._random(time)[3:] - 1)
 
     def draw(self, scene: mujoco.MjvScene, time: float) -> None:
-        """Change an updated scene to what is seen at a time."""
+        """Change an updated scene to how it looks at a time."""
         if self.flicker:
             tint = self.flicker * self.tint(time)
             for geom in scene.geoms[: scene.ngeom]:
                 if geom.category == STATIC:
                     geom.rgba[:3] = (1 - self.flicker) * geom.rgba[:3] + tint
-        self.drifting.draw(scene, self.backdrop, time)
-        self.intruders.draw(scene, self.backdrop, time)
+        for discs in (self.drift, self.intruders):
+            discs.draw(scene, self.backdrop, time)
         if self.jitter:
-            _turn(scene, *np.tan(self.shake(time)))
+            _turn_camera(scene, *np.tan(self.shake(time)))
 
-    def _chance(self, time: float) -> NDArray[np.float64]:
-        """Return what is random at a moment, from 0 to 1: colour (3) and turn (2)."""
+    def _random(self, time: float) -> Array:
+        """Return the random numbers of a physics step, from 0 to 1: colour (3) and angles (2)."""
         return np.random.default_rng([*self.seed, round(time / self.timestep)]).random(5)
 
 
-def _turn(scene: mujoco.MjvScene, right: float, up: float) -> None:
+def make_drift(count: int, rng: Rng) -> MovingDiscs:
+    """Return discs that move together; the pattern is the same in all episodes.
+
+    Args:
+        count: number of discs.
+        rng: source of the pattern's place at time 0, and of its velocity.
+    """
+    start, heading = rng.uniform(-EDGE, EDGE, 2), rng.uniform(-np.pi, np.pi)
+    velocity = rng.uniform(0.4, 0.8) * np.array([np.cos(heading), np.sin(heading)])
+    pattern = np.random.default_rng(0).random((count, 6))
+    return MovingDiscs(
+        radii=0.15 + (MAX_RADIUS - 0.15) * pattern[:, 0],
+        colours=pattern[:, 1:4],
+        start=start + EDGE * (2 * pattern[:, 4:] - 1),
+        velocity=np.tile(velocity, (count, 1)),
+        amplitude=0.0,
+        rate=np.zeros((count, 2)),
+        phase=np.zeros((count, 2)),
+    )
+
+
+def make_intruders(count: int, rng: Rng) -> MovingDiscs:
+    """Return discs of bright colours that oscillate through the whole image.
+
+    Args:
+        count: number of discs.
+        rng: source of their colours and oscillations.
+    """
+    random = rng.random((count, 5))
+    hues = [colorsys.hsv_to_rgb(hue, 1, 1) for hue in random[:, 0]]
+    return MovingDiscs(
+        radii=np.full(count, 0.16),
+        colours=np.array(hues).reshape(count, 3),
+        start=np.zeros((count, 2)),
+        velocity=np.zeros((count, 2)),
+        amplitude=0.85,
+        rate=0.08 + 0.17 * random[:, 1:3],
+        phase=random[:, 3:],
+    )
+
+
+def make_shapes(model: Model, data: Data, camera: CameraFrame, count: int, rng: Rng) -> list[Shape]:
+    """Return flat shapes on the static geoms, at random points of a camera's image.
+
+    Args:
+        model: the model.
+        data: simulation data that is up to date.
+        camera: the camera.
+        count: number of shapes.
+        rng: source of points, kinds, sizes and colours.
+    """
+    shapes = []
+    for _ in range(count):
+        point, share, colour = rng.uniform(-0.9, 0.9, 2), rng.uniform(0.05, 0.12), rng.random(3)
+        ray = camera.axes @ np.array([*(camera.half * point), -1.0])
+        depth = static_depths(model, data, camera.position, ray[None])[0]
+        depth = depth if depth >= 0 else _beyond(model, camera.position)
+        size = share * camera.half * depth * np.array([1, 1, 0.1])
+        kind, position = SHAPES[rng.integers(len(SHAPES))], camera.position + depth * ray
+        shapes.append(Shape(kind, size, position, camera.axes, _opaque(colour)))
+    return shapes
+
+
+def static_depths(model: Model, data: Data, origin: Array, rays: Array) -> Array:
+    """Return the distances to static geoms, in lengths of rays (N, 3) from an origin (3,) -> (N,).
+
+    They are -1 where there is none. Moving geoms are ignored.
+    """
+    groups = model.geom_group.copy()
+    model.geom_group[model.body_weldid[model.geom_bodyid] != 0] = UNDRAWN_GROUP
+    drawn, hit = np.array([1, 1, 1, 0, 0, 0], np.uint8), np.zeros(1, np.int32)
+    depths = [mujoco.mj_ray(model, data, origin, ray, drawn, 1, -1, hit) for ray in rays]
+    model.geom_group[:] = groups
+    return np.array(depths)
+
+
+def _beyond(model: Model, origin: Array) -> float:
+    """Return a distance from a point (3,) that is behind all of the scene [m]."""
+    return float(np.linalg.norm(origin - model.stat.center) + model.stat.extent)
+
+
+def _turn_camera(scene: mujoco.MjvScene, right: float, up: float) -> None:
     """Turn a scene's camera, by tangents of angles."""
     forward, above, aside = scene.camera[0].forward.copy(), scene.camera[0].up.copy(), np.empty(3)
     mujoco.mju_cross(aside, forward, above)
@@ -186,53 +275,9 @@ def _turn(scene: mujoco.MjvScene, right: float, up: float) -> None:
     turned /= np.sqrt(turned @ turned)
     above -= (above @ turned) * turned
     above /= np.sqrt(above @ above)
-    for eye in scene.camera:  # two of them, which are one unless a scene is seen in stereo
+    for eye in scene.camera:  # MuJoCo averages the two
         eye.forward[:], eye.up[:] = turned, above
 
 
-def make_drift(count: int, rng: np.random.Generator) -> Wanderers:
-    """Return a pattern of discs, the same in all episodes, with a way of its own in each.
-
-    Args:
-        count: how many discs.
-        rng: source of where the pattern is at time 0, and of its velocity.
-    """
-    start, heading = rng.uniform(-EDGE, EDGE, 2), rng.uniform(-np.pi, np.pi)
-    velocity = rng.uniform(0.4, 0.8) * np.array([np.cos(heading), np.sin(heading)])
-    pattern = np.random.default_rng(0).random((count, 6))  # the first of them whatever their number
-    still = np.zeros((count, 2))
-    return Wanderers(
-        shares=0.15 + (LARGEST - 0.15) * pattern[:, 0],
-        colours=_opaque(pattern[:, 1:4]),
-        home=start + EDGE * (2 * pattern[:, 4:] - 1),
-        velocity=np.tile(velocity, (count, 1)),
-        swing=0.0,
-        rate=still,
-        phase=still,
-    )
-
-
-def make_intruders(count: int, rng: np.random.Generator) -> Wanderers:
-    """Return objects of bright colours that wander through the whole picture.
-
-    Args:
-        count: how many.
-        rng: source of their colours and ways.
-    """
-    drawn = rng.random((count, 5))
-    still = np.zeros((count, 2))
-    hues = [colorsys.hsv_to_rgb(hue, 1, 1) for hue in drawn[:, 0]]
-    return Wanderers(
-        shares=np.full(count, 0.16),
-        colours=_opaque(np.array(hues).reshape(count, 3)),
-        home=still,
-        velocity=still,
-        swing=0.85,
-        rate=0.08 + 0.17 * drawn[:, 1:3],
-        phase=drawn[:, 3:],
-    )
-
-
-def _opaque(colours: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return colours (N, 3) with nothing shining through, (N, 4)."""
-    return np.concatenate([colours, np.ones((len(colours), 1))], axis=1).astype(np.float32)
+def _opaque(colour: Array) -> NDArray[np.float32]:
+    return np.array([*colour, 1], np.float32)

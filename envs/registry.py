@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import inspect
 import sys
@@ -22,7 +21,7 @@ from mujepa.envs.tasks.point_maze import PointMaze
 from mujepa.envs.tasks.push_t import PushT
 from mujepa.envs.tasks.reacher import Reacher
 from mujepa.envs.tasks.two_room import TwoRoom
-from mujepa.runtime.errors import UserError
+from mujepa.runtime.errors import UserError, suggestion
 
 TASKS: dict[str, Task] = {
     task.name: task
@@ -46,8 +45,7 @@ def find_task(name: str) -> Task:
         return _file_task(name)
     if is_suite_task(name):
         return suite_task(name)
-    near = difflib.get_close_matches(name, TASKS, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]!r}?" if near else f"tasks: {', '.join(TASKS)}"
+    hint = suggestion(name, TASKS, f"tasks: {', '.join(TASKS)}")
     raise UserError(f"unknown task {name!r}; {hint}")
 
 

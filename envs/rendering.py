@@ -4,9 +4,6 @@ A context belongs to the thread that made it, so pictures are drawn where their 
 created.
 """
 
-# MuJoCo's compiled names have no stubs.
-# pyright: reportAttributeAccessIssue=false
-
 from __future__ import annotations
 
 import atexit
@@ -14,21 +11,18 @@ import copy
 import functools
 import os
 import sys
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mujoco
 import numpy as np
+from numpy.typing import NDArray
 
-from mujepa.envs.scenery import Ornament, Patterns
+from mujepa.envs.camera import Camera, mujoco_camera
+from mujepa.envs.distractors import Shape
+from mujepa.envs.textures import Textures
+from mujepa.envs.types import Array, Data, Model
+from mujepa.envs.variation import Variant
 from mujepa.runtime.errors import UserError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from mujepa.envs.variation import Variant
 
 LIBRARIES = ("egl", "osmesa")
 OBSERVATION_QUALITY = {
@@ -44,44 +38,6 @@ MESH_FACES, MESH_CELLS = 300, 12
 """A mesh of more faces is coarsened, to a grid of so many cells along its longest side."""
 
 
-@dataclass(frozen=True)
-class FreeCamera:
-    """A camera that no model file names.
-
-    Attributes:
-        lookat: the point in the middle of the image [m].
-        distance: of the camera from it [m].
-        azimuth: direction of view around the vertical [degrees]; 90 looks along y.
-        elevation: direction of view above the horizon [degrees]; -90 looks down.
-    """
-
-    lookat: tuple[float, float, float]
-    distance: float
-    azimuth: float
-    elevation: float
-
-
-def camera_frame(
-    model: mujoco.MjModel, data: mujoco.MjData, camera: str | FreeCamera
-) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-    """Return a camera's position (3,), its axes (3, 3), and its vertical field of view [degrees].
-
-    The columns of the axes are right, up and backwards. `data` must be up to date.
-    """
-    if isinstance(camera, str):
-        index = model.camera(camera).id
-        axes = data.cam_xmat[index].reshape(3, 3)
-        return data.cam_xpos[index], axes, float(model.cam_fovy[index])
-    azimuth, elevation = np.deg2rad(camera.azimuth), np.deg2rad(camera.elevation)
-    level = np.array([np.cos(azimuth), np.sin(azimuth), 0.0])
-    upright = np.array([0.0, 0.0, 1.0])
-    forward = np.cos(elevation) * level + np.sin(elevation) * upright
-    up = np.cos(elevation) * upright - np.sin(elevation) * level
-    axes = np.stack([np.cross(forward, up), up, -forward], axis=1)
-    position = np.asarray(camera.lookat) - camera.distance * forward
-    return position, axes, float(model.vis.global_.fovy)
-
-
 @functools.cache
 def gl_context() -> Any:  # noqa: ANN401 - MuJoCo's context classes share no base class
     """Make this process's off-screen OpenGL context current and return it.
@@ -94,7 +50,7 @@ def gl_context() -> Any:  # noqa: ANN401 - MuJoCo's context classes share no bas
     # Mesa then draws in the calling thread: processes scale better, and a forked one can draw too.
     os.environ.setdefault("LP_NUM_THREADS", "0")
     if sys.platform != "linux":
-        context = mujoco.GLContext(64, 64)  # pyright: ignore[reportAttributeAccessIssue]
+        context = mujoco.GLContext(64, 64)
         context.make_current()
         return context
     wanted = os.environ.get("MUJOCO_GL", "").lower()
@@ -152,17 +108,17 @@ class Renderer:
 
     def __init__(
         self,
-        model: mujoco.MjModel,
-        camera: str | FreeCamera,
+        model: Model,
+        camera: Camera,
         size: int,
         *,
         pretty: bool = False,
         antialias: bool = False,
     ) -> None:
-        self._camera = _mujoco_camera(model, camera)
+        self._camera = mujoco_camera(model, camera)
         self._model = model
         self._gl = gl_context()
-        self._gl.make_current()  # someone else's may be, such as that of a mujoco.Renderer
+        self._gl.make_current()  # another may be, such as that of a mujoco.Renderer
         _set_quality(model, size, pretty=pretty, antialias=antialias)
         self._slices: int = model.vis.quality.numslices
         drawn = model if pretty else coarse_meshes(model)
@@ -176,65 +132,41 @@ class Renderer:
         self._buffer = np.empty((size, size, 3), np.uint8)
 
     def render(
-        self,
-        data: mujoco.MjData,
-        markers: Sequence[NDArray[np.float64]] = (),
-        variant: Variant | None = None,
+        self, data: Data, marker: Array | None = None, variant: Variant | None = None
     ) -> NDArray[np.uint8]:
         """Return the camera's image, (size, size, 3) uint8, top row first.
 
         Args:
-            data: simulation data with up-to-date positions (after `mj_forward`).
-            markers: world positions, (3,) [m], at which a translucent ball is drawn.
-            variant: a changed copy of the model to draw, and what is drawn over its scene.
+            data: simulation data that is up to date (after `mj_forward`).
+            marker: a world position, (3,) [m], at which a translucent ball is drawn.
+            variant: a changed copy of the model, and what is drawn over its scene.
         """
         model = self._model if variant is None else variant.model
-        model.vis.quality.numslices = self._slices  # a slack tendon is drawn with the model's
+        model.vis.quality.numslices = self._slices  # MuJoCo reads it for each slack tendon
         self._gl.make_current()
-        patterned = variant is not None and variant.scenery.contrast > 0
-        material = self._patterns.first_material if patterned else 0
+        # A texture is an OpenGL object: make it before the framebuffer is bound.
+        textures = self._textures if variant and variant.contrast else None
         # All renderers share the process's OpenGL context, so that each binds its own buffer.
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
-        everything = mujoco.mjtCatBit.mjCAT_ALL.value
+        all_geoms = mujoco.mjtCatBit.mjCAT_ALL.value
         mujoco.mjv_updateScene(
-            model, data, self._option, self._perturb, self._camera, everything, self._scene
+            model, data, self._option, self._perturb, self._camera, all_geoms, self._scene
         )
         if variant is not None:
-            variant.scenery.draw(self._scene, material)
-            if variant.motion is not None:
-                variant.motion.draw(self._scene, data.time)
-        for marker in markers:
-            sphere, rgba = mujoco.mjtGeom.mjGEOM_SPHERE, np.array([0.2, 1, 0.4, 0.35], np.float32)
-            Ornament(sphere, np.full(3, 0.05), marker, np.eye(3), rgba).draw(self._scene)
+            variant.draw(self._scene, data.time, textures)
+        if marker is not None:
+            sphere, green = mujoco.mjtGeom.mjGEOM_SPHERE, np.array([0.2, 1, 0.4, 0.35], np.float32)
+            Shape(sphere, np.full(3, 0.05), marker, np.eye(3), green).draw(self._scene)
         mujoco.mjr_render(self._rectangle, self._scene, self._context)
         mujoco.mjr_readPixels(self._buffer, None, self._rectangle, self._context)
         return self._buffer[::-1].copy()
 
     @functools.cached_property
-    def _patterns(self) -> Patterns:
-        return Patterns(self._context)
+    def _textures(self) -> Textures:
+        return Textures(self._context)
 
 
-def _mujoco_camera(model: mujoco.MjModel, camera: str | FreeCamera) -> mujoco.MjvCamera:
-    """Return MuJoCo's description of a camera."""
-    made = mujoco.MjvCamera()
-    if isinstance(camera, FreeCamera):
-        made.type = mujoco.mjtCamera.mjCAMERA_FREE.value
-        made.lookat[:] = camera.lookat
-        made.distance, made.azimuth = camera.distance, camera.azimuth
-        made.elevation = camera.elevation
-        return made
-    made.type = mujoco.mjtCamera.mjCAMERA_FIXED.value
-    made.fixedcamid = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, camera)
-    if made.fixedcamid < 0:
-        names = [model.camera(i).name for i in range(model.ncam)]
-        raise UserError(
-            f"no camera {camera!r} in the model; its cameras are {', '.join(names) or 'none'}"
-        )
-    return made
-
-
-def coarse_meshes(model: mujoco.MjModel) -> mujoco.MjModel:
+def coarse_meshes(model: Model) -> Model:
     """Return a model to draw whose large meshes have few faces; the model itself if it has none.
 
     Vertices that share a cell of a grid over their mesh become one, and faces without area vanish:
@@ -262,7 +194,7 @@ def coarse_meshes(model: mujoco.MjModel) -> mujoco.MjModel:
     return coarse
 
 
-def _set_quality(model: mujoco.MjModel, size: int, *, pretty: bool, antialias: bool) -> None:
+def _set_quality(model: Model, size: int, *, pretty: bool, antialias: bool) -> None:
     """Set the model's drawing quality; MuJoCo reads it once, when a drawing context is made."""
     quality = model.vis.quality
     for name, value in OBSERVATION_QUALITY.items():

@@ -1,8 +1,5 @@
 """A world of your own: any MuJoCo file, with a site that has to be brought to where it could be."""
 
-# MuJoCo's compiled names have no stubs.
-# pyright: reportAttributeAccessIssue=false
-
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -13,14 +10,14 @@ import numpy as np
 
 from mujepa.envs import names
 from mujepa.envs.behaviour import RedNoise
-from mujepa.envs.rendering import FreeCamera
-from mujepa.envs.task import Task, reached_later
+from mujepa.envs.camera import FreeCamera, overview
+from mujepa.envs.task import Task, rollout_ends
+from mujepa.envs.types import Array, Data, Dynamics, JointState, Model, Rng
 from mujepa.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from mujepa.envs.task import Physics, Pose
 
 SENSOR = "mujepa_goal_site"
 SPAN = 1.0
@@ -57,7 +54,7 @@ class RobotTask(Task):
     goal_steps: int = 50
     behaviour: RedNoise = field(default_factory=lambda: RedNoise((0.3, 1.2), (0.3, 0.97)))
 
-    def compile(self) -> mujoco.MjModel:
+    def compile(self) -> Model:
         """Compile the file with a sensor for the site."""
         spec = _load(self.mjcf)
         spec.add_sensor(
@@ -66,9 +63,7 @@ class RobotTask(Task):
         )  # fmt: skip
         return _compile(self.mjcf, spec)
 
-    def action_bounds(
-        self, model: mujoco.MjModel
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def action_bounds(self, model: Model) -> tuple[Array, Array]:
         """Return the controls' limits; those of position servos go at most `span` from home."""
         low, high = model.actuator_ctrlrange.T.copy()
         home = home_pose(model)
@@ -81,20 +76,18 @@ class RobotTask(Task):
                 high[actuator] = min(high[actuator], middle + self.span)
         return low, high
 
-    def sample_start(self, model: mujoco.MjModel, rng: np.random.Generator) -> Pose:
+    def sample_start(self, model: Model, rng: Rng) -> JointState:
         """Draw a pose, at rest."""
         return self.sample_goal(model, rng), np.zeros(model.nv)
 
-    def sample_goal(self, model: mujoco.MjModel, rng: np.random.Generator) -> NDArray[np.float64]:
+    def sample_goal(self, model: Model, rng: Rng) -> Array:
         """Draw a pose without new collisions; the home pose if none is found."""
         return draw_pose(model, rng, self.span)
 
-    def sample_ends(
-        self, world: Physics, rng: np.random.Generator
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def sample_ends(self, world: Dynamics, rng: Rng) -> tuple[Array, Array]:
         """Draw two poses, held still where servos can; or what random actions reach."""
         if not len(_drawn_joints(world.model)):
-            return reached_later(self, world, rng, self.goal_steps)
+            return rollout_ends(self, world, rng, self.goal_steps)
         ends = super().sample_ends(world, rng)
         servos = _servos(world.model)
         if len(servos) < world.model.nu:
@@ -127,7 +120,7 @@ def robot_task(name: str) -> RobotTask:
             f"no camera {asked!r} in {file.path.name}; its cameras: {', '.join(cameras) or 'none'}"
         )
     named = asked or next(filter(None, cameras), None)
-    camera = named or overview(model)
+    camera = named or overview_of_poses(model)
     tolerance = _tolerance(file.settings.get("tolerance"), model)
     settings = {"goal_site": site, "tolerance": f"{tolerance:g}"}
     settings |= {"digest": names.digest(file.path)} | ({"camera": named} if named else {})
@@ -139,7 +132,7 @@ def robot_task(name: str) -> RobotTask:
     )  # fmt: skip
 
 
-def overview(model: mujoco.MjModel) -> FreeCamera:
+def overview_of_poses(model: Model) -> FreeCamera:
     """Return a camera that sees the model's moving bodies and sites, wherever they reach."""
     rng, data, places = np.random.default_rng(0), mujoco.MjData(model), []
     for _ in range(OVERVIEW_POSES):
@@ -148,14 +141,12 @@ def overview(model: mujoco.MjModel) -> FreeCamera:
         places += [data.xipos[1:].copy(), data.xpos[1:].copy(), data.site_xpos.copy()]
     everywhere = np.concatenate(places)
     low, high = everywhere.min(axis=0), everywhere.max(axis=0)
-    x, y, z = ((low + high) / 2).tolist()
     radius = max(float(np.linalg.norm(high - low)) / 2, model.stat.extent / 4)
     distance = 1.1 * radius / np.sin(np.deg2rad(model.vis.global_.fovy) / 2)
-    azimuth, elevation = model.vis.global_.azimuth, model.vis.global_.elevation
-    return FreeCamera((x, y, z), float(distance), azimuth, elevation)
+    return overview(model, (low + high) / 2, float(distance))
 
 
-def draw_pose(model: mujoco.MjModel, rng: np.random.Generator, span: float) -> NDArray[np.float64]:
+def draw_pose(model: Model, rng: Rng, span: float) -> Array:
     """Draw joint positions (nq,) without new collisions; those of home if none are found."""
     home, data = home_pose(model), mujoco.MjData(model)
     joints = _drawn_joints(model)
@@ -169,7 +160,7 @@ def draw_pose(model: mujoco.MjModel, rng: np.random.Generator, span: float) -> N
     return home
 
 
-def home_pose(model: mujoco.MjModel) -> NDArray[np.float64]:
+def home_pose(model: Model) -> Array:
     """Return the joint positions (nq,) of the keyframe `home`, or the model's own."""
     key = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_KEY, "home")
     return (model.key_qpos[key] if key >= 0 else model.qpos0).copy()
@@ -183,7 +174,7 @@ def _load(path: object) -> mujoco.MjSpec:
         raise UserError(f"{path} is not a valid MuJoCo model: {reason}") from error
 
 
-def _compile(path: object, spec: mujoco.MjSpec) -> mujoco.MjModel:
+def _compile(path: object, spec: mujoco.MjSpec) -> Model:
     try:
         return spec.compile()
     except ValueError as error:
@@ -191,7 +182,7 @@ def _compile(path: object, spec: mujoco.MjSpec) -> mujoco.MjModel:
         raise UserError(f"{path} is not a valid MuJoCo model: {reason}") from error
 
 
-def _check_actuators(name: str, model: mujoco.MjModel) -> None:
+def _check_actuators(name: str, model: Model) -> None:
     if not model.nu:
         raise UserError(f"{name} has no actuators, so that nothing could act; add <actuator>")
     servos = _servos(model)
@@ -221,7 +212,7 @@ def _choose_site(name: str, sites: list[str], asked: str | None) -> str:
     return asked
 
 
-def _tolerance(asked: str | None, model: mujoco.MjModel) -> float:
+def _tolerance(asked: str | None, model: Model) -> float:
     if asked is None:
         return float(f"{0.05 * model.stat.extent:.2g}")
     try:
@@ -233,7 +224,7 @@ def _tolerance(asked: str | None, model: mujoco.MjModel) -> float:
     return tolerance
 
 
-def _servos(model: mujoco.MjModel) -> dict[int, int]:
+def _servos(model: Model) -> dict[int, int]:
     """Return the joint of each actuator that pulls a joint to the position it is sent."""
     joint = model.actuator_trntype == mujoco.mjtTrn.mjTRN_JOINT
     affine = model.actuator_biastype == mujoco.mjtBias.mjBIAS_AFFINE
@@ -241,7 +232,7 @@ def _servos(model: mujoco.MjModel) -> dict[int, int]:
     return {int(i): int(model.actuator_trnid[i, 0]) for i in np.flatnonzero(joint & affine & pulls)}
 
 
-def _drawn_joints(model: mujoco.MjModel) -> NDArray[np.int64]:
+def _drawn_joints(model: Model) -> NDArray[np.int64]:
     """Return the hinges and slides that an actuator drives and no equality ties to others."""
     driven = model.actuator_trnid[model.actuator_trntype == mujoco.mjtTrn.mjTRN_JOINT, 0]
     tied = model.eq_type == mujoco.mjtEq.mjEQ_JOINT
@@ -254,8 +245,8 @@ def _drawn_joints(model: mujoco.MjModel) -> NDArray[np.int64]:
 
 
 def _reach(
-    model: mujoco.MjModel, joints: NDArray[np.int64], home: NDArray[np.float64], span: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    model: Model, joints: NDArray[np.int64], home: Array, span: float
+) -> tuple[Array, Array]:
     """Return the lowest and highest position that is drawn of each joint."""
     middle = home[model.jnt_qposadr[joints]]
     hinge = model.jnt_type[joints] == mujoco.mjtJoint.mjJNT_HINGE
@@ -270,7 +261,7 @@ def _reach(
     )
 
 
-def _violation(model: mujoco.MjModel, data: mujoco.MjData, pose: NDArray[np.float64]) -> float:
+def _violation(model: Model, data: Data, pose: Array) -> float:
     """Return how much a pose violates contacts and equalities [m]."""
     mujoco.mj_resetData(model, data)
     data.qpos[:] = pose

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mujepa.envs.task import Task, reached_later
+from mujepa.envs.task import Task, rollout_ends
 from mujepa.envs.world import Episode, World
 from mujepa.evaluation.manifest import Manifest, manifest_of
 from mujepa.evaluation.statistics import Rate, rate_of
@@ -30,7 +30,7 @@ def lewm_manifest(world: World, episodes: int, seed: int) -> Manifest:
     for index in range(episodes):
         rng = stream(seed, Stream.EVALUATION, index, GOAL_STEPS)
         lead = int(rng.integers(LEAD_STEPS + 1))
-        ends = reached_later(world.task, world, rng, GOAL_STEPS, lead, at_rest=False)
+        ends = rollout_ends(world.task, world, rng, GOAL_STEPS, lead, at_rest=False)
         drawn.append(Episode(*ends, world.draw(rng)))
     return manifest_of(drawn, seed)
 

@@ -30,7 +30,7 @@ from mujepa.agent.checkpoint import load_checkpoint
 from mujepa.agent.mpc import AgentState
 from mujepa.envs.factors import FACTORS
 from mujepa.envs.registry import find_task
-from mujepa.envs.variation import Variation, working_factors
+from mujepa.envs.variation import Variation
 from mujepa.envs.world import World
 from mujepa.evaluation.loop import run_episodes
 from mujepa.evaluation.manifest import make_manifest
@@ -150,10 +150,7 @@ def examine(folder: Path, config: Config, seed: int) -> dict[str, Any]:
     task = find_task(checkpoint.config.task)
     world = World(task, checkpoint.config.image_size)
     conditions = [
-        (name, value)
-        for name in LEVELS
-        if name in working_factors(task, world.model)
-        for value in LEVELS[name]
+        (name, value) for name in LEVELS if name in world.factors for value in LEVELS[name]
     ]
     uses: list[Condition] = [None, *CHANGED, ("colour", 0.3)]
     if config.smoke:

@@ -289,11 +289,11 @@ def distractions(
         found["flicker"] = np.stack([motion.tint(time) for time in times])
     if motion.jitter:
         found["jitter"] = np.stack([motion.shake(time) for time in times])
-    if len(motion.drifting.shares):
-        phase = np.stack([motion.drifting.places(time)[0] for time in times]) * np.pi / EDGE
+    if len(motion.drift.radii):
+        phase = np.stack([motion.drift.points(time)[0] for time in times]) * np.pi / EDGE
         found["drift"] = np.concatenate([np.cos(phase), np.sin(phase)], axis=1)
-    if len(motion.intruders.shares):
-        found["intruder"] = np.stack([motion.intruders.places(time)[0] for time in times])
+    if len(motion.intruders.radii):
+        found["intruder"] = np.stack([motion.intruders.points(time)[0] for time in times])
     return found
 
 

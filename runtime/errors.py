@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class UserError(Exception):
     """Bad input, said in one line that names the value and the remedy.
@@ -16,3 +18,11 @@ def explanation(error: UserError | OSError) -> str:
     if isinstance(error, UserError):
         return str(error)
     return f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+
+
+def suggestion(name: str, known: Iterable[str], otherwise: str) -> str:
+    """Return `did you mean 'NAME'?` for the most similar known name, or `otherwise`."""
+    import difflib  # only needed once something is wrong
+
+    similar = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {similar[0]!r}?" if similar else otherwise

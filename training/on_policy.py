@@ -111,7 +111,7 @@ class Explorer:
             assert agent.action is not None
             now = step // skip
             near = agent.action.cpu().double().numpy() + state.noise[:, now]
-            other = self.world.task.behave(
+            other = self.world.task.behaviour_action(
                 self.world, observation["state"], state.behaviour[:, now]
             )
             unit = np.clip(np.where(state.astray[:, now, None], other, near), -1, 1)

@@ -1,8 +1,5 @@
 """An episode in MuJoCo's own viewer, as it happens."""
 
-# MuJoCo's compiled names have no stubs.
-# pyright: reportAttributeAccessIssue=false
-
 from __future__ import annotations
 
 import os

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import functools
 import importlib
 import io
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 import numpy as np
 
-from mujepa.runtime.errors import UserError
+from mujepa.runtime.errors import UserError, suggestion
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -109,9 +108,9 @@ def _check(name: str, identifier: str, known: Iterable[str]) -> None:
     known = list(known)
     if identifier not in known:
         suite = name.partition(":")[0]
-        near = difflib.get_close_matches(identifier, known, n=1, cutoff=0.3)
-        hint = f"did you mean {f'{suite}:{near[0]}'!r}?" if near else f"for example {known[:3]}"
-        raise UserError(f"unknown task {name!r}; {hint}")
+        names = [f"{suite}:{each}" for each in known]
+        hint = f"for example {', '.join(names[:3])}"
+        raise UserError(f"unknown task {name!r}; {suggestion(name, names, hint)}")
 
 
 def _make(name: str, identifier: str) -> Any:  # noqa: ANN401

@@ -1,21 +1,15 @@
 """What counts as reaching a goal in other people's environments, and how to look at it."""
 
-# MuJoCo's compiled names have no stubs.
-# pyright: reportAttributeAccessIssue=false
-
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
-from mujepa.envs.rendering import FreeCamera
+from mujepa.envs.camera import Camera, FreeCamera, overview
+from mujepa.envs.types import Model
 
 if TYPE_CHECKING:
-    import mujoco
-
     from mujepa.envs.suites.simulator import Simulator
 
 Positions = Literal["xpos", "xipos", "geom_xpos", "site_xpos"]
@@ -52,7 +46,7 @@ class Rule:
     tolerance: float | None = None
     flat: bool = False
     resets: bool = False
-    camera: str | FreeCamera | None = None
+    camera: Camera | None = None
     seconds: float = 0.1
     decisions: int = DECISIONS
     behaviour: Literal["noise", "pick"] = "noise"
@@ -89,7 +83,7 @@ def find_rule(name: str) -> Rule:
     return next(rule for rule in RULES if re.match(rule.pattern, name))
 
 
-def find_parts(model: mujoco.MjModel, rule: Rule) -> tuple[Part, ...]:
+def find_parts(model: Model, rule: Rule) -> tuple[Part, ...]:
     """Return whose positions are the goal."""
     if rule.parts is None:
         moving = [
@@ -110,27 +104,14 @@ def find_parts(model: mujoco.MjModel, rule: Rule) -> tuple[Part, ...]:
     return tuple(found)
 
 
-def find_camera(simulator: Simulator, rule: Rule) -> str | FreeCamera:
+def find_camera(simulator: Simulator, rule: Rule) -> Camera:
     """Return the rule's camera, the suite's own, the model's first, or one that sees it whole."""
+    model = simulator.model
     if rule.camera == "above":
-        return overview(simulator.model, distance=1.2 * simulator.model.stat.extent, elevation=-90)
+        return overview(model, distance=1.2 * model.stat.extent, elevation=-90)
     if rule.camera is not None:
         return rule.camera
-    wanted = getattr(simulator, "camera", {})
-    if simulator.model.ncam and not wanted and not simulator.name.startswith("ogbench"):
-        return simulator.model.camera(0).name
-    return overview(simulator.model, **{k: v for k, v in wanted.items() if k != "trackbodyid"})
-
-
-def overview(model: mujoco.MjModel, **changes: Any) -> FreeCamera:  # noqa: ANN401
-    """Return a free camera that sees the whole model, with changes to what it looks at."""
-    view: dict[str, Any] = {
-        "lookat": model.stat.center,
-        "distance": 1.5 * model.stat.extent,
-        "azimuth": model.vis.global_.azimuth,
-        "elevation": model.vis.global_.elevation,
-    } | changes
-    x, y, z = (float(value) for value in np.asarray(view["lookat"]))
-    return FreeCamera(
-        (x, y, z), *(float(view[key]) for key in ("distance", "azimuth", "elevation"))
-    )
+    own = getattr(simulator, "camera", {})
+    if model.ncam and not own and not simulator.name.startswith("ogbench"):
+        return model.camera(0).name
+    return overview(model, **{key: value for key, value in own.items() if key != "trackbodyid"})

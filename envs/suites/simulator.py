@@ -1,8 +1,5 @@
 """Other people's environments as functions of MuJoCo states: reset, step, nothing in between."""
 
-# MuJoCo's compiled names have no stubs.
-# pyright: reportAttributeAccessIssue=false
-
 from __future__ import annotations
 
 import contextlib
@@ -12,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import mujoco
 import numpy as np
 
+from mujepa.envs.types import Array, Data, Model
 from mujepa.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,11 +39,11 @@ class Simulator(ABC):
     """
 
     name: str
-    model: mujoco.MjModel
-    data: mujoco.MjData
+    model: Model
+    data: Data
     substeps: int
-    action_low: NDArray[np.float64]
-    action_high: NDArray[np.float64]
+    action_low: Array
+    action_high: Array
     plain: bool
 
     @abstractmethod
@@ -53,7 +51,7 @@ class Simulator(ABC):
         """Go to the start of an episode, which depends on the seed alone."""
 
     @abstractmethod
-    def act(self, action: NDArray[np.float64]) -> None:
+    def act(self, action: Array) -> None:
         """Take one environment step from where `data` is."""
 
     @property
@@ -61,15 +59,13 @@ class Simulator(ABC):
         """Seconds that an environment step simulates."""
         return self.substeps * self.model.opt.timestep
 
-    def state(self) -> NDArray[np.float64]:
+    def state(self) -> Array:
         """Return the state (S,) at which `data` is."""
         state = np.empty(mujoco.mj_stateSize(self.model, STATE))
         mujoco.mj_getState(self.model, self.data, state, STATE)
         return state
 
-    def advance(
-        self, states: NDArray[np.float64], actions: NDArray[np.float64], hold: int
-    ) -> NDArray[np.float64]:
+    def advance(self, states: Array, actions: Array, hold: int) -> Array:
         """Step from states (B, S) under actions (B, T, A), held for `hold` steps -> (B, T, S)."""
         trajectory = np.empty((*actions.shape[:2], states.shape[-1]))
         actions = np.clip(actions, self.action_low, self.action_high)
@@ -127,9 +123,10 @@ class GymSimulator(Simulator):
         if hasattr(self._env, "compute_observation"):  # OGBench would draw at every step
             self._env.compute_observation = lambda: np.zeros(0)
         self.reset(0)
-        self.model, self.data = (getattr(self._env, part, None) for part in ("model", "data"))
-        if not isinstance(self.model, mujoco.MjModel):
+        model = getattr(self._env, "model", None)
+        if not isinstance(model, mujoco.MjModel):
             raise UserError(f"{name} is not supported: it is no MuJoCo world")
+        self.model, self.data = model, self._env.data
         self.action_low = np.asarray(self._space.low, np.float64)
         self.action_high = np.asarray(self._space.high, np.float64)
         if not np.isfinite(self.action_low).all() or not np.isfinite(self.action_high).all():
@@ -147,7 +144,7 @@ class GymSimulator(Simulator):
             self._space.seed(seed)
             self._env.reset(seed=seed)
 
-    def act(self, action: NDArray[np.float64]) -> None:
+    def act(self, action: Array) -> None:
         """Take one step of the suite's own."""
         self._env.step(action.astype(np.float32))
 
@@ -168,14 +165,14 @@ class ControlSimulator(Simulator):
         with _global_seed(seed):
             self._env.reset()
 
-    def act(self, action: NDArray[np.float64]) -> None:
+    def act(self, action: Array) -> None:
         """Take one step of the suite's own, without its observations and its clock."""
         self._env.task.before_step(action, self._env.physics)
         self._env.physics.step(self.substeps)
         self._env.task.after_step(self._env.physics)
 
 
-def hide_markers(model: mujoco.MjModel) -> dict[str, NDArray[np.int64]]:
+def hide_markers(model: Model) -> dict[str, NDArray[np.int64]]:
     """Let geoms and sites that show the suite's goal not be drawn; return their indices by kind."""
 
     def marks(name: str) -> bool:
@@ -193,9 +190,7 @@ def hide_markers(model: mujoco.MjModel) -> dict[str, NDArray[np.int64]]:
     return {"geom": np.array(geoms, int), "site": np.array(sites, int), "body": np.array(bodies)}
 
 
-def _numbers(
-    model: mujoco.MjModel, hidden: dict[str, NDArray[np.int64]]
-) -> dict[str, NDArray[Any]]:
+def _numbers(model: Model, hidden: dict[str, NDArray[np.int64]]) -> dict[str, NDArray[Any]]:
     """Copy every array of a model, without the rows of what is hidden."""
     copies = {}
     for name in dir(model):

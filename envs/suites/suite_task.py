@@ -1,26 +1,21 @@
 """Environments of other suites as tasks: their physics and resets, goals that were reached."""
 
-# MuJoCo's compiled names have no stubs.
-# pyright: reportAttributeAccessIssue=false
-
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import mujoco
 import numpy as np
 
 from mujepa.envs.suites.goals import GENERIC_TOLERANCE, find_camera, find_parts, find_rule
-from mujepa.envs.task import Task, reached_later
+from mujepa.envs.task import Task, rollout_ends
+from mujepa.envs.types import Array, Data, DistanceMetric, Dynamics, JointState, Model, Rng
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from mujepa.envs.suites.goals import Part
     from mujepa.envs.suites.simulator import Simulator
-    from mujepa.envs.task import Physics, Pose
 
 
 @dataclass(frozen=True)
@@ -46,7 +41,7 @@ class SuiteTask(Task):
     flat: bool = False
     resets: bool = False
     goal_steps: int = 1
-    distance_metric: Literal["joints", "remaining"] = "remaining"
+    distance_metric: DistanceMetric = "remaining"
 
     @property
     def suite(self) -> Simulator:
@@ -59,25 +54,19 @@ class SuiteTask(Task):
         """Whether the suite's own code has to take each step."""
         return not self.suite.plain
 
-    def compile(self) -> mujoco.MjModel:
+    def compile(self) -> Model:
         """Return the suite's own model."""
         return self.suite.model
 
-    def action_bounds(
-        self, model: mujoco.MjModel
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def action_bounds(self, model: Model) -> tuple[Array, Array]:
         """Return the bounds of the suite's actions."""
         return self.suite.action_low.copy(), self.suite.action_high.copy()
 
-    def advance(
-        self, states: NDArray[np.float64], actions: NDArray[np.float64], hold: int
-    ) -> NDArray[np.float64]:
+    def advance(self, states: Array, actions: Array, hold: int) -> Array:
         """Take the suite's own steps."""
         return self.suite.advance(states, actions, hold)
 
-    def read_goals(
-        self, model: mujoco.MjModel, data: mujoco.MjData, states: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def read_goals(self, model: Model, data: Data, states: Array) -> Array:
         """Return the positions of the parts, one after the other."""
         goals = np.empty((*states.shape[:-1], 3 * len(self.parts)))
         rows = [(getattr(data, array), index) for array, index in self.parts]
@@ -89,26 +78,22 @@ class SuiteTask(Task):
             goal[:] = np.concatenate([positions[index] for positions, index in rows])
         return goals
 
-    def sample_start(self, model: mujoco.MjModel, rng: np.random.Generator) -> Pose:
+    def sample_start(self, model: Model, rng: Rng) -> JointState:
         """Reset as the suite does."""
         self.suite.reset(int(rng.integers(2**31)))
         return self.suite.data.qpos.copy(), self.suite.data.qvel.copy()
 
-    def sample_goal(self, model: mujoco.MjModel, rng: np.random.Generator) -> NDArray[np.float64]:
+    def sample_goal(self, model: Model, rng: Rng) -> Array:
         """Take another reset's pose; where resets cover little, `sample_ends` does better."""
         return self.sample_start(model, rng)[0]
 
-    def sample_ends(
-        self, world: Physics, rng: np.random.Generator
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def sample_ends(self, world: Dynamics, rng: Rng) -> tuple[Array, Array]:
         """Draw two resets, or a reset and what the behaviour policy reaches from there."""
         if self.resets:
             return super().sample_ends(world, rng)
-        return reached_later(self, world, rng, self.goal_steps)
+        return rollout_ends(self, world, rng, self.goal_steps)
 
-    def distance(
-        self, achieved: NDArray[np.float64], desired: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def distance(self, achieved: Array, desired: Array) -> Array:
         """Return how far the part that is farthest from its goal is [m]."""
         apart = (np.asarray(achieved) - desired)[..., : 3 * self.counted]
         apart = apart.reshape(*apart.shape[:-1], self.counted, 3)
@@ -121,9 +106,7 @@ class PickTask(SuiteTask):
 
     extra_noise_dims: int = 6
 
-    def behave(
-        self, world: Physics, states: NDArray[np.float64], noise: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def behaviour_action(self, world: Dynamics, states: Array, noise: Array) -> Array:
         """Pick a cube up, carry it about and let go, or rollout_behavior, as the noise has it."""
         achieved = world.achieved(states)
         share = (np.clip(noise[:, 10], -1, 1) + 1) / 2

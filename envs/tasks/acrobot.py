@@ -9,11 +9,10 @@ import numpy as np
 
 from mujepa.envs.task import ASSETS
 from mujepa.envs.tasks.double_pendulum import DoublePendulum
+from mujepa.envs.types import Array
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from numpy.typing import NDArray
 
     from mujepa.envs.tasks.double_pendulum import Gains
 
@@ -40,9 +39,7 @@ class Acrobot(DoublePendulum):
         *("--planner.samples", "96", "--planner.elites", "12"),
     )
 
-    def remaining(
-        self, achieved: NDArray[np.float64], desired: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def remaining(self, achieved: Array, desired: Array) -> Array:
         """Return the distance, and within 60 cm also how far the weight is off the pivot.
 
         The nearest pose is not the one to be in: links that lean cannot be held, whereas bent ones

@@ -1,24 +1,18 @@
 """Cartpole: drive a cart so that the pole on it swings up, and hold it upright in the middle."""
 
-# MuJoCo's compiled names have no stubs.
-# pyright: reportAttributeAccessIssue=false
-
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mujepa.envs.task import ASSETS, Task
+from mujepa.envs.types import Array, Dynamics, JointState, Model, Rng
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    import mujoco
-    from numpy.typing import NDArray
-
-    from mujepa.envs.task import Physics, Pose
+    pass
 
 
 @dataclass(frozen=True)
@@ -42,17 +36,15 @@ class Cartpole(Task):
         *("--mode", "planner", "--planner.samples", "128", "--planner.elites", "16"),
     )
 
-    def sample_start(self, model: mujoco.MjModel, rng: np.random.Generator) -> Pose:
+    def sample_start(self, model: Model, rng: Rng) -> JointState:
         """Draw a place near the middle and an angle within 6 degrees of hanging, at rest."""
         return np.array([rng.uniform(-0.2, 0.2), np.pi + rng.uniform(-0.1, 0.1)]), np.zeros(2)
 
-    def sample_goal(self, model: mujoco.MjModel, rng: np.random.Generator) -> NDArray[np.float64]:
+    def sample_goal(self, model: Model, rng: Rng) -> Array:
         """Return upright in the middle."""
         return np.zeros(2)
 
-    def behave(
-        self, world: Physics, states: NDArray[np.float64], noise: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def behaviour_action(self, world: Dynamics, states: Array, noise: Array) -> Array:
         """Balance what is near upright above a place, or push at random, as the noise has it.
 
         Left to random forces no pole comes to rest upright, and nobody learns how that is done.
@@ -66,7 +58,7 @@ class Cartpole(Task):
         push = noise[:, 0] - 0.5 * cart
         return np.where(steady, balance + 0.3 * noise[:, 0], push)[:, None]
 
-    def sample_anywhere(self, model: mujoco.MjModel, rng: np.random.Generator) -> Pose:
+    def sample_anywhere(self, model: Model, rng: Rng) -> JointState:
         """Draw any place; hanging, upright or at any angle; from rest to fast, upright seldom fast.
 
         Random forces seldom bring a pole to rest: unless episodes start there, the critic knows

@@ -1,25 +1,19 @@
 """Cube: an arm with a gripper picks a cube up and brings it to where a goal image shows it."""
 
-# MuJoCo's compiled names have no stubs.
-# pyright: reportAttributeAccessIssue=false
-
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mujepa.envs.behaviour import RedNoise
-from mujepa.envs.task import ASSETS, Task, reached_later
+from mujepa.envs.task import ASSETS, Task, rollout_ends
+from mujepa.envs.types import Array, Dynamics, JointState, Model, Rng
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    import mujoco
-    from numpy.typing import NDArray
-
-    from mujepa.envs.task import Physics, Pose
+    pass
 
 
 ABOVE, REACH = 0.13, 0.08
@@ -51,26 +45,23 @@ class Cube(Task):
         *("--cost", "goal.min + 5*state(cube).min", "--actor-updates", "9000"),
         *("--planner.horizon", "8", "--planner.initial-std", "0.4"),
     )
+    success_cost: str = "state(cube).min"
     goal_steps: int = 80
 
-    def sample_start(self, model: mujoco.MjModel, rng: np.random.Generator) -> Pose:
+    def sample_start(self, model: Model, rng: Rng) -> JointState:
         """Draw where the cube lies, and the gripper somewhere above it, open, at rest."""
         hand = rng.uniform([-0.3, -0.1], [0.3, 0.08])
         return np.array([*hand, 0.0, 0.0, rng.uniform(-0.3, 0.3), 0.0, 0.0]), np.zeros(7)
 
-    def sample_goal(self, model: mujoco.MjModel, rng: np.random.Generator) -> NDArray[np.float64]:
+    def sample_goal(self, model: Model, rng: Rng) -> Array:
         """Draw any place on the table; judged goals come from `sample_ends`."""
         return self.sample_start(model, rng)[0]
 
-    def sample_ends(
-        self, world: Physics, rng: np.random.Generator
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def sample_ends(self, world: Dynamics, rng: Rng) -> tuple[Array, Array]:
         """Draw a start, and where the behaviour policy then brings the cube."""
-        return reached_later(self, world, rng, self.goal_steps)
+        return rollout_ends(self, world, rng, self.goal_steps)
 
-    def behave(
-        self, world: Physics, states: NDArray[np.float64], noise: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def behaviour_action(self, world: Dynamics, states: Array, noise: Array) -> Array:
         """Pick the cube up and carry it about, or move with the gripper open (by the noise)."""
         achieved = world.achieved(states)
         cube, grasp, grip = achieved[:, [0, 2]], achieved[:, [3, 5]], achieved[:, 6:7]
@@ -86,15 +77,11 @@ class Cube(Task):
         close = np.where(around & busy, 1.0, -1.0) + 0.3 * noise[:, 2:3]
         return np.concatenate([move, close], axis=1)
 
-    def distance(
-        self, achieved: NDArray[np.float64], desired: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def distance(self, achieved: Array, desired: Array) -> Array:
         """Return how far the cube is from where it should be [m]."""
         return np.linalg.norm(achieved[..., :3] - desired[..., :3], axis=-1)
 
-    def remaining(
-        self, achieved: NDArray[np.float64], desired: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def remaining(self, achieved: Array, desired: Array) -> Array:
         """Return the distance, and as hints how far the gripper is and whether it closes.
 
         The gripper's way leads over the cube: down a funnel, the higher the further aside.

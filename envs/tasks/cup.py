@@ -1,24 +1,18 @@
 """Cup: swing a ball that hangs from a cup on a string up into the cup, and hold it there."""
 
-# MuJoCo's compiled names have no stubs.
-# pyright: reportAttributeAccessIssue=false
-
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mujepa.envs.task import ASSETS, Task, farthest
+from mujepa.envs.task import ASSETS, Task, largest_distance
+from mujepa.envs.types import Array, JointState, Model, Rng
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    import mujoco
-    from numpy.typing import NDArray
-
-    from mujepa.envs.task import Pose
+    pass
 
 
 @dataclass(frozen=True)
@@ -40,16 +34,16 @@ class Cup(Task):
         *("--critic.history", "2", "--planner.horizon", "10", "--mode", "planner"),
     )
 
-    def sample_start(self, model: mujoco.MjModel, rng: np.random.Generator) -> Pose:
+    def sample_start(self, model: Model, rng: Rng) -> JointState:
         """Draw a place of the cup; the ball hangs below it, at rest."""
         cup = rng.uniform(-0.15, 0.15, 2)
         return np.array([*cup, cup[0], cup[1] + HANGING]), np.zeros(4)
 
-    def sample_goal(self, model: mujoco.MjModel, rng: np.random.Generator) -> NDArray[np.float64]:
+    def sample_goal(self, model: Model, rng: Rng) -> Array:
         """Return the ball lying in the cup, in the middle."""
         return np.array([0.0, 0.0, 0.0, LYING])
 
-    def sample_anywhere(self, model: mujoco.MjModel, rng: np.random.Generator) -> Pose:
+    def sample_anywhere(self, model: Model, rng: Rng) -> JointState:
         """Draw a place of the cup; the ball hangs, is within the string's reach, or in the cup."""
         cup, speed = rng.uniform(-0.2, 0.2, 2), rng.uniform(-1, 1, 4)
         kind = rng.random()
@@ -61,15 +55,11 @@ class Cup(Task):
         ball = cup + np.array([length * np.sin(angle), LYING - 0.025 - length * np.cos(angle)])
         return np.array([*cup, *ball]), speed
 
-    def distance(
-        self, achieved: NDArray[np.float64], desired: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def distance(self, achieved: Array, desired: Array) -> Array:
         """Return how far the ball or the cup is from where it should be, whichever is more [m]."""
-        return farthest(achieved, desired)
+        return largest_distance(achieved, desired)
 
-    def remaining(
-        self, achieved: NDArray[np.float64], desired: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def remaining(self, achieved: Array, desired: Array) -> Array:
         """Return how far the ball is from lying in the cup, and a little for where the cup is."""
         ball, cup = achieved[..., :3] - desired[..., :3], achieved[..., 3:] - desired[..., 3:]
         return np.linalg.norm(ball - cup, axis=-1) + 0.5 * np.linalg.norm(cup, axis=-1)

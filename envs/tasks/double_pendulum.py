@@ -1,25 +1,19 @@
 """Double pendulum: swing two links up with motors too weak to lift them, and hold them upright."""
 
-# MuJoCo's compiled names have no stubs.
-# pyright: reportAttributeAccessIssue=false
-
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mujepa.envs.task import ASSETS, Task, farthest
+from mujepa.envs.task import ASSETS, Task, largest_distance
 from mujepa.envs.tasks.cartpole import Cartpole
+from mujepa.envs.types import Array, Dynamics, JointState, Model, Rng
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    import mujoco
-    from numpy.typing import NDArray
-
-    from mujepa.envs.task import Physics, Pose
+    pass
 
     Gains = tuple[tuple[float, float, float, float], ...]
 
@@ -59,17 +53,15 @@ class DoublePendulum(Task):
     wobble: float = 0.25
     balanced: int = 1
 
-    def sample_start(self, model: mujoco.MjModel, rng: np.random.Generator) -> Pose:
+    def sample_start(self, model: Model, rng: Rng) -> JointState:
         """Draw angles within 6 degrees of hanging, at rest."""
         return HANGING + rng.uniform(-0.1, 0.1, 2), np.zeros(2)
 
-    def sample_goal(self, model: mujoco.MjModel, rng: np.random.Generator) -> NDArray[np.float64]:
+    def sample_goal(self, model: Model, rng: Rng) -> Array:
         """Return upright."""
         return np.zeros(2)
 
-    def behave(
-        self, world: Physics, states: NDArray[np.float64], noise: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def behaviour_action(self, world: Dynamics, states: Array, noise: Array) -> Array:
         """Balance what is near upright, or push at random, as the noise has it; see `Cartpole`.
 
         Near is what the motors can still catch; the elbow bends far while it does.
@@ -80,7 +72,7 @@ class DoublePendulum(Task):
         pushes, steady = noise[:, :-1], near & (noise[:, -1] > -1)
         return np.where(steady[:, None], balance + self.shake * pushes, pushes)
 
-    def sample_anywhere(self, model: mujoco.MjModel, rng: np.random.Generator) -> Pose:
+    def sample_anywhere(self, model: Model, rng: Rng) -> JointState:
         """Draw one of four: hanging, about balanced, swinging up, or any angles; with speeds.
 
         As with `Cartpole`, random torques bring the links to few of these by themselves.
@@ -99,11 +91,9 @@ class DoublePendulum(Task):
             return HANGING + rng.uniform(-0.3, 0.3, 2), speeds
         return rng.uniform(-np.pi, np.pi, 2), speeds
 
-    def distance(
-        self, achieved: NDArray[np.float64], desired: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def distance(self, achieved: Array, desired: Array) -> Array:
         """Return how far tip or elbow are from where they should be, whichever is more [m]."""
-        return farthest(achieved, desired)
+        return largest_distance(achieved, desired)
 
 
 HANGING = np.array([np.pi, 0.0])

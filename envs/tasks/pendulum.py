@@ -1,24 +1,18 @@
 """Pendulum: swing it up with a motor that is too weak to lift it, and hold it upright."""
 
-# MuJoCo's compiled names have no stubs.
-# pyright: reportAttributeAccessIssue=false
-
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mujepa.envs.task import ASSETS, Task
+from mujepa.envs.types import Array, JointState, Model, Rng
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    import mujoco
-    from numpy.typing import NDArray
-
-    from mujepa.envs.task import Pose
+    pass
 
 
 @dataclass(frozen=True)
@@ -35,14 +29,14 @@ class Pendulum(Task):
     episode_steps: int | None = 60
     recipe: tuple[str, ...] = (*("--critic.history", "2", "--planner.horizon", "15"),)
 
-    def sample_start(self, model: mujoco.MjModel, rng: np.random.Generator) -> Pose:
+    def sample_start(self, model: Model, rng: Rng) -> JointState:
         """Draw an angle within 6 degrees of hanging, at rest."""
         return np.array([np.pi + rng.uniform(-0.1, 0.1)]), np.zeros(1)
 
-    def sample_goal(self, model: mujoco.MjModel, rng: np.random.Generator) -> NDArray[np.float64]:
+    def sample_goal(self, model: Model, rng: Rng) -> Array:
         """Return upright."""
         return np.zeros(1)
 
-    def sample_anywhere(self, model: mujoco.MjModel, rng: np.random.Generator) -> Pose:
+    def sample_anywhere(self, model: Model, rng: Rng) -> JointState:
         """Draw any angle and speed."""
         return rng.uniform(-np.pi, np.pi, 1), rng.uniform(-10, 10, 1)

@@ -1,26 +1,20 @@
 """Point maze: a point mass finds its way through a maze to where a goal image shows it."""
 
-# MuJoCo's compiled names have no stubs.
-# pyright: reportAttributeAccessIssue=false
-
 from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mujepa.envs.task import ASSETS, Task
+from mujepa.envs.types import Array, DistanceMetric, Dynamics, JointState, Model, Rng
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import mujoco
-    from numpy.typing import NDArray
-    from scipy.spatial import cKDTree
-
-    from mujepa.envs.task import Physics, Pose
+    from scipy.spatial import KDTree
 
 
 LAYOUT = (
@@ -49,12 +43,12 @@ class PointMaze(Task):
     goal_sensors: tuple[str, ...] = ("agent",)
     tolerance: float = 0.08
     budget_steps: int = 150
-    distance_metric: Literal["joints", "remaining"] = "remaining"
+    distance_metric: DistanceMetric = "remaining"
     recipe: tuple[str, ...] = ("--planner.horizon", "10")
     layout: tuple[str, ...] = LAYOUT
     shortest_way: float = 1.0
 
-    def compile(self) -> mujoco.MjModel:
+    def compile(self) -> Model:
         """Add a box for each inner wall of the layout, and compile."""
         import mujoco
 
@@ -67,18 +61,16 @@ class PointMaze(Task):
                 spec.worldbody.add_geom(wall, name=name, size=size, pos=(x, y, 0.0))
         return spec.compile()
 
-    def sample_start(self, model: mujoco.MjModel, rng: np.random.Generator) -> Pose:
+    def sample_start(self, model: Model, rng: Rng) -> JointState:
         """Draw a place in any free cell, at rest."""
         return self.sample_goal(model, rng), np.zeros(2)
 
-    def sample_goal(self, model: mujoco.MjModel, rng: np.random.Generator) -> NDArray[np.float64]:
+    def sample_goal(self, model: Model, rng: Rng) -> Array:
         """Draw a place in any free cell."""
         margin = CELL / 2 - RADIUS
         return rng.choice(self._cells(".")) + rng.uniform(-margin, margin, 2)
 
-    def sample_ends(
-        self, world: Physics, rng: np.random.Generator
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def sample_ends(self, world: Dynamics, rng: Rng) -> tuple[Array, Array]:
         """Draw two places with a way of at least `shortest_way` between them."""
         while True:
             ends = super().sample_ends(world, rng)
@@ -86,16 +78,14 @@ class PointMaze(Task):
             if self.remaining(achieved[0], achieved[1]) >= self.shortest_way:
                 return ends
 
-    def remaining(
-        self, achieved: NDArray[np.float64], desired: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def remaining(self, achieved: Array, desired: Array) -> Array:
         """Return the length of the way around the walls [m]."""
         _, tree, ways = self._ways
         here, there = (tree.query(place[..., :2])[1] for place in (achieved, desired))
         straight = self.distance(achieved, desired)
         return np.where(straight < 2 * CELL / FINE, straight, ways[here, there])
 
-    def _cells(self, kind: str) -> NDArray[np.float64]:
+    def _cells(self, kind: str) -> Array:
         """Return the centres of the cells of a kind, (N, 2)."""
         rows, columns = np.nonzero(np.array([list(row) for row in self.layout]) == kind)
         middle = (len(self.layout) - 1) / 2
@@ -103,16 +93,16 @@ class PointMaze(Task):
         return np.asarray(CELL * centres, np.float64)
 
     @functools.cached_property
-    def _ways(self) -> tuple[NDArray[np.float64], cKDTree, NDArray[np.float64]]:
+    def _ways(self) -> tuple[Array, KDTree, Array]:
         """Return the nodes (M, 2) that the agent's centre can be at, and all ways between them."""
         from scipy.sparse.csgraph import dijkstra  # half of the time that `mujepa --help` takes
-        from scipy.spatial import cKDTree
+        from scipy.spatial import KDTree
 
         offsets = (np.arange(FINE) - (FINE - 1) / 2) * CELL / FINE
         grid = np.stack(np.meshgrid(offsets, offsets), axis=-1).reshape(-1, 2)
         nodes = (self._cells(".")[:, None] + grid).reshape(-1, 2)
         to_wall = np.abs(nodes[:, None] - self._cells("#")).max(axis=-1).min(axis=1)
         nodes = nodes[to_wall > CELL / 2 + 0.8 * RADIUS]
-        tree = cKDTree(nodes)
+        tree = KDTree(nodes)
         near = tree.sparse_distance_matrix(tree, 1.5 * CELL / FINE)
         return nodes, tree, dijkstra(near)

@@ -1,25 +1,19 @@
 """Push-T: push a T-shaped block to where, and to how, a goal image shows it lying."""
 
-# MuJoCo's compiled names have no stubs.
-# pyright: reportAttributeAccessIssue=false
-
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mujepa.envs.behaviour import RedNoise
-from mujepa.envs.task import ASSETS, Task, reached_later
+from mujepa.envs.task import ASSETS, Task, rollout_ends
+from mujepa.envs.types import Array, Dynamics, JointState, Model, Rng
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    import mujoco
-    from numpy.typing import NDArray
-
-    from mujepa.envs.task import Physics, Pose
+    pass
 
 
 POSITION, ANGLE = 0.05, np.deg2rad(20)
@@ -56,9 +50,10 @@ class PushT(Task):
         *("--jepa.predictor.depth", "3", "--updates", "10000", "--critic-updates", "1500"),
         *("--cost", "goal.min + 0.02*effort", "--mode", "planner", "--planner.horizon", "8"),
     )
+    success_cost: str = "20*state(block).min + 2.9*state(block_axis).min"  # 5 cm and 20 degrees
     goal_steps: int = 25
 
-    def sample_start(self, model: mujoco.MjModel, rng: np.random.Generator) -> Pose:
+    def sample_start(self, model: Model, rng: Rng) -> JointState:
         """Draw where the block lies, and the pusher clear of it, at rest."""
         block = np.array([*rng.uniform(-0.3, 0.3, 2), rng.uniform(-np.pi, np.pi)])
         while True:
@@ -66,19 +61,15 @@ class PushT(Task):
             if np.linalg.norm(pusher - block[:2]) > 0.25:
                 return np.array([*block, *pusher]), np.zeros(5)
 
-    def sample_goal(self, model: mujoco.MjModel, rng: np.random.Generator) -> NDArray[np.float64]:
+    def sample_goal(self, model: Model, rng: Rng) -> Array:
         """Draw any place; judged goals come from `sample_ends`."""
         return self.sample_start(model, rng)[0]
 
-    def sample_ends(
-        self, world: Physics, rng: np.random.Generator
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def sample_ends(self, world: Dynamics, rng: Rng) -> tuple[Array, Array]:
         """Draw two moments of the behaviour policy between which it moves the block."""
-        return reached_later(self, world, rng, self.goal_steps, lead_steps=20)
+        return rollout_ends(self, world, rng, self.goal_steps, lead_steps=20)
 
-    def behave(
-        self, world: Physics, states: NDArray[np.float64], noise: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def behaviour_action(self, world: Dynamics, states: Array, noise: Array) -> Array:
         """Push at the block, or move about: the noise says where to aim, and whether to push."""
         block, turn, pusher = states[:, 1:3], states[:, 3], states[:, 4:6]
         aim, push = np.clip(noise[:, 2:4], -1, 1), noise[:, 4:5] > -0.3
@@ -88,17 +79,13 @@ class PushT(Task):
         target = np.where(push, point, 0.44 * aim)
         return np.clip((target - pusher) / REACH, -1, 1) + 0.5 * noise[:, :2]
 
-    def distance(
-        self, achieved: NDArray[np.float64], desired: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def distance(self, achieved: Array, desired: Array) -> Array:
         """Return the larger of the two errors, each over what is tolerated."""
         away = np.linalg.norm(achieved[..., :3] - desired[..., :3], axis=-1)
         cosine = (achieved[..., 3:6] * desired[..., 3:6]).sum(axis=-1)
         return np.maximum(away / POSITION, np.arccos(np.clip(cosine, -1, 1)) / ANGLE)
 
-    def remaining(
-        self, achieved: NDArray[np.float64], desired: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def remaining(self, achieved: Array, desired: Array) -> Array:
         """Return both errors, and as a hint how far the pusher is from the block."""
         away = np.linalg.norm(achieved[..., :3] - desired[..., :3], axis=-1)
         cosine = (achieved[..., 3:6] * desired[..., 3:6]).sum(axis=-1)

@@ -1,24 +1,18 @@
 """Reacher: a two-link arm, seen from above, brings its fingertip to where a goal image shows it."""
 
-# MuJoCo's compiled names have no stubs.
-# pyright: reportAttributeAccessIssue=false
-
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mujepa.envs.task import ASSETS, Task
+from mujepa.envs.types import Array, JointState, Model, Rng
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    import mujoco
-    from numpy.typing import NDArray
-
-    from mujepa.envs.task import Pose
+    pass
 
 
 @dataclass(frozen=True)
@@ -35,11 +29,11 @@ class Reacher(Task):
     goal_sensors: tuple[str, ...] = ("fingertip",)
     tolerance: float = 0.05
 
-    def sample_start(self, model: mujoco.MjModel, rng: np.random.Generator) -> Pose:
+    def sample_start(self, model: Model, rng: Rng) -> JointState:
         """Draw a shoulder angle on the full circle and an elbow angle within its limits."""
         return np.array([rng.uniform(-np.pi, np.pi), rng.uniform(*model.jnt_range[1])]), np.zeros(2)
 
-    def sample_goal(self, model: mujoco.MjModel, rng: np.random.Generator) -> NDArray[np.float64]:
+    def sample_goal(self, model: Model, rng: Rng) -> Array:
         """Draw a fingertip position uniform over the reachable ring, and solve for the joints."""
         upper, fore = model.body("forearm").pos[0], model.site("fingertip").pos[0]
         nearest = np.sqrt(upper**2 + fore**2 + 2 * upper * fore * np.cos(model.jnt_range[1, 1]))

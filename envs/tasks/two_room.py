@@ -1,24 +1,18 @@
 """Two rooms: a point mass goes through the door to where a goal image shows it."""
 
-# MuJoCo's compiled names have no stubs.
-# pyright: reportAttributeAccessIssue=false
-
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mujepa.envs.task import ASSETS, Task
+from mujepa.envs.types import Array, DistanceMetric, Dynamics, JointState, Model, Rng
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    import mujoco
-    from numpy.typing import NDArray
-
-    from mujepa.envs.task import Physics, Pose
+    pass
 
 
 ROOM, DOOR = 0.45, 0.05
@@ -35,30 +29,26 @@ class TwoRoom(Task):
     mjcf: Path = ASSETS / "two_room.xml"
     goal_sensors: tuple[str, ...] = ("agent",)
     tolerance: float = 0.05
-    distance_metric: Literal["joints", "remaining"] = "remaining"
+    distance_metric: DistanceMetric = "remaining"
 
-    def sample_start(self, model: mujoco.MjModel, rng: np.random.Generator) -> Pose:
+    def sample_start(self, model: Model, rng: Rng) -> JointState:
         """Draw a place in the west room, at rest; `sample_ends` may swap it with the goal."""
         return _place(rng, side=-1), np.zeros(2)
 
-    def sample_goal(self, model: mujoco.MjModel, rng: np.random.Generator) -> NDArray[np.float64]:
+    def sample_goal(self, model: Model, rng: Rng) -> Array:
         """Draw a place in the east room."""
         return _place(rng, side=1)
 
-    def sample_ends(
-        self, world: Physics, rng: np.random.Generator
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def sample_ends(self, world: Dynamics, rng: Rng) -> tuple[Array, Array]:
         """Draw a place in either room; either may be the start."""
         ends = super().sample_ends(world, rng)
         return ends if rng.random() < 0.5 else (ends[1], ends[0])
 
-    def sample_anywhere(self, model: mujoco.MjModel, rng: np.random.Generator) -> Pose:
+    def sample_anywhere(self, model: Model, rng: Rng) -> JointState:
         """Draw a place in either room, at rest."""
         return _place(rng, side=rng.choice([-1, 1])), np.zeros(2)
 
-    def remaining(
-        self, achieved: NDArray[np.float64], desired: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def remaining(self, achieved: Array, desired: Array) -> Array:
         """Return the length of the way through the door [m]."""
         across = (achieved[..., 0] < 0) != (desired[..., 0] < 0)
         share = achieved[..., 0] / np.where(across, achieved[..., 0] - desired[..., 0], 1.0)
@@ -69,5 +59,5 @@ class TwoRoom(Task):
         return np.where(across, detour, self.distance(achieved, desired))
 
 
-def _place(rng: np.random.Generator, side: int) -> NDArray[np.float64]:
+def _place(rng: Rng, side: int) -> Array:
     return np.array([side * rng.uniform(DIVIDER, ROOM), rng.uniform(-ROOM, ROOM)])

@@ -28,11 +28,6 @@ if TYPE_CHECKING:
     from mujepa.evaluation.loop import Outcome
     from mujepa.evaluation.manifest import Manifest
 
-DISTANCE_METRICS = {
-    "push_t": "20*state(block).min + 2.9*state(block_axis).min",  # 5 cm and 20 degrees count alike
-    "cube": "state(cube).min",
-}
-"""What the tasks judge by, as costs; the others judge by all that their sensors say."""
 UNKNOWN = 3.0
 """So many times the error on held-out experience: states that the data did not teach."""
 
@@ -54,13 +49,13 @@ def swaps(
         planner: its search.
     """
     everything = f"state({', '.join(checkpoint.networks.probe.names)})"
-    distance_metric = DISTANCE_METRICS.get(checkpoint.config.task, everything)
+    success_cost = world.task.success_cost or everything
     cost = agent.configurator.cost.expression
     wide = replace(planner, samples=4 * planner.samples, elites=4 * planner.elites)
     blind = planner  # the simulator has no gradient
     if make_planner(planner).differentiates:
         blind = replace(planner, kind="icem")
-    direct = checkpoint.agent(blind, distance_metric, "planner")
+    direct = checkpoint.agent(blind, success_cost, "planner")
     return {
         "luck": AgentPolicy(agent),
         "search": AgentPolicy(checkpoint.agent(wide, cost, "planner")),

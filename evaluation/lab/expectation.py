@@ -7,9 +7,6 @@ the intuitive-physics tests of infants, as in Garrido et al. (arXiv 2502.11831).
 Letters: V videos, T frames, S state.
 """
 
-# MuJoCo's compiled names have no stubs.
-# pyright: reportAttributeAccessIssue=false
-
 from __future__ import annotations
 
 import copy
@@ -21,7 +18,6 @@ import numpy as np
 import torch
 from scipy.stats import binomtest, mannwhitneyu
 
-from mujepa.envs.scenery import Scenery
 from mujepa.envs.variation import Draw, Variant
 from mujepa.evaluation.diagnostics import every_step
 from mujepa.rollouts.collection import rollout_behavior
@@ -163,4 +159,4 @@ def without_contacts(world: World) -> Variant:
     """Return the task's world in which nothing touches anything."""
     model = copy.copy(world.model)
     model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_CONTACT.value
-    return Variant(model, Scenery(0, 0.0, []))
+    return Variant(model)

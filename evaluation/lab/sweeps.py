@@ -9,7 +9,7 @@ import numpy as np
 
 from mujepa.agent.checkpoint import load_checkpoint
 from mujepa.envs.factors import FACTORS
-from mujepa.envs.variation import Variation, working_factors
+from mujepa.envs.variation import Variation
 from mujepa.envs.world import World
 from mujepa.evaluation.lab.subject import Subject
 from mujepa.evaluation.loop import run_episodes, split
@@ -153,7 +153,7 @@ def summarise(
 
 def conditions(world: World) -> list[tuple[str, float]]:
     """Return the factors of variation that change something in a world, with the values to try."""
-    factors = working_factors(world.task, world.model)
+    factors = world.factors
     return [(name, value) for name in factors for value in LEVELS[name]]
 
 

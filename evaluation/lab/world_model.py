@@ -3,9 +3,6 @@
 Letters: B episodes, T frames, H horizon, D embedding, Q quantities.
 """
 
-# MuJoCo's compiled names have no stubs.
-# pyright: reportAttributeAccessIssue=false
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any

@@ -19,7 +19,7 @@ import pytest
 from mujepa.agent.checkpoint import AgentConfig, Networks, load_checkpoint, save_checkpoint
 from mujepa.cli.main import COMMANDS, main
 from mujepa.envs.registry import TASKS
-from mujepa.envs.variation import working_factors
+from mujepa.envs.world import World
 from mujepa.rollouts.collection import collect_shards, make_spec
 from mujepa.runtime.parallel import Pool
 
@@ -252,7 +252,7 @@ def test_envs_shows_a_task_with_the_factors_that_work_there(capsys, name):
     shown = {
         line.split()[0] for line in said.split("Factors of variation")[1].splitlines()[1:] if line
     }
-    assert shown == set(working_factors(TASKS[name], TASKS[name].compile()))
+    assert shown == set(World(TASKS[name]).factors)
     assert f"through the last {TASKS[name].hold_steps} of {TASKS[name].budget_steps} steps" in said
 
 

@@ -270,7 +270,7 @@ def test_a_free_camera_projects_to_where_it_draws(robot):
     for each in (world, free):
         point = np.array([0.25, 0.2, 0.05])
         data = each._at(each.state(each.model.qpos0))
-        seen = each._beauty.render(data, [point]).astype(int)
+        seen = each._beauty.render(data, point).astype(int)
         there = np.abs(seen - each._beauty.render(data)).sum(axis=-1) > 30
         rows, columns = np.nonzero(there)
         middle = np.array([columns.mean(), rows.mean()]) / len(seen)
