@@ -14,7 +14,7 @@ from mujepa.runtime.errors import UserError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mujepa.agent.checkpoint import Mode
+    from mujepa.agent.checkpoint import ActorMode
     from mujepa.agent.device import DeviceName
     from mujepa.agent.mpc import Agent
     from mujepa.planners import PlannerConfig
@@ -30,7 +30,7 @@ def load(
     device: DeviceName = "auto",
     *,
     cost: str | None = None,
-    actor: Mode | None = None,
+    actor: ActorMode | None = None,
     planner: PlannerConfig | None = None,
 ) -> Agent:
     """Return the agent of a checkpoint, ready to act.

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from mujepa.agent.checkpoint import Checkpoint
 from mujepa.agent.mpc import Agent
@@ -26,7 +24,6 @@ from mujepa.evaluation.runner import (
     episodes_of_each,
     run_here,
     run_on,
-    set_alarm,
 )
 from mujepa.evaluation.summaries import by_distance, print_table, time_decisions
 from mujepa.evaluation.violations import violations
@@ -59,24 +56,18 @@ def evaluate(config: EvaluateConfig) -> None:
         )
     out = config.out or config.checkpoint / "evaluation"
     draw_manifest = lewm_manifest if config.protocol == "lewm" else make_manifest
-    surprises: list[Tensor] = []
     with connect(config.cluster) as workers:
         gl_context()  # what cannot be drawn or written is said now, not minutes later
         make_folder(out)
         manifest = draw_manifest(world, config.episodes, config.seed)
-        if config.alarm:
-            setup, surprises = set_alarm(setup, config)
         agent, reactive_agent = setup.agent, setup.reactive_agent
         todo = episodes_of_each(config, setup, manifest)
-        here = config.alarm or agent.device.type != "cpu" or len(split(manifest)) == 1
+        here = agent.device.type != "cpu" or len(split(manifest)) == 1
         alone = here and not config.cluster
         outcomes = run_here(setup, todo) if alone else run_on(workers, config, task, todo)
     if "reactive" not in todo and config.planner != "oracle":
         outcomes = {"agent": outcomes["agent"], "reactive": outcomes["agent"], **outcomes}
     result = _result(config, checkpoint, agent, planner, world, manifest, outcomes)
-    if agent.alarm is not None:
-        rang = float((torch.cat(surprises) > agent.alarm.threshold).float().mean())
-        result["alarm"] = asdict(agent.alarm) | {"rang": round(rang, 4)}
     if config.planner != "oracle":
         result["plan_ms"] = time_decisions(agent, world, manifest)
         result["reactive_ms"] = (

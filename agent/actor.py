@@ -66,7 +66,7 @@ class Actor(nn.Module):
         seen = [memory.embeddings.flatten(1), memory.actions.flatten(1), goal]
         return self.decide(torch.cat(seen, dim=1))
 
-    def imagine(
+    def rollout(
         self, jepa: JEPA, memory: Memory, goal: Tensor, horizon: int
     ) -> tuple[Tensor, Tensor]:
         """Act in the world model -> embeddings (B, H, D) and actions (B, H, A)."""

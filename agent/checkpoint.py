@@ -23,13 +23,11 @@ import torch
 from torch import nn
 
 from mujepa.agent.actor import Actor, ActorConfig
-from mujepa.agent.alarm import Alarm
 from mujepa.agent.configurator import Configurator
 from mujepa.agent.cost import Cost
 from mujepa.agent.critic import Critic, CriticConfig
 from mujepa.agent.device import DeviceName, choose_device
 from mujepa.agent.ensemble import Ensemble, EnsembleConfig
-from mujepa.agent.hierarchy import Guide, Strides, StridesConfig
 from mujepa.agent.jepa import JEPA, JEPAConfig
 from mujepa.agent.mpc import Agent
 from mujepa.agent.probe import LinearProbe
@@ -38,7 +36,7 @@ from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import read_json, replacing_folder, sha256, surviving_folder, write_json
 
 SCHEMA_VERSION = 2
-Mode = Literal["planner", "proposing", "reactive"]
+ActorMode = Literal["planner", "proposing", "reactive"]
 """Who acts: the planner alone, the planner with the actor's proposals, the actor alone."""
 REMEDY = "train one with: mujepa train TASK --out FOLDER"
 
@@ -58,7 +56,6 @@ class AgentConfig:
         critic: settings of the critic.
         ensemble: settings of the ensemble.
         actor: settings of the reactive policy.
-        strides: settings of the second level.
         planner: settings of the planner.
         cost: what the planner minimises, see `agent.cost`.
         replan_every: model steps between plans.
@@ -77,11 +74,10 @@ class AgentConfig:
     critic: CriticConfig = field(default_factory=CriticConfig)
     ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
     actor: ActorConfig = field(default_factory=ActorConfig)
-    strides: StridesConfig = field(default_factory=StridesConfig)
     planner: PlannerConfig = field(default_factory=PlannerConfig)
     cost: str = "critic"
     replan_every: int = 1
-    mode: Mode = "proposing"
+    mode: ActorMode = "proposing"
     quantities: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -105,9 +101,9 @@ class AgentConfig:
 
 
 class Networks(nn.Module):
-    """All that is learned: `jepa`, `critic`, `probe`, `ensemble`, `actor`, and perhaps `strides`.
+    """All that is learned: `jepa`, `critic`, `probe`, `ensemble` and `actor`.
 
-    The last three leave torch's random stream as they found it: what is learned before them does
+    The last two leave torch's random stream as they found it: what is learned before them does
     not depend on their sizes.
     """
 
@@ -120,8 +116,6 @@ class Networks(nn.Module):
         with torch.random.fork_rng(devices=[]):
             self.ensemble = Ensemble(config.ensemble, *sizes)
             self.actor = Actor(config.actor, *sizes)
-            above = config.strides.ahead > 0
-            self.strides = Strides(config.strides, self.jepa.dim) if above else None
 
     def cost(self, expression: str) -> Cost:
         """Return the cost that an expression describes.
@@ -145,26 +139,24 @@ class Checkpoint:
         self,
         planner: PlannerConfig | None = None,
         cost: str | None = None,
-        mode: Mode | None = None,
-        alarm: Alarm | None = None,
+        actor: ActorMode | None = None,
     ) -> Agent:
-        """Return the agent, with another planner, cost or mode if wanted, and with an alarm.
+        """Return the agent, with another planner, cost or actor if given.
 
         Raises:
             UserError: the cost cannot be read, or the settings do not fit together.
         """
         config, networks = self.config, self.networks
-        mode = config.mode if mode is None else mode
-        if mode not in get_args(Mode):
-            raise UserError(f"no actor {mode!r}; there are: {', '.join(get_args(Mode))}")
-        if mode == "reactive" and cost is not None:
+        actor = config.mode if actor is None else actor
+        if actor not in get_args(ActorMode):
+            raise UserError(f"no actor {actor!r}; there are: {', '.join(get_args(ActorMode))}")
+        if actor == "reactive" and cost is not None:
             raise UserError(
                 f"cost {cost!r} has no part in what a reactive actor does, which acts without a "
                 "search; leave it out"
             )
         cost = config.cost if cost is None else cost
         configurator = Configurator(networks.jepa, networks.critic, networks.cost(cost))
-        above = None if mode == "reactive" else networks.strides
         try:
             return Agent(
                 configurator,
@@ -173,10 +165,9 @@ class Checkpoint:
                 np.array(config.action_high),
                 config.frame_skip,
                 config.replan_every,
-                None if mode == "planner" else networks.actor,
-                reactive=mode == "reactive",
-                guide=above and Guide(above, configurator),
-                alarm=alarm,
+                None if actor == "planner" else networks.actor,
+                reactive=actor == "reactive",
+                task=config.task,
             )
         except ValueError as error:
             raise UserError(str(error)) from error

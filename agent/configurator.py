@@ -26,9 +26,9 @@ class Configurator:
 
     def goal(self, observations: Tensor) -> Goal:
         """Return the goals that observations (B, ...) show: worlds at rest."""
-        return self.wanted(self.jepa.encode(observations))
+        return self.goal_from_embedding(self.jepa.encode(observations))
 
-    def wanted(self, embedding: Tensor) -> Goal:
+    def goal_from_embedding(self, embedding: Tensor) -> Goal:
         """Return the goals of embeddings (B, D) of worlds at rest."""
         return Goal(embedding, self.critic.features(embedding, embedding))
 
@@ -36,11 +36,11 @@ class Configurator:
         """Return the cost of action sequences (B, N, H, A) from what is remembered, (B, N)."""
 
         def cost(actions: Tensor) -> Tensor:
-            imagined = self.imagine(memory, actions)
+            imagined = self.rollout(memory, actions)
             return self.cost(Trajectory(imagined, actions, memory), goal)
 
         return cost
 
-    def imagine(self, memory: Memory, actions: Tensor) -> Tensor:
+    def rollout(self, memory: Memory, actions: Tensor) -> Tensor:
         """Return the embeddings (B, N, H, D) that action sequences (B, N, H, A) lead to."""
         return self.jepa.rollout(memory, actions)

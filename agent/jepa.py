@@ -71,6 +71,16 @@ class JEPA(nn.Module):
             predictions.append(embedding)
         return torch.stack(predictions, dim=1)
 
+    def surprise(self, memory: Memory, action: Tensor, embedding: Tensor) -> Tensor:
+        """Return the one-step prediction error, squared and averaged over D -> (B,).
+
+        Args:
+            memory: before the step, of B rows.
+            action: (B, A), taken there.
+            embedding: (B, D), of the observation that followed.
+        """
+        return (self.predictor(memory, action) - embedding).square().mean(dim=-1)
+
     def rollout(self, memory: Memory, actions: Tensor) -> Tensor:
         """Imagine candidates (B, N, H, A) from a memory of B rows -> embeddings (B, N, H, D)."""
         batch, candidates = actions.shape[:2]

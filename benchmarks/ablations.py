@@ -24,7 +24,7 @@ os.environ.setdefault("MUJOCO_GL", "egl")  # before mujoco is imported
 
 import torch
 
-from mujepa.agent.checkpoint import Checkpoint, Mode, load_checkpoint
+from mujepa.agent.checkpoint import ActorMode, Checkpoint, load_checkpoint
 from mujepa.envs.registry import TASKS, find_task
 from mujepa.envs.world import World
 from mujepa.evaluation.diagnostics import make_ranking_benchmark
@@ -98,7 +98,7 @@ class Variant:
     text: str
     cost: str | None = None
     planner: tuple[tuple[str, Any], ...] = ()
-    mode: Mode = "planner"
+    mode: ActorMode = "planner"
 
 
 def variants(checkpoint: Checkpoint) -> Iterator[Variant]:

@@ -66,7 +66,7 @@ def main(config: ActorConfig) -> None:
     """Time, print and write."""
     torch.set_num_threads(1)
     checkpoint = load_checkpoint(ROOT / "pretrained" / config.task, "cpu")
-    agents = {mode: checkpoint.agent(mode=mode) for mode in ("reactive", "planner", "proposing")}
+    agents = {mode: checkpoint.agent(actor=mode) for mode in ("reactive", "planner", "proposing")}
     world = World(find_task(config.task))
     episode = make_manifest(world, 1, 0).episodes[0]
     start, goal = world.observe(np.stack([episode.start, episode.goal]), agents["planner"].observes)
@@ -116,7 +116,7 @@ def after(agent: Agent, start: Any, goal: Any) -> Callable[[], object]:  # noqa:
         if agent.reactive:
             assert agent.actor is not None
             return agent.actor(memory, state.goal.embedding)
-        return agent.search(replace(state, step=agent.frame_skip), memory)
+        return agent.plan(replace(state, step=agent.frame_skip))
 
     return call
 

@@ -76,7 +76,7 @@ def judge(name: str, config: AttributionConfig) -> dict[str, Any]:
     planner, jepa = checkpoint.config.planner, checkpoint.networks.jepa
     world = World(task, checkpoint.config.image_size, threads=2)
     manifest = make_manifest(world, config.episodes, config.seed)
-    agent = checkpoint.agent(mode="planner")
+    agent = checkpoint.agent(actor="planner")
     outcome = run_episodes(task, world.image_size, AgentPolicy(agent), manifest)
     policies = swaps(checkpoint, world, agent, planner)
     usual = sample_episodes(jepa, world, 4000, config.seed, kind=1)

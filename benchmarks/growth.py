@@ -102,7 +102,7 @@ def _plan(
 
     @torch.no_grad()
     def plan() -> None:
-        goal = configurator.wanted(-memory.embeddings[:, -1])
+        goal = configurator.goal_from_embedding(-memory.embeddings[:, -1])
         start = planner.start(environments, bounds)
         planner.plan(configurator.cost_fn(memory, goal), start, bounds, generators)
 

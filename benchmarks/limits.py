@@ -175,7 +175,7 @@ def planning(checkpoint: Path, device: torch.device, batch: int) -> Planning:
     size, random = jepa.action_size, torch.Generator().manual_seed(0)
     embedding = torch.randn(batch, jepa.dim, generator=random).to(device)
     memory = Memory.at_rest(embedding, jepa.history, size)
-    cost = configurator.cost_fn(memory, configurator.wanted(-embedding))
+    cost = configurator.cost_fn(memory, configurator.goal_from_embedding(-embedding))
     actions = (2 * torch.rand(batch, CANDIDATES, HORIZON, size, generator=random) - 1).to(device)
     planner = CEM(horizon=HORIZON, samples=CANDIDATES, iterations=ITERATIONS, elites=ELITES)
     bounds = Bounds(-torch.ones(size, device=device), torch.ones(size, device=device))

@@ -40,7 +40,6 @@ PLANNERS: dict[str, dict[str, Any]] = {
     "icem, a third": {"kind": "icem", "samples": 56, "iterations": 4, "elites": 8},
     "cem, a third": {"kind": "cem", "samples": 42, "iterations": 4, "elites": 8},
     "mppi": {"kind": "mppi", "samples": 128, "iterations": 4},
-    "hybrid": {"kind": "hybrid", "samples": 56, "iterations": 4, "elites": 8},
     "gradient": {"kind": "gradient", "samples": 16, "iterations": 11},
     "random": {"kind": "random", "samples": 128, "iterations": 4},
 }
@@ -87,7 +86,7 @@ def judge(name: str, config: PlannersConfig) -> dict[str, Any]:
     for label, settings in PLANNERS.items():
         planner = replace(checkpoint.config.planner, **settings)
         outcome = run_episodes(
-            task, 64, AgentPolicy(checkpoint.agent(planner, mode="planner")), manifest
+            task, 64, AgentPolicy(checkpoint.agent(planner, actor="planner")), manifest
         )
         held[label] = outcome.held
         seen, sloped = asked(make_planner(planner))

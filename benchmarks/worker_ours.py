@@ -69,7 +69,7 @@ def planning(environments: int, plans: int, planner: dict[str, Any] | None = Non
     if planner is None:
         agent = checkpoint.agent()
     else:
-        agent = checkpoint.agent(PlannerConfig(**planner), mode="planner")
+        agent = checkpoint.agent(PlannerConfig(**planner), actor="planner")
     world = World(find_task("reacher"))
     episodes = make_manifest(world, environments, 0).episodes
     starts, goals = (

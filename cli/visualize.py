@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from mujepa.agent.checkpoint import Checkpoint, Mode, load_checkpoint
+from mujepa.agent.checkpoint import ActorMode, Checkpoint, load_checkpoint
 from mujepa.agent.device import DeviceName
 from mujepa.envs.registry import find_task
 from mujepa.envs.variation import read_variation
@@ -86,7 +86,7 @@ class VisualizeConfig:
     """Of `--show episode`: keep every so many environment steps; a .gif is small with 2."""
     cost: str | None = None
     """Another cost than the checkpoint's, for example `goal`."""
-    actor: Mode | None = None
+    actor: ActorMode | None = None
     """Who acts, if not as the checkpoint says, as `mujepa evaluate` takes it."""
     decoder_updates: int = DecoderConfig.updates
     """Updates of the decoder, if it is not there yet; 0 films an episode without it."""
@@ -176,7 +176,7 @@ def visualize(config: VisualizeConfig) -> None:
         )
     number = config.episode or 0
     manifest = make_manifest(world, number + 1, config.seed)
-    agent = checkpoint.agent(cost=config.cost, mode=config.actor)
+    agent = checkpoint.agent(cost=config.cost, actor=config.actor)
     episode, seed = manifest.episodes[number], manifest.seeds[number]
     if config.viewer:
         distance = show_live(agent, world, episode, seed)

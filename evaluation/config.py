@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 
 import tyro
 
-from mujepa.agent.alarm import Response
-from mujepa.agent.checkpoint import Mode
+from mujepa.agent.checkpoint import ActorMode
 from mujepa.agent.device import DeviceName
 from mujepa.envs.variation import read_variation
+from mujepa.planners import PlannerKind
 from mujepa.runtime.cluster import check_cluster
 from mujepa.runtime.errors import UserError
 
@@ -51,10 +51,10 @@ class EvaluateConfig:
     failures: int = 5
     """With --full: failed episodes that are tried again with true parts, which takes long; 0 leaves
     this out."""
-    planner: Literal["cem", "icem", "mppi", "gradient", "hybrid", "random", "oracle"] | None = None
+    planner: PlannerKind | Literal["oracle"] | None = None
     """Another planner than the checkpoint's; `oracle` judges the true simulator as the model. The
-    simulator has no gradient: beside `gradient` and `hybrid` the oracle searches with `icem`."""
-    actor: Mode | None = None
+    simulator has no gradient: instead of `gradient` the oracle searches with `icem`."""
+    actor: ActorMode | None = None
     """Who acts, if not as the checkpoint says: the planner alone, `proposing`: the planner to which
     the actor proposes a sequence, or `reactive`: the actor alone, without a search."""
     cost: str | None = None
@@ -63,10 +63,6 @@ class EvaluateConfig:
     the goal images ask for, whatever the cost."""
     replan_every: int | None = None
     """Model steps through which a plan is followed, if not the checkpoint's; up to the horizon."""
-    alarm: Response | None = None
-    """What the agent does where it is more surprised than in 99 of 100 looks at the usual world,
-    which are taken first, in episodes of their own: `slow`, half the action, or `replan`, plan anew
-    where it would follow its plan (with --replan-every)."""
     horizon: int | None = None
     """Model steps to look ahead, if not the checkpoint's."""
     samples: int | None = None
@@ -110,17 +106,9 @@ class EvaluateConfig:
             ("--vary", bool(self.vary)),
             ("--planner oracle", self.planner == "oracle"),
             ("--protocol lewm", self.protocol == "lewm"),
-            ("--alarm", self.alarm is not None),
         ):
             if self.full and given:
                 raise UserError(f"--full does not go with {flag}; run them one after the other")
-        if self.planner == "oracle" and self.alarm is not None:
-            raise UserError(
-                f"--alarm {self.alarm} is of the agent, --planner oracle judges the simulator; "
-                "leave out one of the two"
-            )
-        if self.cluster and self.alarm is not None:
-            raise UserError(f"--alarm {self.alarm} is heard here alone; leave --cluster out")
         if self.protocol == "lewm" and self.goal_steps is not None:
             raise UserError(
                 f"--protocol lewm has goals 25 steps ahead, not --goal-steps {self.goal_steps}; "

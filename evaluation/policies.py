@@ -15,7 +15,7 @@ import torch
 
 from mujepa.agent.mpc import Agent, AgentState, decision_generator
 from mujepa.envs.variation import physical_draws
-from mujepa.planners import Bounds, CostFn, Planner, Search
+from mujepa.planners import Bounds, CostFn, Planner, SamplingState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,14 +100,14 @@ class RandomPolicy:
 
 @dataclass(frozen=True)
 class OracleState:
-    """What the oracle carries: seeds, steps taken, its search, the actions (B, A) that it holds.
+    """Seeds, steps taken, the sampling distribution and the current actions (B, A) of the oracle.
 
     Where the episodes vary, also the world of each.
     """
 
     seeds: tuple[int, ...]
     step: int
-    search: Search
+    sampling: SamplingState
     unit: NDArray[np.float64]
     variants: Variants = None
 
@@ -132,13 +132,13 @@ class OraclePolicy:
         self, observation: Observation, info: dict[str, Any], seeds: Sequence[int]
     ) -> OracleState:
         """Begin with a search that knows nothing but the true physics of each episode."""
-        search = self.planner.start(len(seeds), self._bounds)
+        sampling = self.planner.start(len(seeds), self._bounds)
         still = np.zeros((len(seeds), len(self.world.action_low)))
         variants = None
         if "variation" in info:
             draws = physical_draws(info["variation"], len(seeds))
             variants = [self.world.variant(draw) for draw in draws]
-        return OracleState(tuple(seeds), 0, search, still, variants)
+        return OracleState(tuple(seeds), 0, sampling, still, variants)
 
     def act(
         self, state: OracleState, observation: Observation
@@ -148,9 +148,9 @@ class OraclePolicy:
         if state.step % skip == 0:
             generators = [decision_generator(seed, state.step // skip) for seed in state.seeds]
             cost = self.cost_fn(observation["state"], observation["desired_goal"], state.variants)
-            plan = self.planner.plan(cost, state.search, self._bounds, generators)
-            search = self.planner.shift(plan.search, self._bounds)
-            state = replace(state, search=search, unit=plan.actions[:, 0].double().numpy())
+            plan = self.planner.plan(cost, state.sampling, self._bounds, generators)
+            sampling = self.planner.shift(plan.sampling, self._bounds)
+            state = replace(state, sampling=sampling, unit=plan.actions[:, 0].double().numpy())
         action = self.world.from_unit(state.unit).astype(np.float32)
         return replace(state, step=state.step + 1), action
 

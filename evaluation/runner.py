@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import functools
-import math
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from mujepa.agent.alarm import Alarm
 from mujepa.agent.checkpoint import Checkpoint, load_checkpoint
 from mujepa.envs.registry import find_task
 from mujepa.envs.variation import read_variation
@@ -22,16 +20,13 @@ from mujepa.evaluation.policies import (
     ZeroPolicy,
 )
 from mujepa.evaluation.protocol import lewm_task
-from mujepa.evaluation.watching import listen, usual_threshold
-from mujepa.planners import PlannerConfig, make_planner
+from mujepa.planners import PlannerConfig, make_planner, sampling_config
 from mujepa.runtime import console
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.parallel import Pool, tick
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from torch import Tensor
 
     from mujepa.agent.device import DeviceName
     from mujepa.agent.mpc import Agent
@@ -78,9 +73,8 @@ def build(config: EvaluateConfig, threads: int) -> Setup:
     variation = read_variation(config.vary)
     world = World(task, checkpoint.config.image_size, threads=threads, variation=variation)
     planner = _planner(config, checkpoint.config.planner)
-    watching = Alarm(math.inf, config.alarm) if config.alarm else None
-    agent = checkpoint.agent(planner, config.cost, config.actor, watching)
-    reactive_agent = checkpoint.agent(planner, mode="reactive")
+    agent = checkpoint.agent(planner, config.cost, config.actor)
+    reactive_agent = checkpoint.agent(planner, actor="reactive")
     policies = _policies(config, checkpoint, agent, reactive_agent, planner, world)
     return Setup(checkpoint, planner, world, agent, reactive_agent, policies)
 
@@ -125,10 +119,7 @@ def _policies(
     planner: PlannerConfig,
     world: World,
 ) -> dict[str, Policy[Any]]:
-    search = make_planner(planner)
-    if search.differentiates:  # the simulator has no gradient
-        search = make_planner(replace(planner, kind="icem"))
-    oracle = OraclePolicy(world, search)
+    oracle = OraclePolicy(world, make_planner(sampling_config(planner)))
     policies: dict[str, Policy[Any]] = {
         "agent": oracle if config.planner == "oracle" else AgentPolicy(agent),
         "reactive": AgentPolicy(reactive_agent),
@@ -141,23 +132,12 @@ def _policies(
     return policies
 
 
-def set_alarm(setup: Setup, config: EvaluateConfig) -> tuple[Setup, list[Tensor]]:
-    """Set the threshold of the agent's alarm; return who is judged, and a list of its surprises."""
-    assert config.alarm is not None
-    world, checkpoint = setup.world, setup.checkpoint
-    usual = World(world.task, world.image_size)
-    alarm = Alarm(usual_threshold(setup.agent, usual, config.seed), config.alarm)
-    agent = checkpoint.agent(setup.planner, config.cost, config.actor, alarm)
-    policy, surprises = listen(agent)
-    return replace(setup, agent=agent, policies=setup.policies | {"agent": policy}), surprises
-
-
 def episodes_of_each(
     config: EvaluateConfig, setup: Setup, manifest: Manifest
 ) -> dict[str, Manifest]:
     """Return the episodes that each policy has to run."""
     todo = dict.fromkeys(setup.policies, manifest)
-    if setup.agent.reactive and not config.alarm and config.planner != "oracle":
+    if setup.agent.reactive and config.planner != "oracle":
         del todo["reactive"]  # the agent is it
     if "oracle" in todo:
         todo["oracle"] = manifest.first(config.oracle_episodes)

@@ -87,9 +87,6 @@ def print_table(result: dict[str, Any], task: Task, outcomes: dict[str, Outcome]
             console.print(
                 f"{name.replace('_', ' '):<12}{share:.2%} of steps in it, held {rate:.3f}"
             )
-    if "alarm" in result:
-        rang, response = result["alarm"]["rang"], result["alarm"]["response"]
-        console.print(f"alarm: set off at {rang:.1%} of the looks; response: {response}")
     if result["plan_ms"]:
         median, p95 = result["plan_ms"]["median"], result["plan_ms"]["p95"]
         reflex = result["reactive_ms"]["median"]

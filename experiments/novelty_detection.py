@@ -21,13 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from alarm import Alarm, AlarmedAgent, AlarmState, Response, WatchedPolicy, usual_threshold
 from experiment import Experiment, ExperimentConfig, Figures, Finding, agents, over_seeds, plain
 from matplotlib.figure import Figure
 from scipy.stats import mannwhitneyu
 
-from mujepa.agent.alarm import Alarm, Response
 from mujepa.agent.checkpoint import load_checkpoint
-from mujepa.agent.mpc import AgentState
 from mujepa.envs.factors import FACTORS
 from mujepa.envs.registry import find_task
 from mujepa.envs.variation import Variation
@@ -35,7 +34,6 @@ from mujepa.envs.world import World
 from mujepa.evaluation.loop import run_episodes
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.statistics import paired
-from mujepa.evaluation.watching import WatchedPolicy, usual_threshold
 from mujepa.runtime import console
 from mujepa.runtime.parallel import Pool
 
@@ -44,7 +42,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mujepa.agent.checkpoint import Checkpoint
-    from mujepa.agent.mpc import Agent
 
     Array = NDArray[np.float64]
     Condition = tuple[str, float] | None
@@ -155,22 +152,21 @@ def examine(folder: Path, config: Config, seed: int) -> dict[str, Any]:
     uses: list[Condition] = [None, *CHANGED, ("colour", 0.3)]
     if config.smoke:
         conditions, uses = [("damping", 0.2), ("light", 0.5)], [None, CHANGED[1]]
-    watching = checkpoint.agent(alarm=Alarm(math.inf, "slow"))
+    watching = AlarmedAgent(checkpoint.agent(), Alarm(math.inf, "slow"))
     usual = act(checkpoint, watching, None, config.watched, seed)
     found: dict[str, Any] = {"auroc": {}, "held": {}, "planned": {}, "alarmed": {}}
     for condition in conditions:
         other = act(checkpoint, watching, condition, config.watched, seed)
         found["auroc"][named(condition)] = {s: auroc(other.of(s), usual.of(s)) for s in SIGNALS}
-    threshold = usual_threshold(watching, world, seed, episodes=config.watched)
+    threshold = usual_threshold(watching, world, seed, config.watched)
     found["false alarms"] = float((usual.surprise > math.log(threshold)).mean())
     alarms: dict[str, Alarm] = {"never": Alarm(math.inf, "slow")}
     for response in RESPONSES:
         alarms |= {response: Alarm(threshold, response), f"always {response}": Alarm(0.0, response)}
     for condition in uses:
         for mode, alarm in alarms.items():
-            signals = act(
-                checkpoint, checkpoint.agent(alarm=alarm), condition, config.episodes, seed
-            )
+            agent = AlarmedAgent(checkpoint.agent(), alarm)
+            signals = act(checkpoint, agent, condition, config.episodes, seed)
             for name in ("held", "planned", "alarmed"):
                 value = getattr(signals, name)
                 found[name].setdefault(named(condition), {})[mode] = np.asarray(value).tolist()
@@ -178,7 +174,7 @@ def examine(folder: Path, config: Config, seed: int) -> dict[str, Any]:
 
 
 def act(
-    checkpoint: Checkpoint, agent: Agent, condition: Condition, episodes: int, seed: int
+    checkpoint: Checkpoint, agent: AlarmedAgent, condition: Condition, episodes: int, seed: int
 ) -> Signals:
     """Let an agent act in episodes of a world, the same in each, and return what it felt."""
     task, ensemble = find_task(checkpoint.config.task), checkpoint.networks.ensemble
@@ -187,16 +183,16 @@ def act(
     manifest = make_manifest(world, episodes, seed)
     surprise, disagreement, planned, alarmed = [], [], [], []
 
-    def watch(before: AgentState, after: AgentState) -> None:
+    def watch(before: AlarmState, after: AlarmState) -> None:
         now = before.step // agent.frame_skip
         if before.memory is None or before.action is None:
             planned.append(1.0)
             return
         assert after.surprise is not None
-        assert after.alarmed is not None
-        ringing = (after.alarmed > 0).double().mean().item()
+        assert after.active is not None
+        ringing = (after.active > 0).double().mean().item()
         alarmed.append(ringing)
-        replans = agent.alarm is not None and agent.alarm.response == "replan"
+        replans = agent.alarm.response == "replan"
         planned.append(1.0 if now % EVERY == 0 else ringing * replans)
         surprise.append(after.surprise.double().clamp(min=1e-12).log().numpy())
         doubt = ensemble.disagreement(before.memory, before.action)

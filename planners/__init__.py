@@ -1,9 +1,23 @@
 """Optimisers of action sequences. They know `cost(actions)` and nothing else."""
 
-from mujepa.planners.base import Bounds, CostFn, Plan, Planner, Search, Slope, Trace
+from mujepa.planners.base import (
+    Bounds,
+    CostFn,
+    Plan,
+    Planner,
+    SamplingState,
+    Trace,
+    advance,
+)
 from mujepa.planners.cem import CEM
-from mujepa.planners.config import PLANNERS, PlannerConfig, make_planner
-from mujepa.planners.gradient import GradientDescent, Hybrid
+from mujepa.planners.config import (
+    PLANNERS,
+    PlannerConfig,
+    PlannerKind,
+    make_planner,
+    sampling_config,
+)
+from mujepa.planners.gradient import GradientDescent
 from mujepa.planners.icem import ICEM
 from mujepa.planners.mppi import MPPI
 from mujepa.planners.random_shooting import RandomShooting
@@ -16,13 +30,14 @@ __all__ = [
     "Bounds",
     "CostFn",
     "GradientDescent",
-    "Hybrid",
     "Plan",
     "Planner",
     "PlannerConfig",
+    "PlannerKind",
     "RandomShooting",
-    "Search",
-    "Slope",
+    "SamplingState",
     "Trace",
+    "advance",
     "make_planner",
+    "sampling_config",
 ]

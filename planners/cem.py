@@ -3,67 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from mujepa.planners.base import Bounds, Planner, Search, Slope
-from mujepa.planners.noise import correlated_noise
+from mujepa.planners.base import Bounds, Planner, SamplingState
+from mujepa.runtime.settings import Count, NonNegative, settings
 
 
+@settings
 class CEM(Planner):
     """Cross-entropy method with noise correlated over time.
 
-    Args:
+    Attributes:
         elites: K, best candidates that the Gaussian is refitted to; all, if there are fewer.
         min_std: smallest standard deviation, in half-widths of the bounds.
-        **settings: those of every planner.
-
-    Raises:
-        ValueError: a number is out of range.
     """
 
-    def __init__(self, *, elites: int = 25, min_std: float = 0.05, **settings: Any) -> None:  # noqa: ANN401
-        super().__init__(**settings)
-        if elites < 1:
-            raise ValueError(f"elites must be at least 1, got {elites}")
-        if min_std < 0:
-            raise ValueError(f"min_std must not be negative, got {min_std}")
-        self.elites = elites
-        self.min_std = min_std
+    elites: Count = 8
+    min_std: NonNegative = 0.05
 
     def sample(
-        self, search: Search, bounds: Bounds, generators: Sequence[torch.Generator]
+        self, state: SamplingState, bounds: Bounds, generators: Sequence[torch.Generator]
     ) -> Tensor:
-        """Draw N candidates from the Gaussian, with noise correlated over the horizon."""
-        _, horizon, size = search.mean.shape
-        noise = correlated_noise(generators, self.samples, horizon, size, self.correlation).to(
-            search.mean
-        )
-        return search.mean[:, None] + search.std[:, None] * noise
+        """Draw N candidates from the Gaussian."""
+        noise = self.noise(state.mean, generators, self.samples)
+        return state.mean[:, None] + state.std[:, None] * noise
 
     def update(
-        self, search: Search, bounds: Bounds, actions: Tensor, costs: Tensor, slope: Slope
-    ) -> Search:
+        self, state: SamplingState, bounds: Bounds, actions: Tensor, costs: Tensor
+    ) -> SamplingState:
         """Refit the Gaussian to the elites; a row without a finite cost stays as it is."""
         elite_costs, index = costs.topk(min(self.elites, costs.shape[1]), dim=1, largest=False)
-        return self.refit(search, bounds, pick(actions, index), elite_costs.isfinite().to(actions))
+        return self.refit(state, bounds, pick(actions, index), elite_costs.isfinite().to(actions))
 
-    def refit(self, search: Search, bounds: Bounds, actions: Tensor, weights: Tensor) -> Search:
-        """Fit the Gaussian to actions (B, K, H, A) of weights (B, K); no weight, no change."""
+    def refit(
+        self, state: SamplingState, bounds: Bounds, actions: Tensor, weights: Tensor
+    ) -> SamplingState:
+        """Fit the Gaussian to actions (B, K, H, A) with weights (B, K); all zero: no change."""
         weights = weights[:, :, None, None]
         total = weights.sum(dim=1)
         count = torch.where(total > 0, total, 1.0)
         mean = (weights * actions).sum(dim=1) / count
         variance = (weights * (actions - mean[:, None]).square()).sum(dim=1) / count
         floor = self.min_std * (bounds.high - bounds.low) / 2
-        return Search(
-            torch.where(total > 0, mean, search.mean),
-            torch.where(total > 0, torch.maximum(variance.sqrt(), floor), search.std),
+        return SamplingState(
+            torch.where(total > 0, mean, state.mean),
+            torch.where(total > 0, torch.maximum(variance.sqrt(), floor), state.std),
         )
 
 
 def pick(actions: Tensor, index: Tensor) -> Tensor:
-    """Return the sequences (B, K, H, A) of actions (B, N, H, A) that the index (B, K) names."""
+    """Return the sequences (B, K, H, A) of actions (B, N, H, A) at the indices (B, K)."""
     return actions.gather(1, index[:, :, None, None].expand(-1, -1, *actions.shape[2:]))

@@ -1,51 +1,43 @@
-"""Improved cross-entropy method: keep what was good, search less (arXiv 2008.06389)."""
+"""Improved cross-entropy method: keep elites, draw fewer candidates (arXiv 2008.06389)."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Annotated
 
+from pydantic import Field
 from torch import Tensor
 
-from mujepa.planners.base import Bounds, Search, Slope
+from mujepa.planners.base import Bounds, SamplingState
 from mujepa.planners.cem import CEM, pick
+from mujepa.runtime.settings import Share, settings
 
 
+@settings
 class ICEM(CEM):
-    """Cross-entropy method that keeps elites, within a decision and into the next one.
+    """Cross-entropy method that keeps elites between iterations and between decisions.
 
-    The elites of an iteration compete in the next; those of the last, shifted, in the next
-    decision's first, so that a good sequence is not lost when the mean blurs it. Later iterations
-    draw fewer candidates.
+    The kept elites are candidates of the next iteration. Those of the last iteration, shifted, are
+    candidates of the next decision's first. Later iterations draw fewer candidates.
 
-    Args:
-        keep: share of the elites that is kept, in [0, 1].
-        decay: candidates of an iteration over those of the next, at least 1; never fewer than
-            twice the elites.
-        **settings: those of the cross-entropy method; `samples` is the first iteration's.
-
-    Raises:
-        ValueError: a number is out of range.
+    Attributes:
+        keep: share of the elites that is kept.
+        decay: candidates of an iteration over those of the next, at least 1; there are never fewer
+            than twice the elites.
     """
 
-    def __init__(self, *, keep: float = 0.3, decay: float = 1.25, **settings: Any) -> None:  # noqa: ANN401
-        super().__init__(**settings)
-        if not 0 <= keep <= 1:
-            raise ValueError(f"keep must be in [0, 1], got {keep}")
-        if not decay >= 1:
-            raise ValueError(f"decay must be at least 1, got {decay}")
-        self.keep = keep
-        self.decay = decay
+    keep: Share = 0.3
+    decay: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.25
 
     def population(self, iteration: int) -> int:
-        """Return how many candidates an iteration looks at."""
+        """Return the number of candidates of an iteration; `samples` is that of the first."""
         fewer = int(self.samples / self.decay**iteration)
         return min(self.samples, max(fewer, 2 * self.elites))
 
     def update(
-        self, search: Search, bounds: Bounds, actions: Tensor, costs: Tensor, slope: Slope
-    ) -> Search:
+        self, state: SamplingState, bounds: Bounds, actions: Tensor, costs: Tensor
+    ) -> SamplingState:
         """Refit the Gaussian to the elites, and keep the best of them."""
         count = min(round(self.keep * self.elites), costs.shape[1])
         kept = pick(actions, costs.topk(count, dim=1, largest=False).indices)
-        return replace(super().update(search, bounds, actions, costs, slope), elites=kept)
+        return replace(super().update(state, bounds, actions, costs), elites=kept)

@@ -1,39 +1,31 @@
-"""Model predictive path integral: candidates count by their cost (arXiv 1707.02342)."""
+"""Model predictive path integral: weight candidates by their cost (arXiv 1707.02342)."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from mujepa.planners.base import Bounds, Search, Slope
+from mujepa.planners.base import Bounds, SamplingState
 from mujepa.planners.cem import CEM
+from mujepa.runtime.settings import Positive, settings
 
 
+@settings
 class MPPI(CEM):
-    """Cross-entropy method with soft weights in place of elites.
+    """Cross-entropy method with soft weights instead of elites.
 
-    A candidate weighs exp(-(c - min c) / (t s)), where s is the standard deviation of the costs: a
-    temperature t without units suits costs of any scale.
+    The weight of a candidate of cost c is exp(-(c - min c) / (t s)), where s is the standard
+    deviation of the costs, so that the temperature t is independent of the scale of the costs.
 
-    Args:
-        temperature: t; towards zero the best candidate alone counts.
-        **settings: those of the cross-entropy method; `elites` is without effect.
-
-    Raises:
-        ValueError: a number is out of range.
+    Attributes:
+        temperature: t; towards zero only the best candidate counts.
     """
 
-    def __init__(self, *, temperature: float = 0.2, **settings: Any) -> None:  # noqa: ANN401
-        super().__init__(**settings)
-        if not temperature > 0:
-            raise ValueError(f"temperature must be positive, got {temperature}")
-        self.temperature = temperature
+    temperature: Positive = 0.2
 
     def update(
-        self, search: Search, bounds: Bounds, actions: Tensor, costs: Tensor, slope: Slope
-    ) -> Search:
+        self, state: SamplingState, bounds: Bounds, actions: Tensor, costs: Tensor
+    ) -> SamplingState:
         """Refit the Gaussian to all candidates of finite cost, weighted."""
         finite = costs.isfinite()
         count = finite.sum(dim=1, keepdim=True).clamp(min=1)
@@ -43,4 +35,4 @@ class MPPI(CEM):
         above = costs - costs.amin(dim=1, keepdim=True)
         scale = (self.temperature * spread).clamp(min=torch.finfo(costs.dtype).tiny)
         weights = torch.where(finite, (-above / scale).exp(), 0.0)
-        return self.refit(search, bounds, actions, weights)
+        return self.refit(state, bounds, actions, weights)

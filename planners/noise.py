@@ -9,17 +9,6 @@ import torch
 from torch import Tensor
 
 
-def checked_correlation(correlation: float) -> float:
-    """Return the correlation.
-
-    Raises:
-        ValueError: it is not in [0, 1).
-    """
-    if not 0 <= correlation < 1:
-        raise ValueError(f"correlation must be in [0, 1), got {correlation}")
-    return correlation
-
-
 def correlated_noise(
     generators: Sequence[torch.Generator], samples: int, horizon: int, size: int, correlation: float
 ) -> Tensor:

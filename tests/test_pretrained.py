@@ -79,7 +79,7 @@ def test_the_agent_acts_in_a_plain_gymnasium_loop(folder):
 def test_a_goal_may_be_a_condition_in_metres_in_place_of_an_image():
     world = World(find_task("reacher"))
     checkpoint = load_checkpoint(PRETRAINED / "reacher", "cpu")
-    agent = checkpoint.agent(cost="reach(x>0.1 & y<-0.1)", mode="planner")
+    agent = checkpoint.agent(cost="reach(x>0.1 & y<-0.1)", actor="planner")
     manifest = make_manifest(world, 8, seed=5)
     ends = run_episodes(world.task, 64, AgentPolicy(agent), manifest).states[:, -1]
     tips = world.achieved(ends)

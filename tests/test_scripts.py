@@ -574,7 +574,7 @@ def test_the_oracle_can_be_judged_in_the_place_of_the_agent(trained, evaluated, 
     assert not (tmp_path / "episode.mp4").exists()
 
 
-@pytest.mark.parametrize("kind", ["icem", "mppi", "gradient", "hybrid", "random"])
+@pytest.mark.parametrize("kind", ["icem", "mppi", "gradient", "random"])
 def test_the_planner_and_the_cost_can_be_exchanged(kind, trained, tmp_path):
     more = f"--planner {kind} --cost goal --horizon 3 --no-oracle --episodes 2"
     result = evaluate(trained, tmp_path, *more.split())
@@ -584,11 +584,11 @@ def test_the_planner_and_the_cost_can_be_exchanged(kind, trained, tmp_path):
 
 
 def test_beside_a_planner_that_needs_a_gradient_the_oracle_searches_with_icem(trained, tmp_path):
-    hybrid, icem = (
+    gradient, icem = (
         evaluate(trained, tmp_path / kind, "--planner", kind, "--episodes", "1")
-        for kind in ("hybrid", "icem")
+        for kind in ("gradient", "icem")
     )
-    assert hybrid["baselines"]["oracle"] == icem["baselines"]["oracle"]
+    assert gradient["baselines"]["oracle"] == icem["baselines"]["oracle"]
 
 
 def test_success_at_the_end_has_to_be_held():

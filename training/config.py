@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from mujepa.agent.actor import ActorConfig
-from mujepa.agent.checkpoint import Mode
+from mujepa.agent.checkpoint import ActorMode
 from mujepa.agent.critic import CriticConfig
 from mujepa.agent.device import DeviceName
 from mujepa.agent.ensemble import EnsembleConfig
@@ -140,7 +140,7 @@ class TrainConfig:
     cost: str = "auto"
     """What planner and actor will minimise, for example `critic + 0.05*goal`; auto measures it: the
     critic, unless latent distance or a mixture ranks candidates clearly better."""
-    mode: Mode = "proposing"
+    mode: ActorMode = "proposing"
     """Who will act: the planner alone, the planner with the actor's proposals, the actor alone."""
     goal_site: str | None = None
     """For a MuJoCo file: the site whose position is the goal; by default its only one."""

@@ -184,13 +184,13 @@ def imagined_cost(
     actor: Actor, configurator: Configurator, memory: Memory, goal: Goal, horizon: int
 ) -> Tensor:
     """Return the planner's mean cost of what the actor does in the world model -> ()."""
-    embeddings, actions = actor.imagine(configurator.jepa, memory, goal.embedding, horizon)
+    embeddings, actions = actor.rollout(configurator.jepa, memory, goal.embedding, horizon)
     trajectory = Trajectory(embeddings[:, None], actions[:, None], memory)
     return configurator.cost(trajectory, goal).mean()
 
 
 def _imagined(batch: ActorBatch) -> Tensor:
-    goal = batch.configurator.wanted(batch.goals)
+    goal = batch.configurator.goal_from_embedding(batch.goals)
     return imagined_cost(batch.actor, batch.configurator, batch.memory, goal, batch.horizon)
 
 

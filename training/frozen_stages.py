@@ -112,7 +112,7 @@ class EnsembleStage(FrozenStage):
         embeddings = jepa.encode_windows(held.observations)
         memory, action, target = every_step(embeddings, held.actions, jepa.history)
         expected = memory.embeddings[:, -1] + ensemble(memory.inputs(action)).mean(dim=0)
-        model = (jepa.predictor(memory, action) - target).square().mean(dim=-1)
+        model = jepa.surprise(memory, action, target)
         members = float((expected - target).square().mean())
         return members, model, ensemble.disagreement(memory, action)
 
@@ -259,7 +259,7 @@ class ActorStage(FrozenStage):
             embeddings[: len(goals), : jepa.history],
             data.validation.actions[: len(goals), : jepa.history - 1],
         )
-        goal = self._configurator.wanted(goals)
+        goal = self._configurator.goal_from_embedding(goals)
         cost = float(
             imagined_cost(self.networks.actor, self._configurator, memory, goal, self.horizon)
         )

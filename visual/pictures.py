@@ -55,7 +55,7 @@ def draw_plan(
     decision = step // agent.frame_skip
     walked = trace_episode(agent, world, episode, seed, decision * agent.frame_skip + 1)
     mind = walked.agent_states[-1]
-    intended, wanted = agent.intend(mind), mind.wanted or mind.goal
+    intended, wanted = agent.planned_trajectory(mind), mind.goal
     costs = agent.configurator.cost.by_step(intended, wanted)[0, 0].tolist()
     total = float(agent.configurator.cost(intended, wanted)[0, 0])
     now = walked.states[-2][None]
@@ -154,10 +154,9 @@ def measure_surprise(walked: EpisodeTrace, typical: float) -> Surprise:
     """Return the surprise over an episode, in units of a typical squared error."""
     agent, seen, actions = walked.agent, walked.embeddings, walked.actions
     errors = [
-        float((agent.jepa.predictor(memory_of(mind), actions[now][None]) - seen[now + 1])
-              .square().mean())
+        float(agent.jepa.surprise(memory_of(mind), actions[now][None], seen[now + 1]))
         for now, mind in enumerate(walked.decisions[:-1])
-    ]  # fmt: skip
+    ]
     steps = agent.frame_skip * np.arange(1, len(seen))
     return Surprise(np.array(errors) / typical, steps, walked.images(walked.states[steps]))
 

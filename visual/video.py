@@ -98,7 +98,7 @@ def record_episode(
 
     paths, costs, fans = [], [], [np.empty((0, 0, 2))]
     for mind in walked.decisions:
-        imagined, cost = agent.foresee(mind)
+        imagined, cost = agent.predict(mind)
         costs.append(float(cost[0]))
         now = memory_of(mind).embeddings[:, -1:]
         if is_position:
@@ -176,7 +176,7 @@ def _candidates(agent: Agent, mind: AgentState) -> torch.Tensor:
     assert mind.plan is not None
     trace, memory = mind.plan.trace, memory_of(mind)
     best = trace.costs[0].argsort(stable=True)[:FAN_SIZE]
-    imagined = agent.configurator.imagine(memory, trace.candidates[:, best])[0]
+    imagined = agent.configurator.rollout(memory, trace.candidates[:, best])[0]
     now = memory.embeddings[:, -1:].expand(len(imagined), -1, -1)
     return torch.cat([now, imagined], dim=1)
 

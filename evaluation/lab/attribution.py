@@ -14,7 +14,7 @@ from mujepa.evaluation.loop import run_episodes
 from mujepa.evaluation.policies import AgentPolicy, OraclePolicy, Policy
 from mujepa.evaluation.sampling import Episodes, encode_states
 from mujepa.evaluation.statistics import success_rate
-from mujepa.planners import PlannerConfig, make_planner
+from mujepa.planners import PlannerConfig, make_planner, sampling_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,9 +52,7 @@ def swaps(
     success_cost = world.task.success_cost or everything
     cost = agent.configurator.cost.expression
     wide = replace(planner, samples=4 * planner.samples, elites=4 * planner.elites)
-    blind = planner  # the simulator has no gradient
-    if make_planner(planner).differentiates:
-        blind = replace(planner, kind="icem")
+    blind = sampling_config(planner)  # the simulator has no gradient
     direct = checkpoint.agent(blind, success_cost, "planner")
     return {
         "luck": AgentPolicy(agent),

@@ -151,7 +151,7 @@ def surprise(
         rows.append(jepa.encode(torch.from_numpy(frames).to(device)))
     embeddings = torch.stack(rows)
     memory, action, following = every_step(embeddings, actions.to(embeddings), jepa.history)
-    error = (jepa.predictor(memory, action) - following).square().mean(dim=-1)
+    error = jepa.surprise(memory, action, following)
     return error.unflatten(0, (len(states), -1)).cpu().numpy()
 
 

@@ -70,7 +70,7 @@ class Filmed(Configurator):
     world: World
     states: NDArray[np.float64]
 
-    def imagine(self, memory: Memory, actions: Tensor) -> Tensor:
+    def rollout(self, memory: Memory, actions: Tensor) -> Tensor:
         """Run action sequences (B, N, H, A); return the embeddings (B, N, H, D) of what is seen."""
         batch, candidates, horizon, size = actions.shape
         controls = self.world.from_unit(actions.reshape(-1, horizon, size).cpu().numpy())

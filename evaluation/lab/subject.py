@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mujepa.agent.checkpoint import Checkpoint, Mode
+    from mujepa.agent.checkpoint import ActorMode, Checkpoint
     from mujepa.agent.mpc import Agent
     from mujepa.planners import PlannerConfig
 
@@ -19,18 +19,18 @@ class Subject:
         checkpoint: of the agent.
         planner: its search.
         cost: its cost, if not the checkpoint's.
-        mode: who acts, if not as the checkpoint says.
+        actor: who acts, if not as the checkpoint says.
     """
 
     checkpoint: Checkpoint
     planner: PlannerConfig
     cost: str | None = None
-    mode: Mode | None = None
+    actor: ActorMode | None = None
 
     @property
     def reactive(self) -> bool:
         """Whether the actor acts alone."""
-        return (self.mode or self.checkpoint.config.mode) == "reactive"
+        return (self.actor or self.checkpoint.config.mode) == "reactive"
 
     def agent(self, replan_every: int | None = None) -> Agent:
         """Return the agent, following each plan for so many model steps if given."""
@@ -38,4 +38,4 @@ class Subject:
         if replan_every is not None:
             config = replace(checkpoint.config, replan_every=replan_every)
             checkpoint = replace(checkpoint, config=config)
-        return checkpoint.agent(self.planner, self.cost, self.mode)
+        return checkpoint.agent(self.planner, self.cost, self.actor)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from mujepa.agent.checkpoint import Mode
+    from mujepa.agent.checkpoint import ActorMode
     from mujepa.envs.task import Task
     from mujepa.evaluation.loop import Outcome
     from mujepa.evaluation.manifest import Manifest
@@ -106,7 +106,7 @@ def run_all(subject: Subject, runs: Sequence[Run]) -> list[Outcome]:
     if subject.agent().device.type != "cpu":
         with console.progress_bar(sum(steps), "sweeps", unit="step") as bar:
             return [live(subject, *run.told(config.replan_every), bar.update) for run in runs]
-    told = subject.checkpoint.folder, subject.planner, subject.cost, subject.mode
+    told = subject.checkpoint.folder, subject.planner, subject.cost, subject.actor
     pieces = [(*told, *run.told(config.replan_every)) for run in runs]
     return run_parallel(Pool(), live_elsewhere, pieces, steps, "sweeps")
 
@@ -115,13 +115,13 @@ def live_elsewhere(
     folder: Path,
     planner: PlannerConfig,
     cost: str | None,
-    mode: Mode | None,
+    actor: ActorMode | None,
     goal_steps: int | None,
     manifest: Manifest,
     every: int,
 ) -> Outcome:
     """Have the agent of a checkpoint live through a run; what a process of the pool does."""
-    subject = Subject(load_checkpoint(folder, "cpu"), planner, cost, mode)
+    subject = Subject(load_checkpoint(folder, "cpu"), planner, cost, actor)
     return live(subject, goal_steps, manifest, every, tick)
 
 

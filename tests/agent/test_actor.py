@@ -46,7 +46,7 @@ def test_actions_are_within_the_bounds(actor, problems):
 
 def test_it_imagines_what_the_model_makes_of_its_actions(actor, problems):
     memory, goals = problems
-    embeddings, actions = actor.imagine(Drift(), memory, goals, 3)
+    embeddings, actions = actor.rollout(Drift(), memory, goals, 3)
     torch.testing.assert_close(actions[:, 0], actor(memory, goals))
     path = memory.embeddings[:, -1:] + 0.1 * actions.cumsum(dim=1)
     torch.testing.assert_close(embeddings, path)
@@ -66,7 +66,7 @@ def images(count, seed=0):
 
 def test_a_reactive_agent_does_as_its_actor_says(untrained):
     checkpoint = untrained()
-    agent, goal, image = checkpoint.agent(mode="reactive"), images(1)[0], images(1, seed=1)[0]
+    agent, goal, image = checkpoint.agent(actor="reactive"), images(1)[0], images(1, seed=1)[0]
     state, action = agent.act(agent.reset(goal), image)
     assert state.plan is None
     said = checkpoint.networks.actor(state.memory, state.goal.embedding)
@@ -76,18 +76,18 @@ def test_a_reactive_agent_does_as_its_actor_says(untrained):
 def test_what_is_foreseen_is_what_the_actor_or_the_plan_leads_to(untrained):
     checkpoint, goal, image = untrained(), images(1)[0], images(1, seed=1)[0]
     for mode in ("reactive", "proposing"):
-        agent = checkpoint.agent(mode=mode)
+        agent = checkpoint.agent(actor=mode)
         state, _ = agent.act(agent.reset(goal), image)
-        embeddings, cost = agent.foresee(state)
+        embeddings, cost = agent.predict(state)
         if mode == "reactive":
-            _, actions = agent.actor.imagine(agent.jepa, state.memory, state.goal.embedding, 3)
+            _, actions = agent.actor.rollout(agent.jepa, state.memory, state.goal.embedding, 3)
         else:
             actions = state.plan.actions
         torch.testing.assert_close(embeddings, agent.jepa.unroll(state.memory, actions))
         judged = agent.configurator.cost_fn(state.memory, state.goal)(actions[:, None])[:, 0]
         torch.testing.assert_close(cost, judged, rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="seen nothing"):
-        agent.foresee(agent.reset(goal))
+        agent.predict(agent.reset(goal))
 
 
 @pytest.mark.parametrize("kind", ["icem", "gradient", "random"])
@@ -96,10 +96,10 @@ def test_a_plan_is_never_worse_than_what_the_actor_proposes(untrained, tiny, kin
     checkpoint = untrained(few)
     agent, goals, pictures = checkpoint.agent(), images(4), images(4, seed=1)
     state, _ = agent.act(agent.reset(goals), pictures)
-    alone = checkpoint.agent(mode="reactive")
-    _, proposed = alone.foresee(replace(state, plan=None))
+    alone = checkpoint.agent(actor="reactive")
+    _, proposed = alone.predict(replace(state, plan=None))
     assert (state.plan.cost <= proposed + 1e-5).all()
-    without, _ = checkpoint.agent(mode="planner").act(agent.reset(goals), pictures)
+    without, _ = checkpoint.agent(actor="planner").act(agent.reset(goals), pictures)
     assert (state.plan.trace.median != without.plan.trace.median).any()  # one more was looked at
 
 
@@ -109,7 +109,7 @@ def test_an_unknown_mode_or_a_reactive_agent_without_an_actor_is_refused(untrain
 
     checkpoint = untrained()
     with pytest.raises(UserError, match="no actor 'reactiv'; there are: planner, proposing, react"):
-        checkpoint.agent(mode="reactiv")
+        checkpoint.agent(actor="reactiv")
     bounds = np.ones(2)
     with pytest.raises(ValueError, match="needs an actor"):
         Agent(
@@ -127,7 +127,7 @@ def test_a_cost_of_an_unknown_term_is_said_and_one_without_a_part(untrained):
         with pytest.raises(UserError, match="cannot read"):
             untrained().agent(cost=cost)
     with pytest.raises(UserError, match="cost 'goal' has no part in what a reactive actor does"):
-        untrained().agent(cost="goal", mode="reactive")
+        untrained().agent(cost="goal", actor="reactive")
 
 
 def test_between_plans_what_is_left_of_the_plan_is_foreseen(untrained, tiny):
@@ -135,7 +135,7 @@ def test_between_plans_what_is_left_of_the_plan_is_foreseen(untrained, tiny):
     state = agent.reset(images(1)[0])
     for step, image in enumerate(images(12, seed=1)):
         state, _ = agent.act(state, image)
-        embeddings, cost = agent.foresee(state)
+        embeddings, cost = agent.predict(state)
         left = state.plan.actions[:, step // 4 :]
         torch.testing.assert_close(embeddings, agent.jepa.unroll(state.memory, left))
         judged = agent.configurator.cost_fn(state.memory, state.goal)(left[:, None])[:, 0]

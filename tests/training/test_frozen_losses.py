@@ -204,7 +204,7 @@ def test_imagining_teaches_it_to_go_to_goals_that_it_was_not_taught(actor, confi
     learn(actor, lambda: batch, actor_terms, updates=300)
     others, there = problems(100, seed=2)
     with torch.no_grad():
-        embeddings, _ = actor.imagine(Drift(), others, there, 12)
+        embeddings, _ = actor.rollout(Drift(), others, there, 12)
     ends = others.embeddings[:, -1], embeddings[:, -1]
     before, after = ((point - there).norm(dim=1) for point in ends)
     assert after.median() < 0.1 * before.median()
@@ -222,8 +222,8 @@ def test_the_data_teach_it_only_where_they_went_to_the_goal(actor, configurator)
 @torch.no_grad()
 def test_the_imagined_cost_is_that_of_the_planner(actor, configurator):
     memory, goals = problems()
-    embeddings, _ = actor.imagine(Drift(), memory, goals, 4)
-    cost = imagined_cost(actor, configurator, memory, configurator.wanted(goals), 4)
+    embeddings, _ = actor.rollout(Drift(), memory, goals, 4)
+    cost = imagined_cost(actor, configurator, memory, configurator.goal_from_embedding(goals), 4)
     torch.testing.assert_close(cost, (embeddings - goals[:, None]).square().mean())
 
 

@@ -226,7 +226,7 @@ def test_a_filmstrip_shows_what_the_simulator_makes_of_the_plan(checkpoint, worl
         shown[agent.planner.horizon + 1], walked.images(walked.goal[None])[0]
     )
     mind = walked.agent_states[8]
-    expected = decoder.decode(agent.foresee(mind)[0][0])
+    expected = decoder.decode(agent.predict(mind)[0][0])
     np.testing.assert_array_equal(np.stack(shown[-6:-1]), expected)
 
 
@@ -251,7 +251,7 @@ def test_the_fan_holds_the_cheapest_candidates_and_ends_where_they_lead(checkpoi
     assert recording.fan[0].shape == (32, agent.planner.horizon + 1, 2)
     cheapest = plan.trace.candidates[:, plan.trace.costs[0].argmin()][:, None]
     mind = trace_episode(agent, world, *episode, steps=1).agent_states[0]
-    end = probe(agent.configurator.imagine(mind.memory, cheapest)[0, 0, -1])
+    end = probe(agent.configurator.rollout(mind.memory, cheapest)[0, 0, -1])
     place = world.project(end.double().numpy())
     np.testing.assert_allclose(recording.fan[0][0, -1], place, atol=1e-5)
 

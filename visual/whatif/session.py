@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mujepa.agent.checkpoint import Checkpoint, Mode
+from mujepa.agent.checkpoint import ActorMode, Checkpoint
 from mujepa.agent.cost import Goal, Trajectory
 from mujepa.agent.memory import Memory
 from mujepa.agent.mpc import Agent, decision_generator
@@ -83,12 +83,12 @@ class Session:
         checkpoint: Checkpoint,
         world: World,
         *,
-        mode: Mode | None = None,
+        mode: ActorMode | None = None,
         cost: str | None = None,
         seed: int = 0,
     ) -> None:
         self.checkpoint, self.world = checkpoint, world
-        self.mode: Mode = checkpoint.config.mode if mode is None else mode
+        self.mode: ActorMode = checkpoint.config.mode if mode is None else mode
         if self.mode == "reactive":
             raise UserError("a reactive actor does not plan; choose --actor proposing")
         self.cost = checkpoint.config.cost if cost is None else cost
@@ -217,8 +217,8 @@ class Session:
         search = agent.planner.start(1, bounds)
         search = replace(search, mean=self._tensor(state.sequence)[None])
         if agent.actor is not None:
-            _, proposed = agent.actor.imagine(self.jepa, memory, goal.embedding, self.horizon)
-            search = search.propose(proposed[:, None])
+            _, proposed = agent.actor.rollout(self.jepa, memory, goal.embedding, self.horizon)
+            search = search.add_candidates(proposed[:, None])
         cost, generator = (
             agent.configurator.cost_fn(memory, goal),
             decision_generator(0, state.step),
@@ -293,7 +293,7 @@ class Session:
         return self.world.project(achieved[:, :3]) if self.world.goal_size >= 3 else None
 
     def _agent(self, cost: str) -> Agent:
-        return self.checkpoint.agent(cost=cost, mode=self.mode)
+        return self.checkpoint.agent(cost=cost, actor=self.mode)
 
     def _goal(self, agent: Agent, state: WhatIfState) -> Goal:
         return agent.configurator.goal(self._observe(state.goal[None]))

@@ -27,7 +27,7 @@ def test_what_is_filmed_is_what_the_world_shows_at_every_model_step(untrained):
     starts = np.stack([world.sample_episode(rng).start for _ in range(2)])
     actions = torch.rand(2, 3, 2, 2, generator=torch.Generator().manual_seed(0)) * 2 - 1
     memory = Memory.at_rest(torch.zeros(2, 8), jepa.history, 2)
-    filmed = Filmed(jepa, whole.critic, whole.cost, world, starts).imagine(memory, actions)
+    filmed = Filmed(jepa, whole.critic, whole.cost, world, starts).rollout(memory, actions)
     assert filmed.shape == (2, 3, 2, 8)
     state = starts[1:]
     for step in range(2):
@@ -51,7 +51,7 @@ def test_true_dynamics_rescue_an_agent_from_its_world_model_and_from_nothing_els
     manifest = make_manifest(world, 4, seed=1)
     planner = replace(checkpoint.config.planner, horizon=4, samples=32, iterations=3, elites=6)
     cost = "effort" if broken == "cost" else None
-    agent = checkpoint.agent(planner, cost, mode="planner")
+    agent = checkpoint.agent(planner, cost, actor="planner")
     held = [
         run_episodes(world.task, 64, policy, manifest).held.sum()
         for policy in (AgentPolicy(agent), SimulatedPolicy(agent, world))

@@ -67,7 +67,7 @@ def flip_cost(networks):
 def test_failures_are_put_down_to_the_part_that_was_broken(broken, cause, reacher, world):
     broken(reacher.networks)
     planner = replace(reacher.config.planner, horizon=4, samples=24, iterations=2, elites=5)
-    agent, jepa = reacher.agent(planner, mode="planner"), reacher.networks.jepa
+    agent, jepa = reacher.agent(planner, actor="planner"), reacher.networks.jepa
     manifest = make_manifest(world, 4, seed=1)
     outcome = run_episodes(world.task, 64, AgentPolicy(agent), manifest)
     usual = rollout_episodes(jepa, world, streams(8), 20)
@@ -222,7 +222,7 @@ def test_the_published_protocol_takes_both_ends_from_one_trajectory():
 
 def test_quarters_go_from_the_nearest_goals_to_the_farthest(reacher, world):
     manifest = make_manifest(world, 9, seed=0)
-    agent = reacher.agent(mode="reactive")
+    agent = reacher.agent(actor="reactive")
     outcome = run_episodes(world.task, 64, AgentPolicy(agent), manifest)
     found = quarters(world, manifest, outcome)
     assert [row["episodes"] for row in found] == [3, 2, 2, 2]
@@ -237,7 +237,7 @@ def test_only_factors_that_change_something_are_swept_over(world):
 
 def test_sweeps_find_in_other_processes_what_the_agent_does_here(reacher, world):
     planner = replace(reacher.config.planner, samples=8, iterations=1, horizon=2)
-    subject = Subject(reacher, planner, mode="planner")
+    subject = Subject(reacher, planner, actor="planner")
     manifest = make_manifest(world, 2, seed=0)
     runs = [*periods(world.task, manifest, 2), factors(world, 2, seed=0)[-1]]
     for run, outcome in zip(runs, run_all(subject, runs), strict=True):
