@@ -251,6 +251,7 @@ def load_checkpoint(path: str | Path, device: DeviceName = "auto") -> Checkpoint
         networks = Networks(config)
         networks.load_state_dict(safetensors.torch.load_file(weights))
     except (
+        UserError,
         dacite.DaciteError,
         safetensors.SafetensorError,
         ValueError,

@@ -86,7 +86,7 @@ def test_what_is_foreseen_is_what_the_actor_or_the_plan_leads_to(untrained):
         torch.testing.assert_close(embeddings, agent.jepa.unroll(state.memory, actions))
         judged = agent.configurator.cost_fn(state.memory, state.goal)(actions[:, None])[:, 0]
         torch.testing.assert_close(cost, judged, rtol=1e-4, atol=1e-5)
-    with pytest.raises(ValueError, match="seen nothing"):
+    with pytest.raises(ValueError, match="not seen an image"):
         agent.predict(agent.reset(goal))
 
 
@@ -111,7 +111,7 @@ def test_an_unknown_mode_or_a_reactive_agent_without_an_actor_is_refused(untrain
     with pytest.raises(UserError, match="no actor 'reactiv'; there are: planner, proposing, react"):
         checkpoint.agent(actor="reactiv")
     bounds = np.ones(2)
-    with pytest.raises(ValueError, match="needs an actor"):
+    with pytest.raises(UserError, match="needs an actor"):
         Agent(
             checkpoint.agent().configurator,
             make_planner(checkpoint.config.planner),
