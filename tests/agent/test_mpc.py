@@ -158,7 +158,7 @@ def test_who_knows_nothing_hardly_holds_a_goal(world):
 
 
 def test_an_impossible_planner_is_refused():
-    with pytest.raises(ValueError, match="elites must be at least 1, got 0"):
+    with pytest.raises(UserError, match="elites must be at least 1, got 0"):
         PlannerConfig(elites=0)
 
 
