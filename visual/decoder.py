@@ -1,78 +1,71 @@
-"""A decoder: what an embedding means, as an image for people.
+"""A decoder from embeddings to images, for people.
 
-It is trained afterwards, on the embeddings of fresh frames, and no gradient of it reaches the world
-model: it shows what the world model keeps, and has no part in what the agent does.
+It is trained after the world model, on the embeddings of held-out frames. No gradient of it reaches
+the world model, and the agent never uses it: it shows what the embeddings keep.
 
-    decoder.safetensors   its weights
-    decoder.json          whose embeddings it reads, its sizes, how well it reads held-out frames
+    decoder.safetensors   weights
+    decoder.json          checksums, sizes, settings, and errors on held-out frames
 
-Letters: B batch, D embedding, P image size.
+Letters: B batch, N frames, D embedding, P image size.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import safetensors
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mujepa.agent.checkpoint import save_tensors
+from mujepa.agent.checkpoint import Checkpoint, save_tensors
 from mujepa.envs.world import World
 from mujepa.evaluation.sampling import sample_episodes
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import replacing_file, sha256, write_json
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
-    from mujepa.agent.checkpoint import Checkpoint
+from mujepa.runtime.settings import Count, NonNegative, Positive, Seed, settings
+from mujepa.training.schedule import schedule
 
 WIDTH = 64
 """Channels of the coarsest feature map."""
-DECODE = 1024
-"""Images that are decoded at once."""
-MOVING = 25
-"""A pixel shows what moves where a colour is further than this from the background's, of 255."""
+DECODE_BATCH = 1024
+FOREGROUND = 25
+"""A pixel is foreground where a colour differs from the background's by more, of 255."""
 
 
-@dataclass(frozen=True)
+@settings
 class DecoderConfig:
-    """How a decoder is trained.
+    """Training of a decoder.
 
     Attributes:
-        frames: fresh ones that it learns from, and is judged on.
-        updates: of its weights.
-        batch: frames of an update.
-        learning_rate: the first; it falls to nothing.
-        emphasis: how much more the error counts where a pixel shows what moves.
-        seed: of the frames and of the training.
+        frames: number of frames for training and for the errors.
+        updates: number of updates.
+        batch: frames per update.
+        learning_rate: the highest; see `training.schedule`.
+        emphasis: additional weight of the error at foreground pixels.
+        seed: of the frames and the training.
     """
 
-    frames: int = 6000
-    updates: int = 2000
-    batch: int = 32
-    learning_rate: float = 2e-3
-    emphasis: float = 4.0
-    seed: int = 0
+    frames: Count = 6000
+    updates: Count = 2000
+    batch: Count = 32
+    learning_rate: Positive = 2e-3
+    emphasis: NonNegative = 4.0
+    seed: Seed = 0
 
-    def __post_init__(self) -> None:
-        for name in ("frames", "updates", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+DEFAULT = DecoderConfig()
 
 
 class Decoder(nn.Module):
-    """Embeddings -> images: two linear layers, then deconvolutions (arXiv 1511.06434).
+    """Two linear layers, then transposed convolutions (arXiv 1511.06434).
 
     Args:
         dim: D.
@@ -91,13 +84,13 @@ class Decoder(nn.Module):
             nn.Linear(3 * WIDTH, WIDTH * grid * grid),
             nn.Unflatten(1, (WIDTH, grid, grid)),
         ]
-        for before, after in pairwise(channels[-doublings - 1 :]):
-            layers += [nn.SiLU(), nn.ConvTranspose2d(before, after, 4, stride=2, padding=1)]
+        for inputs, outputs in pairwise(channels[-doublings - 1 :]):
+            layers += [nn.SiLU(), nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1)]
         self.net = nn.Sequential(*layers)
 
     @torch.no_grad()
-    def begin_with(self, colour: Tensor) -> None:
-        """Let it draw about this colour (3) everywhere, before it has learned anything."""
+    def initialise(self, colour: Tensor) -> None:
+        """Make the output close to one colour (3), from 0 to 1, at every pixel."""
         last = self.net[-1]
         assert isinstance(last, nn.ConvTranspose2d)
         assert last.bias is not None
@@ -105,15 +98,15 @@ class Decoder(nn.Module):
         last.weight.mul_(0.1)
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        """Return images as they are learned, (B, D) -> (B, P, P, 3), about from 0 to 1."""
+        """Return images with values of about 0 to 1, (B, D) -> (B, P, P, 3)."""
         images = self.net(embeddings)[..., : self.image_size, : self.image_size]
         return images.permute(0, 2, 3, 1) + 0.5
 
     @torch.no_grad()
     def decode(self, embeddings: Tensor) -> NDArray[np.uint8]:
-        """Return images for people, (..., D) -> (..., P, P, 3) uint8."""
+        """Return images to show, (..., D) -> (..., P, P, 3) uint8."""
         flat = embeddings.reshape(-1, embeddings.shape[-1])
-        images = torch.cat([self(part) for part in flat.split(DECODE)])
+        images = torch.cat([self(part) for part in flat.split(DECODE_BATCH)])
         images = (255 * images.clamp(0, 1)).round().byte().cpu().numpy()
         return images.reshape(*embeddings.shape[:-1], *images.shape[1:])
 
@@ -122,66 +115,51 @@ def train_decoder(
     checkpoint: Checkpoint,
     world: World,
     on_update: Callable[[], object] = lambda: None,
-    config: DecoderConfig = DecoderConfig(),
+    config: DecoderConfig = DEFAULT,
 ) -> tuple[Decoder, dict[str, float]]:
-    """Train a decoder for a checkpoint's embeddings; its networks stay as they are.
+    """Train a decoder of a checkpoint's embeddings; the checkpoint's networks stay unchanged.
 
-    The loss is the squared error, which counts more where a pixel differs from the background
-    (the median image), so that small things that move do not drown in it.
+    The loss is the squared error, weighted at foreground pixels, which differ from the background
+    (the median image); otherwise small moving objects would vanish.
 
     Args:
-        checkpoint: whose embeddings.
-        world: its task's; what varies in it is left out, so that images look as the task does.
+        checkpoint: the frozen world model.
+        world: the task's simulator; its variation is left out.
         on_update: called after each update.
         config: settings.
 
     Returns:
-        The decoder, and its peak signal-to-noise ratio on held-out frames [dB]: `psnr`,
-        `psnr_moving` where pixels show what moves, and `psnr_mean_image`, `psnr_moving_mean_image`
-        of the mean image in its place.
+        The decoder, and peak signal-to-noise ratios on held-out frames [dB]: `psnr`, `psnr_moving`
+        of the foreground, and both of the mean image (`psnr_mean_image`, `psnr_moving_mean_image`).
     """
     jepa, plain = checkpoint.networks.jepa, World(world.task, world.image_size)
-    fresh = sample_episodes(jepa, plain, config.frames, config.seed, kind=0)
-    assert fresh.images is not None
-    held = max(1, len(fresh.states) // 10)
-    embeddings, images = fresh.embeddings[held:].flatten(0, 1), fresh.images[held:].flatten(0, 1)
-    device = embeddings.device
-    sample = images[:: max(1, len(images) // 256)]
-    background = sample.median(dim=0).values.float()
+    episodes = sample_episodes(jepa, plain, config.frames, config.seed, kind=0)
+    assert episodes.images is not None
+    held_out = max(1, len(episodes.states) // 10)
+    embeddings = episodes.embeddings[held_out:].flatten(0, 1)
+    images = episodes.images[held_out:].flatten(0, 1)
+    background = images[:: max(1, len(images) // 256)].median(dim=0).values.float()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         decoder = Decoder(jepa.dim, world.image_size)
-    decoder.begin_with(background.mean(dim=(0, 1)) / 255)
-    decoder.to(device)
-    generator = torch.Generator().manual_seed(config.seed)
-    optimizer = torch.optim.AdamW(decoder.parameters(), config.learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.updates)
-    for _ in range(config.updates):
-        rows = torch.randint(len(embeddings), (config.batch,), generator=generator)
-        wanted = images[rows].to(device).float()
-        weight = 1 + config.emphasis * _moving(wanted, background.to(device))
-        error = (decoder(embeddings[rows.to(device)]) - wanted / 255).square().mean(dim=-1)
-        optimizer.zero_grad()
-        (weight * error).mean().backward()
-        optimizer.step()
-        schedule.step()
-        on_update()
+    decoder.initialise(background.mean(dim=(0, 1)) / 255)
+    _optimise(decoder.to(embeddings.device), embeddings, images, background, on_update, config)
     decoder.eval().requires_grad_(requires_grad=False)
-    real = fresh.images[:held].flatten(0, 1)
-    decoded = torch.from_numpy(decoder.decode(fresh.embeddings[:held].flatten(0, 1)))
-    return decoder, _judge(decoded, real, images.float().mean(dim=0), background)
+    real = episodes.images[:held_out].flatten(0, 1)
+    decoded = torch.from_numpy(decoder.decode(episodes.embeddings[:held_out].flatten(0, 1)))
+    return decoder, _scores(decoded, real, images.float().mean(dim=0), background)
 
 
 def find_decoder(checkpoint: Checkpoint) -> Decoder | None:
-    """Return the decoder in a checkpoint's folder if it is whole and reads these weights."""
+    """Return the decoder in a checkpoint's folder, if it is intact and belongs to the weights."""
     weights = checkpoint.folder / "decoder.safetensors"
     jepa = checkpoint.networks.jepa
     with torch.random.fork_rng(devices=[]):
         decoder = Decoder(jepa.dim, checkpoint.config.image_size)
     try:
-        there = json.loads((checkpoint.folder / "decoder.json").read_text(encoding="utf-8"))
-        wanted = _identity(checkpoint) | {"decoder_sha256": sha256(weights)}
-        if not wanted.items() <= there.items():
+        found = json.loads((checkpoint.folder / "decoder.json").read_text(encoding="utf-8"))
+        expected = _identity(checkpoint) | {"decoder_sha256": sha256(weights)}
+        if not expected.items() <= found.items():
             return None
         decoder.load_state_dict(safetensors.torch.load_file(weights))
     except (OSError, ValueError, AttributeError, RuntimeError, safetensors.SafetensorError):
@@ -194,32 +172,53 @@ def load_decoder(
     checkpoint: Checkpoint,
     world: World,
     on_update: Callable[[], object] = lambda: None,
-    config: DecoderConfig = DecoderConfig(),
+    config: DecoderConfig = DEFAULT,
 ) -> Decoder:
-    """Return the decoder of a checkpoint; where there is none, train it and leave it there.
+    """Return the decoder of a checkpoint; if there is none, train it and save it in the folder.
 
-    A decoder of other weights is replaced. Where the folder cannot be written, the decoder is
-    trained again next time.
-
-    Args:
-        checkpoint: whose embeddings.
-        world: its task's.
-        on_update: called after each update, if it has to be trained.
-        config: settings of the training.
+    If the folder cannot be written, the decoder is only returned. See `train_decoder`.
     """
     found = find_decoder(checkpoint)
     if found is not None:
         return found
     decoder, scores = train_decoder(checkpoint, world, on_update, config)
+    path = checkpoint.folder / "decoder.safetensors"
     try:
-        _write(checkpoint, decoder, scores | asdict(config))
+        with replacing_file(path) as temporary:
+            save_tensors(temporary, decoder.state_dict())
+        identity = _identity(checkpoint) | {"decoder_sha256": sha256(path)}
+        write_json(checkpoint.folder / "decoder.json", identity | scores | asdict(config))
     except UserError:
         return decoder
     return decoder
 
 
+def _optimise(
+    decoder: Decoder,
+    embeddings: Tensor,
+    images: Tensor,
+    background: Tensor,
+    on_update: Callable[[], object],
+    config: DecoderConfig,
+) -> None:
+    device, background = embeddings.device, background.to(embeddings.device)
+    generator = torch.Generator().manual_seed(config.seed)
+    optimizer = torch.optim.AdamW(decoder.parameters(), config.learning_rate)
+    for update in range(config.updates):
+        share = schedule(update, config.updates, update / config.updates)
+        optimizer.param_groups[0]["lr"] = config.learning_rate * share
+        rows = torch.randint(len(embeddings), (config.batch,), generator=generator)
+        target = images[rows].to(device).float()
+        weight = 1 + config.emphasis * _foreground(target, background)
+        error = (decoder(embeddings[rows.to(device)]) - target / 255).square().mean(dim=-1)
+        optimizer.zero_grad()
+        (weight * error).mean().backward()
+        optimizer.step()
+        on_update()
+
+
 def _identity(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return what tells whose embeddings a decoder reads, and how it is built."""
+    """Return the checksum of the encoder's weights, and the decoder's sizes."""
     return {
         "model_sha256": sha256(checkpoint.folder / "model.safetensors"),
         "dim": checkpoint.networks.jepa.dim,
@@ -228,22 +227,14 @@ def _identity(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def _write(checkpoint: Checkpoint, decoder: Decoder, figures: dict[str, Any]) -> None:
-    path: Path = checkpoint.folder / "decoder.safetensors"
-    with replacing_file(path) as temporary:
-        save_tensors(temporary, decoder.state_dict())
-    identity = _identity(checkpoint) | {"decoder_sha256": sha256(path)}
-    write_json(checkpoint.folder / "decoder.json", identity | figures)
+def _foreground(images: Tensor, background: Tensor) -> Tensor:
+    """Return 1 at foreground pixels and 0 elsewhere, (N, P, P, 3) -> (N, P, P)."""
+    return ((images - background).abs().amax(dim=-1) > FOREGROUND).float()
 
 
-def _moving(images: Tensor, background: Tensor) -> Tensor:
-    """Return 1 where a pixel shows what moves and 0 elsewhere, (N, P, P, 3) -> (N, P, P)."""
-    return ((images - background).abs().amax(dim=-1) > MOVING).float()
-
-
-def _judge(decoded: Tensor, real: Tensor, mean: Tensor, background: Tensor) -> dict[str, float]:
-    moving = _moving(real, background)
-    everywhere = torch.ones_like(moving)
+def _scores(decoded: Tensor, real: Tensor, mean: Tensor, background: Tensor) -> dict[str, float]:
+    foreground = _foreground(real, background)
+    everywhere = torch.ones_like(foreground)
 
     def psnr(images: Tensor, weight: Tensor) -> float:
         error = ((images.float() - real) / 255).square().mean(dim=-1)
@@ -252,7 +243,7 @@ def _judge(decoded: Tensor, real: Tensor, mean: Tensor, background: Tensor) -> d
 
     return {
         "psnr": psnr(decoded, everywhere),
-        "psnr_moving": psnr(decoded, moving),
+        "psnr_moving": psnr(decoded, foreground),
         "psnr_mean_image": psnr(mean, everywhere),
-        "psnr_moving_mean_image": psnr(mean, moving),
+        "psnr_moving_mean_image": psnr(mean, foreground),
     }
