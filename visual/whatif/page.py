@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from concurrent.futures import Executor
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -62,18 +63,8 @@ class Page:
 
     # ---------------------------------------------------------------- state
 
-    def change(self, function: Callable[..., WhatIfState], *arguments: Any) -> bool:  # noqa: ANN401
-        """Replace the state by `function(state, *arguments)`; return whether it was valid."""
-        try:
-            self.state = function(self.state, *arguments)
-        except UserError as error:
-            self._notify(error)
-            return False
-        self._redraw()
-        return True
-
     async def compute(self, function: Callable[..., WhatIfState], *arguments: Any) -> None:  # noqa: ANN401
-        """Do the same in the worker thread, unless the state changes in the meantime."""
+        """Replace the state by `function(state, *arguments)`, unless it changes in the meantime."""
         before = self.state
         try:
             after = await self._submit(function, before, *arguments)
@@ -87,7 +78,6 @@ class Page:
     async def run(self) -> None:
         """Plan and step, in real time at most, until stopped or the page is closed."""
         self.running = not self.running
-        self._label_run()
         if self._looping:
             return
         self._looping = True
@@ -100,8 +90,6 @@ class Page:
             if self.running:
                 await self.compute(self.session.step)
         self._looping = self.running = False
-        if self.client.has_socket_connection:
-            self._label_run()
 
     async def _submit(self, function: Callable[..., Value], *arguments: Any) -> Value:  # noqa: ANN401
         loop = asyncio.get_running_loop()
@@ -112,10 +100,8 @@ class Page:
     def _show_state(self) -> None:
         """Update the controls after the state changed, and redraw."""
         self.curves.show(self.state, self.shown)
-        for slider, label, index in self.positions:
-            position = float(self.state.start[1 + index])
-            slider.set_value(position)
-            label.set_text(f"{position:.2f}")
+        for slider, index in self.positions:
+            slider.set_value(float(self.state.start[1 + index]))
         self._redraw()
 
     def _redraw(self) -> None:
@@ -158,16 +144,16 @@ class Page:
             with self.client:
                 ui.notify(str(error), type="negative", multi_line=True, close_button="close")
 
-    def _label_run(self) -> None:
-        self.run_button.set_text("Stop" if self.running else "Run")
-        self.run_button.set_icon("stop" if self.running else "play_arrow")
-
     # ---------------------------------------------------------------- events
 
     def _set_action(self, event: GenericEventArguments) -> None:
-        point = event.args
-        self.change(self.session.set_action, point["step"], point["action"], point["value"])
+        self.state = self.session.set_action(self.state, **event.args)
         self.curves._props["sequence"] = self.state.sequence.tolist()
+        self._redraw()
+
+    def _set_start_position(self, index: int, event: GenericEventArguments) -> None:
+        self.state = self.session.set_start_position(self.state, index, float(event.args))
+        self._redraw()
 
     def _set_shown(self, event: GenericEventArguments) -> None:
         self.shown = min(max(int(event.args), 0), self.session.horizon)
@@ -245,22 +231,17 @@ class Page:
                 self.number.classes("w-16").on("keydown.enter", self._load_episode)
                 _button("Load", "login", self._load_episode)
                 _button("Random", "casino", self._random_episode)
-            self.positions: list[tuple[ui.slider, ui.label, int]] = []
+            self.positions: list[tuple[ui.slider, int]] = []
             for joint in joint_sliders(self.session.world):
                 with ui.element("div").classes("joint"):
                     ui.label(joint.name)
                     slider = ui.slider(min=joint.low, max=joint.high, step=0.01, value=joint.low)
                     slider.props(f"dense aria-label='start of {joint.name}'")
                     label = ui.label().classes("figure text-right")
-
-                def move(
-                    event: GenericEventArguments, index: int = joint.index, label: ui.label = label
-                ) -> None:
-                    label.set_text(f"{event.args:.2f}")
-                    self.change(self.session.set_start_position, index, float(event.args))
-
+                    label.bind_text_from(slider, "value", lambda value: f"{value:.2f}")
+                move = partial(self._set_start_position, joint.index)
                 slider.on("update:model-value", move, throttle=0.03)
-                self.positions.append((slider, label, joint.index))
+                self.positions.append((slider, joint.index))
             self._compute_button("Set goal to current", "flag", self.session.set_goal_to_current)
 
     def _build_cost(self) -> None:
@@ -318,7 +299,9 @@ class Page:
                 ui.label("Planned actions").classes("heading grow")
                 self._compute_button("Plan", "auto_fix_high", session.plan)
                 self._compute_button("Step", "skip_next", session.step)
-                self.run_button = _button("Run", "play_arrow", self.run)
+                run = _button("Run", "play_arrow", self.run)
+                run.bind_text_from(self, "running", lambda on: "Stop" if on else "Run")
+                run.bind_icon_from(self, "running", lambda on: "stop" if on else "play_arrow")
                 self._compute_button("Zero", "horizontal_rule", session.zero_actions)
                 self._compute_button("Restart", "replay", session.restart)
             self.curves = Curves(session.action_names, session.horizon)
