@@ -1,132 +1,109 @@
-"""Import a dataset of Minari's: episodes that were recorded elsewhere, as experience in a task."""
+"""Import a dataset that Minari recorded, as a dataset of a task."""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
+from pydantic import Field
 
 from mujepa.envs.registry import find_task, named_task
-from mujepa.envs.world import World
-from mujepa.rollouts.minari_format import open_minari, read_ours
-from mujepa.rollouts.minari_import import (
-    Report,
-    find_layout,
-    guess_task,
-    import_episodes,
-    write_adopted,
-)
+from mujepa.rollouts.minari import Source, open_minari, restore_dataset
+from mujepa.rollouts.replay import Imported, guess_task, import_episodes
 from mujepa.rollouts.store import Dataset
 from mujepa.runtime import console
 from mujepa.runtime.command import run
 from mujepa.runtime.errors import UserError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from mujepa.rollouts.minari_format import Source
-    from mujepa.rollouts.minari_import import Adopted
+from mujepa.runtime.settings import settings
 
 
-@dataclass(frozen=True)
+@settings
 class ImportConfig:
-    """Make a dataset for `mujepa train TASK --data OUT` of one in Minari's format.
+    """Make a dataset for `mujepa train TASK --data OUT` from one in Minari's format.
 
-    What `mujepa export` wrote becomes what it was. Other datasets belong to a task, whose
-    simulator must lead through the recorded states: these are read from `state`, from `qpos` and
-    `qvel`, or from an observation that begins with positions and velocities. Images are drawn from
-    them by the task's camera. docs/data.md says more. Needs: pip install 'mujepa[data]'.
+    What `mujepa export` wrote is restored bit for bit. Other datasets must contain the states of a
+    task's simulator: `state`, `qpos` and `qvel`, or an observation that begins with positions and
+    velocities. The task's camera draws the images. docs/data.md says more. Needs: pip install
+    'mujepa[data]'.
     """
 
     dataset: Annotated[str, tyro.conf.Positional]
-    """Folder of the dataset, or what Minari calls it once `minari download` has fetched it."""
+    """Folder of the dataset, or its name in Minari after `minari download`."""
     out: Path
     """Folder of the new dataset."""
     task: str | None = None
     """Name of the task: `reacher`, `gymnasium:InvertedPendulum-v5`, or a MuJoCo file of your own;
     by default that of the environment that the dataset names."""
     pixels: str | None = None
-    """Name of recorded images to take instead of drawing them, such as `pixels`."""
-    shortest: int = 10
+    """Name of recorded images to use instead of drawing them, such as `pixels`."""
+    shortest: Annotated[int, Field(ge=2)] = 10
     """Frames, one per model step, that an episode must have; shorter ones are left out."""
     goal_site: str | None = None
     """For a MuJoCo file: the site whose position is the goal; by default its only one."""
     camera: str | None = None
-    """For a MuJoCo file: its camera to look through; by default its first, or one that sees all."""
+    """For a MuJoCo file: the observation camera; by default its first, or one that shows all."""
     tolerance: float | None = None
-    """For a MuJoCo file: how near the goal counts as reached [m]; by default 5 % of its size."""
-
-    def __post_init__(self) -> None:
-        if self.shortest < 2:
-            raise UserError(f"--shortest must be at least 2, got {self.shortest}")
+    """For a MuJoCo file: distance at which the goal counts as reached [m]; by default 5 % of the
+    model's size."""
 
 
-def import_data(config: ImportConfig) -> None:
+def import_data(config: ImportConfig) -> Dataset:
     """Import the dataset that a configuration names; see `mujepa import --help`.
 
     Raises:
-        UserError: there is none, it is damaged or does not fit the task, or the folder is taken.
+        UserError: there is none, it is damaged or does not fit the task, or the folder exists.
     """
     if config.out.exists():
-        raise UserError(f"--out {config.out} is there already; choose another folder")
+        raise UserError(f"--out {config.out} exists already; choose another folder")
     source = open_minari(config.dataset)
-    if source.ours:
-        if config.task or config.pixels:
-            raise UserError(
-                f"{config.dataset} was exported by mujepa and comes back as it was; leave out "
-                "--task and --pixels"
-            )
-        with console.progress_bar(source.episodes, "import", unit="episode") as bar:
-            for episodes in read_ours(source, config.out):
+    if source.exported and (config.task or config.pixels):
+        raise UserError(
+            f"{config.dataset} was exported by mujepa and is restored as it was; leave out "
+            "--task and --pixels"
+        )
+    with console.progress_bar(source.dataset.total_episodes, "import", unit="episode") as bar:
+        if source.exported:
+            for episodes in restore_dataset(source, config.out):
                 bar.update(episodes)
-    else:
-        _adopt_others(config, source)
+            lines: list[str] = []
+        else:
+            lines = [*_lines(_import(config, source, bar.update), config)]
     dataset = Dataset(config.out, verify=False)
-    console.print(
-        f"{config.out}: {len(dataset)} episodes, {dataset.frames} frames of {dataset.spec.task}"
+    end = f"{config.out}: {len(dataset)} episodes, {dataset.frames} frames of {dataset.spec.task}"
+    for line in (*lines, end):
+        console.print(line)
+    return dataset
+
+
+def _import(config: ImportConfig, source: Source, on_episode: Callable[[], object]) -> Imported:
+    name = config.task or guess_task(source)
+    task = find_task(named_task(name, config.goal_site, config.camera, config.tolerance))
+    pixels, shortest = config.pixels, config.shortest
+    return import_episodes(
+        source, task, config.out, pixels=pixels, shortest=shortest, on_episode=on_episode
     )
 
 
-def _adopt_others(config: ImportConfig, source: Source) -> None:
-    name = config.task or guess_task(source)
-    task = find_task(named_task(name, config.goal_site, config.camera, config.tolerance))
-    world = World(task, threads=2)
-    layout = find_layout(source, world, config.pixels)
-    console.print(f"states from {layout.text}; actions lead from each to the next")
-    with console.progress_bar(source.episodes, "import", unit="episode") as bar:
-
-        def watched() -> Iterator[Adopted]:
-            for episode in import_episodes(source, world, layout, config.pixels):
-                bar.update()
-                yield episode
-
-        report = write_adopted(
-            config.out, world, source.name, watched(),
-            pixels=config.pixels, shortest=config.shortest,
-        )  # fmt: skip
-    for line in _lines(report, world, config.shortest):
-        console.print(line)
-
-
-def _lines(report: Report, world: World, shortest: int) -> Iterator[str]:
-    """Yield what a person should know of what was changed."""
-    if report.short:
-        yield f"left out: {report.short} episodes of less than {shortest} frames"
-    if report.clipped:
-        yield f"outside of the bounds, and clipped: {100 * report.clipped:.1f} % of the actions"
-    if report.changing:
+def _lines(found: Imported, config: ImportConfig) -> Iterator[str]:
+    """Yield what was changed in the episodes."""
+    yield f"states from {found.layout}; replaying the actions reproduces them"
+    if found.short:
+        yield f"left out: {found.short} episodes of less than {config.shortest} frames"
+    if found.clipped:
+        yield f"out of bounds, and clipped: {100 * found.clipped:.1f} % of the actions"
+    if found.changing:
         yield (
-            f"in {100 * report.changing:.0f} % of the model steps (of {world.task.frame_skip} "
-            f"environment steps) the action changed, and its mean was kept; held instead, it leads "
-            f"{100 * report.astray:.0f} % of the way astray (median)"
+            f"in {100 * found.changing:.0f} % of the model steps (of "
+            f"{found.dataset.spec.frame_skip} environment steps) the action changed; its mean was "
+            f"kept, and its replay deviates by {100 * found.deviation:.0f} % of a step (median)"
         )
-    if report.unlike is not None:
+    if config.pixels:
         yield (
-            f"the recorded images are {report.unlike:.1f} of 255 grey levels from what the task's "
-            "own camera sees (mean); the agent is judged by the latter"
+            f"the recorded images differ by {found.image_difference:.1f} of 255 grey levels from "
+            "the task's own camera (mean), which is used for evaluation"
         )
 
 

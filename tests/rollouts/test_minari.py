@@ -14,12 +14,11 @@ import numpy as np
 import pytest
 from gymnasium.wrappers import AddRenderObservation
 
-from mujepa.agent.checkpoint import load_checkpoint
 from mujepa.cli.main import main
 from mujepa.envs.registry import find_task
 from mujepa.envs.world import World
 from mujepa.rollouts.collection import collect_shards, make_spec
-from mujepa.rollouts.minari_import import resized
+from mujepa.rollouts.replay import resized
 from mujepa.rollouts.sampling import sample_windows
 from mujepa.rollouts.store import COLUMNS, Dataset, DatasetSpec, write_meta, write_shard
 from mujepa.runtime.errors import UserError
@@ -87,17 +86,6 @@ def test_what_was_exported_comes_back_bit_for_bit(reacher, exported):
             for dataset in (there, back)
         ]
         np.testing.assert_array_equal(*windows, strict=True)
-
-
-def test_an_agent_learns_the_same_from_what_came_back(reacher, exported):
-    assert main(f"import {exported} --out back".split()) == 0
-    for data in (reacher, "back"):
-        run = f"run-{Path(data).name}"
-        assert main(f"train reacher --out {run} --data {data} --episodes 6 {TOY}".split()) == 0
-    one, other = load_checkpoint(Path("run-reacher")), load_checkpoint(Path("run-back"))
-    assert one.provenance["data"] == other.provenance["data"]
-    left, right = one.networks.state_dict(), other.networks.state_dict()
-    assert all((left[name] == right[name]).all() for name in left)
 
 
 def test_shards_varied_worlds_and_episodes_of_unequal_length_come_back():
@@ -213,7 +201,7 @@ def recorded(request, root) -> list[np.ndarray]:
 def test_a_dataset_that_minari_recorded_is_learned_from(recorded, capfd):
     assert main(["import", "pendulum/balance-v0", "--out", "data"]) == 0
     said = capfd.readouterr().out
-    assert "states from state; actions lead from each to the next" in said
+    assert "states from state; replaying the actions reproduces them" in said
     assert "left out: 1 episodes of less than 10 frames" in said
     assert re.search(r"in 100 % of the model steps \(of 2 environment steps\) the action ch", said)
     dataset, world = Dataset(Path("data")), World(find_task(PENDULUM))
@@ -233,7 +221,9 @@ def test_a_dataset_that_minari_recorded_is_learned_from(recorded, capfd):
 def test_recorded_images_are_taken_where_they_are_asked_for(root, capfd):
     record(seen_pendulum(), "pendulum/balance-v0", hold_upright, [20, 24], jpeg_encoding=False)
     assert main(["import", "pendulum/balance-v0", "--out", "data", "--pixels", "pixels"]) == 0
-    assert re.search(r"the recorded images are \d+\.\d of 255 grey levels", capfd.readouterr().out)
+    assert re.search(
+        r"the recorded images differ by \d+\.\d of 255 grey levels", capfd.readouterr().out
+    )
     dataset, there = Dataset(Path("data")), minari.load_dataset("pendulum/balance-v0")
     recorded = there[1].observations["pixels"]
     np.testing.assert_array_equal(dataset.episode("pixels", 1), resized(recorded[::2], 64))
@@ -260,7 +250,7 @@ def test_actions_outside_of_the_bounds_are_clipped_as_the_simulator_does(root, c
 
     record(env, "toy/pendulum-v0", strong, [21, 24])
     assert main(["import", "toy/pendulum-v0", "--out", "data"]) == 0
-    assert "outside of the bounds, and clipped: " in capfd.readouterr().out
+    assert "out of bounds, and clipped: " in capfd.readouterr().out
     assert np.abs(Dataset(Path("data")).episode("action", 0)).max() <= 3
 
 
@@ -335,11 +325,14 @@ def change(folder: Path, **changes: object) -> None:
     [
         (
             "nothing/there-v0",
-            "no Minari dataset 'nothing/there-v0': neither a folder, nor known",
+            "no Minari dataset 'nothing/there-v0': neither a folder, nor in",
         ),
-        ("pendulum/balance-v0 --pixels pixels", "has no such images; there are none"),
+        ("pendulum/balance-v0 --pixels pixels", "names no square images; there are none"),
         ("pendulum/balance-v0 --task reacher", "actions (1,) of float32, and reacher takes 2"),
-        ("pendulum/balance-v0 --task cartpole", "is not of cartpole: from the states in observa"),
+        (
+            "pendulum/balance-v0 --task cartpole",
+            "is not of cartpole: replaying its actions from the s",
+        ),
         ("pendulum/balance-v0 --task gymnasium:Hopper-v5", "takes 3 real numbers"),
         ("pendulum/balance-v0 --task raecher", "unknown task 'raecher'; did you mean 'reacher'?"),
         ("pendulum/balance-v0 --shortest 1", "--shortest must be at least 2, got 1"),
@@ -360,17 +353,17 @@ def test_a_dataset_without_states_is_refused_by_what_it_holds(root, capfd):
 
     record(env, "cheetah/random-v0", act, [40, 40])
     line = complaint(capfd, "import cheetah/random-v0 --out data")
-    assert "does not say the states of gymnasium:HalfCheetah-v5" in line
+    assert "does not hold the states of gymnasium:HalfCheetah-v5" in line
     assert "there are observations (17,), actions (6,); record them as infos" in line
 
 
 def test_no_code_that_a_dataset_names_is_run(balanced, capfd):
     """Minari would make the environment, and import what its entry point says."""
-    evil = {"id": "Evil-v0", "entry_point": "evil:Evil", "kwargs": {}}
+    evil = {"id": "Evil-v0", "entry_point": "evil:Evil", "kwargs": {}, "additional_wrappers": []}
     Path("evil.py").write_text("raise SystemExit('this was run')")
     change(balanced, observation_space=None, env_spec=json.dumps(evil))
     line = complaint(capfd, "import pendulum/balance-v0 --out data")
-    assert "tells no observation_space, and none is taken from code" in line
+    assert "has no observation_space, and none is taken from code" in line
     change(balanced, observation_space='{"type": "Discrete", "start": 0, "n": 2}')
     assert "comes from Evil-v0, which is no task here" in complaint(
         capfd, "import pendulum/balance-v0 --out data"
@@ -380,7 +373,7 @@ def test_no_code_that_a_dataset_names_is_run(balanced, capfd):
 @pytest.mark.parametrize(
     ("changes", "answer"),
     [
-        ({"minari_version": "0.0.9"}, "was written by Minari 0.0.9, and Minari"),
+        ({"minari_version": "0.0.9"}, "does not support the dataset generated by Minari 0.0.9"),
         ({"observation_space": "{"}, "is damaged"),
         ({"observation_space": '{"type": "Graph"}'}, "is damaged"),
         ({"data_format": "zip"}, "is damaged ('zip')"),
@@ -409,7 +402,7 @@ def test_a_damaged_file_is_refused_in_one_line(balanced, capfd):
 def test_numbers_that_are_not_finite_are_refused(balanced, capfd):
     with h5py.File(balanced / "main_data.hdf5", "a") as file:
         file["episode_1/actions"][3] = np.nan
-    assert "episode 1 holds numbers that are not finite" in complaint(
+    assert "episode 1 holds actions that are not finite" in complaint(
         capfd, "import pendulum/balance-v0 --out data"
     )
     assert not list(Path().glob("*data*"))
@@ -420,7 +413,7 @@ def test_an_export_that_was_changed_since_is_refused(exported, capfd):
     change(Path("copy/data"), total_episodes=5)
     assert "holds 5 episodes, and 6 were exported" in complaint(capfd, "import copy --out data")
     line = complaint(capfd, f"import {exported} --out data --task reacher")
-    assert "comes back as it was; leave out --task and --pixels" in line
+    assert "is restored as it was; leave out --task and --pixels" in line
 
 
 def test_nothing_that_is_there_is_written_over(reacher, exported, balanced, capfd):
@@ -428,7 +421,7 @@ def test_nothing_that_is_there_is_written_over(reacher, exported, balanced, capf
     assert "holds a dataset already" in complaint(capfd, f"export {reacher} --out {exported}")
     assert content(exported) == before
     Path("data").mkdir()
-    assert "is there already" in complaint(capfd, f"import {exported} --out data")
+    assert "exists already" in complaint(capfd, f"import {exported} --out data")
 
 
 def test_an_export_is_refused_a_name_that_minari_does_not_take(reacher, capfd):
