@@ -1,33 +1,29 @@
-"""Judge a checkpoint: success with intervals, beside its bounds, and a report."""
+"""Evaluate a checkpoint: success rates with intervals, baselines, and a report."""
 
 from __future__ import annotations
 
 import sys
 import time
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mujepa.agent.checkpoint import Checkpoint
-from mujepa.agent.mpc import Agent
 from mujepa.envs.rendering import gl_context
-from mujepa.envs.world import World
-from mujepa.evaluation.config import EvaluateConfig
-from mujepa.evaluation.loop import Outcome, split
-from mujepa.evaluation.manifest import Manifest, make_manifest
-from mujepa.evaluation.protocol import lewm_manifest, solved_share
-from mujepa.evaluation.report import Section, write_png, write_report
-from mujepa.evaluation.runner import (
-    build,
-    episodes_of_each,
-    run_here,
-    run_on,
-)
+from mujepa.evaluation.config import ORACLE, EvaluateConfig
+from mujepa.evaluation.lab.figures import sections
+from mujepa.evaluation.lab.study import Lab
+from mujepa.evaluation.lab.subject import Subject
+from mujepa.evaluation.loop import Outcome
+from mujepa.evaluation.manifest import Manifest
+from mujepa.evaluation.protocol import solved_share
+from mujepa.evaluation.report import Film, Section, write_png, write_report
+from mujepa.evaluation.result import ByEpisode, Protocol, Result
+from mujepa.evaluation.runner import Setup, build, run_policies
 from mujepa.evaluation.summaries import by_distance, print_table, time_decisions
 from mujepa.evaluation.violations import violations
-from mujepa.planners import PlannerConfig
 from mujepa.runtime import console
 from mujepa.runtime.cluster import connect
 from mujepa.runtime.command import run
@@ -37,164 +33,116 @@ from mujepa.training.state import read_metrics
 from mujepa.visual.decoder import find_decoder
 from mujepa.visual.video import draw_frames, record_episode, write_video
 
-SHOWN_EPISODES = 4
+FILMS = 4
+SWEEP_EPISODES, FAILURES = 50, 5
+"""With `--full`: episodes of each condition of a sweep, and failures that are attributed."""
 
 
-def evaluate(config: EvaluateConfig) -> None:
-    """Run the evaluation that a configuration describes; see `mujepa evaluate --help`.
+def evaluate(config: EvaluateConfig) -> Result:
+    """Run an evaluation, write result.json, report.html and videos, and return the result.
 
     Raises:
         UserError: bad input, no OpenGL library, or results that cannot be written.
     """
     began = time.monotonic()
     setup = build(config, threads=2)
-    checkpoint, planner, world = setup.checkpoint, setup.planner, setup.world
-    task = setup.world.task
+    task, checkpoint = setup.world.task, setup.checkpoint
     if config.oracle and task.python_stepped:
-        console.print(
-            f"{task.name} is stepped by its suite's own code: too slow for the oracle, left out"
-        )
+        console.print(f"{task.name} is stepped in Python, too slow for the oracle: it is left out")
     out = config.out or config.checkpoint / "evaluation"
-    draw_manifest = lewm_manifest if config.protocol == "lewm" else make_manifest
     with connect(config.cluster) as workers:
-        gl_context()  # what cannot be drawn or written is said now, not minutes later
+        gl_context()  # a missing OpenGL library or an unwritable folder is an error now, not later
         make_folder(out)
-        manifest = draw_manifest(world, config.episodes, config.seed)
-        agent, reactive_agent = setup.agent, setup.reactive_agent
-        todo = episodes_of_each(config, setup, manifest)
-        here = agent.device.type != "cpu" or len(split(manifest)) == 1
-        alone = here and not config.cluster
-        outcomes = run_here(setup, todo) if alone else run_on(workers, config, task, todo)
-    if "reactive" not in todo and config.planner != "oracle":
-        outcomes = {"agent": outcomes["agent"], "reactive": outcomes["agent"], **outcomes}
-    result = _result(config, checkpoint, agent, planner, world, manifest, outcomes)
-    if config.planner != "oracle":
-        result["plan_ms"] = time_decisions(agent, world, manifest)
-        result["reactive_ms"] = (
-            result["plan_ms"] if agent.reactive else time_decisions(reactive_agent, world, manifest)
-        )
-    shown = []
-    if config.planner != "oracle":
-        shown = _record(out, agent, checkpoint, world, manifest, outcomes["agent"])
+        manifest = setup.make_manifest()
+        outcomes = run_policies(setup, manifest, workers)
+    result = make_result(setup, manifest, outcomes)
+    films = [] if setup.evaluates_oracle else record_films(out, setup, manifest, outcomes["agent"])
     metrics = read_metrics(checkpoint.folder.parent / "metrics.jsonl")
 
-    def write(lab: list[Section]) -> None:
-        result["wall_s"] = round(time.monotonic() - began, 1)
-        provenance = checkpoint.provenance
-        path = out / "report.html"
-        write_report(path, task, result, outcomes, shown, provenance, metrics, lab)
-        write_json(out / "result.json", result)
+    def write(result: Result, lab: list[Section]) -> Result:
+        result = replace(result, wall_s=round(time.monotonic() - began, 1))
+        page, provenance = out / "report.html", checkpoint.provenance
+        write_report(page, task, result, outcomes, films, provenance, metrics, lab)
+        write_json(out / "result.json", result.to_json())
+        return result
 
-    write([])
+    result = write(result, [])
     if config.full:
-        result["lab"], figures = _look_into(config, checkpoint, planner, world, manifest, outcomes)
-        with replacing_folder(out / "figures") as folder:  # none of an earlier run stays
+        found = _run_lab(setup, manifest, outcomes)
+        figures = sections(found, task)
+        with replacing_folder(out / "figures") as folder:  # without those of an earlier run
             for section in figures:
                 write_png(folder / f"{section.name}.png", section.figure)
-        write(figures)
-    print_table(result, task, outcomes)
-    names = ("report.html", "result.json", *(("episode.mp4",) if shown else ()))
+        result = write(replace(result, lab=found), figures)
+    print_table(result, task)
+    names = ("report.html", "result.json", *(("episode.mp4",) if films else ()))
     console.print("  ".join(str(out / name) for name in names))
+    return result
 
 
-def _look_into(
-    config: EvaluateConfig,
-    checkpoint: Checkpoint,
-    planner: PlannerConfig,
-    world: World,
-    manifest: Manifest,
-    outcomes: dict[str, Outcome],
-) -> tuple[dict[str, Any], list[Section]]:
-    """Return what the lab finds, and its figures."""
-    from mujepa.evaluation.lab.figures import sections
-    from mujepa.evaluation.lab.study import Lab
-    from mujepa.evaluation.lab.subject import Subject
-
-    subject = Subject(checkpoint, planner, config.cost, config.actor)
-    sweep_episodes = min(config.sweep_episodes, config.episodes)
-    lab = Lab(subject, world, manifest, outcomes, config.seed, sweep_episodes, config.failures)
-    found = lab.run()
-    return found, sections(found, world.task)
-
-
-def _result(
-    config: EvaluateConfig,
-    checkpoint: Checkpoint,
-    agent: Agent,
-    planner: PlannerConfig,
-    world: World,
-    manifest: Manifest,
-    outcomes: dict[str, Outcome],
-) -> dict[str, Any]:
-    task = world.task
-    baselines = {
-        name: asdict(outcome.summary()) for name, outcome in outcomes.items() if name != "agent"
-    }
-    kind = "oracle" if config.planner == "oracle" else planner.kind
-    regions = agent.configurator.cost.regions
-    found = {region.text: violations(region, world, manifest, outcomes) for region in regions}
-    return {
-        "env": task.name,
-        "checkpoint": str(config.checkpoint),
-        "weights": sha256(checkpoint.folder / "model.safetensors"),
-        "seed": config.seed,
-        "manifest": manifest.digest,
-        **({"variation": world.variation.plain()} if world.variation else {}),
-        **({"goal_steps": config.goal_steps} if config.goal_steps else {}),
-        **_protocol(config, world, manifest),
-        "budget_steps": task.budget_steps,
-        "tolerance": task.tolerance,
-        "hold_steps": task.hold_steps,
-        **asdict(outcomes["agent"].summary()),
-        "by_distance": by_distance(world, manifest, outcomes["agent"]),
-        "plan_ms": {},
-        "reactive_ms": {},
-        "wall_s": 0.0,
-        "actor": "planner" if kind == "oracle" else config.actor or checkpoint.config.mode,
-        "planner": asdict(planner) | {"kind": kind, "replan_every": agent.replan_every},
-        "cost": agent.configurator.cost.expression,
-        **({"violations": found} if found else {}),
-        "baselines": baselines,
-        "by_episode": {
-            "held": outcomes["agent"].held.tolist(),
-            "final_distance": outcomes["agent"].distance[:, -1].round(5).tolist(),
-        },
-        "command": command(),
-        "versions": versions(),
-        "machine": machine(),
-    }
+def make_result(setup: Setup, manifest: Manifest, outcomes: Mapping[str, Outcome]) -> Result:
+    """Return the result of what was run, after timing decisions."""
+    config, world, agent, outcome = setup.config, setup.world, setup.agent, outcomes["agent"]
+    oracle = setup.evaluates_oracle
+    kind = ORACLE if oracle else setup.planner.kind
+    plan_ms = None if oracle else time_decisions(agent, world, manifest)
+    reactive_ms = plan_ms
+    if not oracle and not agent.reactive:
+        reactive_ms = time_decisions(setup.reactive_agent, world, manifest)
+    cost, lewm = agent.configurator.cost, config.protocol == "lewm"
+    visits = {one.text: violations(one, world, manifest, outcomes) for one in cost.regions}
+    baselines = {name: one.summary() for name, one in outcomes.items() if name != "agent"}
+    final = outcome.distance[:, -1].round(5).tolist()
+    return Result(
+        env=world.task.name,
+        checkpoint=str(config.checkpoint),
+        weights=sha256(setup.checkpoint.folder / "model.safetensors"),
+        seed=config.seed,
+        manifest=manifest.digest,
+        budget_steps=world.task.budget_steps,
+        tolerance=world.task.tolerance,
+        hold_steps=world.task.hold_steps,
+        **vars(outcome.summary()),
+        by_distance=by_distance(world, manifest, outcome),
+        actor="planner" if oracle else config.actor or setup.checkpoint.config.actor,
+        planner=asdict(setup.planner) | {"kind": kind, "replan_every": agent.replan_every},
+        cost=cost.expression,
+        baselines=baselines,
+        by_episode=ByEpisode(outcome.held.tolist(), final, manifest.digests),
+        command=command(),
+        versions=versions(),
+        machine=machine(),
+        plan_ms=plan_ms,
+        reactive_ms=reactive_ms,
+        variation=world.variation.plain() if world.variation else None,
+        goal_steps=config.goal_steps,
+        protocol=Protocol("lewm", solved_share(world, manifest)) if lewm else None,
+        violations=visits or None,
+    )
 
 
-def _protocol(config: EvaluateConfig, world: World, manifest: Manifest) -> dict[str, Any]:
-    if config.protocol == "ours":
-        return {}
-    solved = asdict(solved_share(world, manifest))
-    return {"protocol": {"name": config.protocol, "already_solved": solved}}
+def _run_lab(setup: Setup, manifest: Manifest, outcomes: dict[str, Outcome]) -> dict[str, Any]:
+    config = setup.config
+    subject = Subject(setup.checkpoint, setup.planner, config.cost, config.actor)
+    episodes = min(SWEEP_EPISODES, config.episodes)
+    return Lab(subject, setup.world, manifest, outcomes, config.seed, episodes, FAILURES).run()
 
 
-def _record(
-    out: Path,
-    agent: Agent,
-    checkpoint: Checkpoint,
-    world: World,
-    manifest: Manifest,
-    outcome: Outcome,
-) -> list[dict[str, Any]]:
-    """Film the worst episodes and the first one; return what the report says of them."""
-    worst = np.argsort(-outcome.distance[:, -1], kind="stable")[: SHOWN_EPISODES - 1]
-    decoder, shown = find_decoder(checkpoint), []
+def record_films(out: Path, setup: Setup, manifest: Manifest, outcome: Outcome) -> list[Film]:
+    """Record the worst episodes and the first one, and write their videos."""
+    task, probe = setup.world.task, setup.checkpoint.networks.probe
+    worst = np.argsort(-outcome.distance[:, -1], kind="stable")[: FILMS - 1]
+    decoder, films = find_decoder(setup.checkpoint), []
     for index in dict.fromkeys([*worst.tolist(), 0]):
         episode, seed = manifest.episodes[index], manifest.seeds[index]
-        recording = record_episode(agent, checkpoint.networks.probe, world, episode, seed, decoder)
-        film = out / "episodes" / f"episode-{index}.mp4"
-        write_video(film, draw_frames(recording, world.task, every=2), fps=12.5)
-        distance = float(recording.distance[-1])
-        held = bool((recording.distance[-world.task.hold_steps :] <= world.task.tolerance).all())
-        shown.append({"index": index, "film": film, "distance": distance, "held": held})
+        recording = record_episode(setup.agent, probe, setup.world, episode, seed, decoder)
+        path = out / "episodes" / f"episode-{index}.mp4"
+        write_video(path, draw_frames(recording, task, every=2), fps=12.5)
         if index == 0:
-            frames = draw_frames(recording, world.task)
-            write_video(out / "episode.mp4", frames, fps=25)
-    return shown
+            write_video(out / "episode.mp4", draw_frames(recording, task), fps=25)
+        held = bool((recording.distance[-task.hold_steps :] <= task.tolerance).all())
+        films.append(Film(index, path, float(recording.distance[-1]), held))
+    return films
 
 
 if __name__ == "__main__":

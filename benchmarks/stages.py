@@ -93,7 +93,7 @@ def bench(config: BenchConfig) -> None:
     write_json(config.out, result | {"versions": versions(), "machine": machine()})
     for name, value in rates.items():
         console.print(f"{name:<42}{value:>12,.0f}")
-    console.print(f"{'plan_ms, one environment, one thread':<42}{decisions['median']:>12.1f}")
+    console.print(f"{'plan_ms, one environment, one thread':<42}{decisions.median:>12.1f}")
 
 
 def _collect(folder: Path, workers: int) -> float:

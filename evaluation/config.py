@@ -1,118 +1,139 @@
-"""What an evaluation is asked to do."""
+"""Settings of an evaluation."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
 import tyro
 
 from mujepa.agent.checkpoint import ActorMode
 from mujepa.agent.device import DeviceName
 from mujepa.envs.variation import read_variation
-from mujepa.planners import PlannerKind
+from mujepa.planners import PLANNERS, PlannerConfig
 from mujepa.runtime.cluster import check_cluster
 from mujepa.runtime.errors import UserError
+from mujepa.runtime.settings import Count, Seed, settings
+
+ORACLE = "oracle"
+AHEAD = "ahead="
 
 
-@dataclass(frozen=True)
+@settings
 class EvaluateConfig:
-    """Judge a checkpoint on a frozen set of episodes that training never saw.
+    """Evaluate a checkpoint on a frozen set of episodes that training never saw.
 
-    Prints a table and writes result.json, report.html and a video to --out. Every figure has its
-    Wilson 95 % interval and stands beside random actions, zero actions, the agent with plain
-    latent distance as its cost, its reactive actor alone, and the oracle: the same planner with the
-    true simulator.
+    Prints a table and writes result.json, report.html and a video to --out. Every success rate has
+    a Wilson 95 % interval. The baselines are random actions, zero actions, the agent with plain
+    latent distance as its cost, its actor alone, and the oracle: the same planner with the true
+    simulator.
     """
 
     checkpoint: Annotated[Path, tyro.conf.Positional]
     """Folder of a checkpoint or of a training run."""
-    episodes: int = 200
-    """Episodes to judge on."""
-    seed: int = 0
+    episodes: Count = 200
+    """Number of episodes."""
+    seed: Seed = 0
     """Seed of the episodes and of the planner."""
     vary: tuple[str, ...] = ()
-    """What differs from episode to episode, NAME=LOW:HIGH or NAME=VALUE, such as `mass=0.5:2
+    """Factors that vary from episode to episode, NAME=LOW:HIGH or NAME=VALUE, such as `mass=0.5:2
     light=0.3:1`; starts and goals are the same as without."""
-    goal_steps: int | None = None
-    """For tasks whose goals lie so many steps ahead of the start: another number of steps, with a
-    budget that grows with it."""
-    protocol: Literal["ours", "lewm"] = "ours"
-    """`lewm` draws episodes as LeWorldModel's evaluation does, whose success is what we call
-    reached: start and goal 25 steps apart on a held-out trajectory, a budget of 50 steps, starts
-    that are already solved kept and counted."""
+    protocol: str = "ours"
+    """`lewm` draws episodes as LeWorldModel's evaluation does, whose success is our `reached`:
+    start and goal 25 steps apart on a held-out trajectory, a budget of 50 steps, and starts that
+    are already solved kept and counted. `ahead=N`, for tasks whose goals lie a number of steps
+    ahead of the start, sets that number; the budget grows with it."""
     full: bool = False
-    """Also look into the agent: sweeps over goal distance, replanning and factors of variation,
-    what its embeddings hold, how far it imagines rightly, whether it is surprised by the
-    impossible, and which part its failures owe to. All of it with figures in the report."""
-    sweep_episodes: int = 50
-    """With --full: episodes of each condition that is swept over."""
-    failures: int = 5
-    """With --full: failed episodes that are tried again with true parts, which takes long; 0 leaves
-    this out."""
-    planner: PlannerKind | Literal["oracle"] | None = None
-    """Another planner than the checkpoint's; `oracle` judges the true simulator as the model. The
-    simulator has no gradient: instead of `gradient` the oracle searches with `icem`."""
+    """Also analyse the agent: sweeps over goal distance, replanning and factors of variation,
+    probes of the embeddings, open-loop error, violation of expectation, and attribution of failures
+    to a component. Adds figures to the report; takes long."""
+    planner: str | None = None
+    """Changes to the checkpoint's planner: its kind, settings or both, such as `mppi`,
+    `samples=128,iterations=2` or `icem,horizon=8,replan_every=4`. `oracle` evaluates the true
+    simulator in place of the model; it has no gradient, so `gradient` is replaced by `icem`."""
     actor: ActorMode | None = None
-    """Who acts, if not as the checkpoint says: the planner alone, `proposing`: the planner to which
-    the actor proposes a sequence, or `reactive`: the actor alone, without a search."""
+    """Who acts, if not as the checkpoint says: the planner alone, `proposing` (the actor adds a
+    candidate to the planner's), or `reactive` (the actor alone, without planning)."""
     cost: str | None = None
-    """Another cost than the checkpoint's, for example `critic + 0.05*goal` or, with what the body
-    must keep out of in the units of its sensors, `critic + 100*avoid(x>0.1)`. Success stays what
-    the goal images ask for, whatever the cost."""
-    replan_every: int | None = None
-    """Model steps through which a plan is followed, if not the checkpoint's; up to the horizon."""
-    horizon: int | None = None
-    """Model steps to look ahead, if not the checkpoint's."""
-    samples: int | None = None
-    """Candidates per iteration, if not the checkpoint's."""
-    iterations: int | None = None
-    """Iterations of the planner, if not the checkpoint's."""
+    """Another cost than the checkpoint's, for example `critic + 0.05*goal` or, with a region to
+    avoid in the units of the sensors, `critic + 100*avoid(x>0.1)`. Success does not depend on the
+    cost."""
     oracle: bool = True
-    """Also run the oracle; it takes most of the time."""
-    oracle_episodes: int | None = None
-    """Episodes for the oracle, if not all: the first so many."""
+    """Run the oracle too; it takes most of the time."""
+    oracle_episodes: Count | None = None
+    """Number of episodes of the oracle, the first ones; by default all."""
     out: Path | None = None
     """Folder of the results; by default `evaluation` in the checkpoint's folder."""
     device: DeviceName = "auto"
-    """Where to compute."""
+    """Device of the networks."""
     cluster: str | None = None
-    """Spread the episodes over a cluster of Ray: `local`, `auto` or `ray://HOST:PORT`
-    (docs/scale.md); the checkpoint has to be on a disk that its machines share. The result is the
-    same. What --full adds runs here."""
+    """Run the episodes on a Ray cluster: `local`, `auto` or `ray://HOST:PORT` (docs/scale.md). Its
+    machines must share the checkpoint's disk. The result is the same. `--full` runs locally."""
 
     def __post_init__(self) -> None:
-        for name in ("episodes", "oracle_episodes", "sweep_episodes", "replan_every"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
-        for name in ("seed", "failures"):
-            if getattr(self, name) < 0:
-                raise UserError(f"--{name} must not be negative, got {getattr(self, name)}")
-        if self.goal_steps is not None and self.goal_steps < 1:
-            raise UserError(f"--goal-steps must be at least 1, got {self.goal_steps}")
-        if self.planner == "oracle" and self.actor is not None:
+        kind, _ = read_planner(self.planner)
+        if kind == ORACLE and self.actor is not None:
             raise UserError(
-                f"--actor {self.actor} is of the agent, --planner oracle judges the simulator; "
+                f"--actor {self.actor} is of the agent, --planner oracle evaluates the simulator; "
                 "leave out one of the two"
             )
-        if self.planner == "oracle" and self.cost is not None:
+        if kind == ORACLE and self.cost is not None:
             raise UserError(
-                f"--cost {self.cost} has no part in what --planner oracle does, which searches by "
-                "the task's own distance; leave it out"
+                f"--cost {self.cost} has no effect on --planner oracle, which minimises the task's "
+                "own distance; leave it out"
             )
         for flag, given in (
             ("--vary", bool(self.vary)),
-            ("--planner oracle", self.planner == "oracle"),
-            ("--protocol lewm", self.protocol == "lewm"),
+            ("--planner oracle", kind == ORACLE),
+            ("--protocol", self.protocol != "ours"),
         ):
             if self.full and given:
                 raise UserError(f"--full does not go with {flag}; run them one after the other")
-        if self.protocol == "lewm" and self.goal_steps is not None:
-            raise UserError(
-                f"--protocol lewm has goals 25 steps ahead, not --goal-steps {self.goal_steps}; "
-                "leave out one of the two"
-            )
+        self._check_protocol()
         check_cluster(self.cluster)
         read_variation(self.vary)
+
+    def _check_protocol(self) -> None:
+        steps = self.protocol.removeprefix(AHEAD)
+        if self.protocol in ("ours", "lewm"):
+            return
+        if steps == self.protocol or not steps.isdigit() or int(steps) < 1:
+            raise UserError(
+                f"--protocol {self.protocol} is not ours, lewm or ahead=N with N at least 1"
+            )
+
+    @property
+    def goal_steps(self) -> int | None:
+        """Environment steps from start to goal, if other than the task's."""
+        ahead = self.protocol.startswith(AHEAD)
+        return int(self.protocol.removeprefix(AHEAD)) if ahead else None
+
+
+def read_planner(text: str | None) -> tuple[str | None, dict[str, Any]]:
+    """Read KIND, NAME=VALUE,... or KIND,NAME=VALUE,...
+
+    Returns:
+        The kind, if it is given, and the settings; `replan_every` may be among them.
+
+    Raises:
+        UserError: it is none of them, or a kind or setting is unknown.
+    """
+    kind, changes = None, {}
+    names = {field.name for field in fields(PlannerConfig)} - {"kind"} | {"replan_every"}
+    for word in text.split(",") if text is not None else []:
+        name, _, value = word.strip().partition("=")
+        if word.strip() in (*PLANNERS, ORACLE):
+            kind = word.strip()
+        elif (setting := name.replace("-", "_")) in names:
+            try:
+                changes[setting] = json.loads(value)
+            except ValueError as error:
+                raise UserError(f"--planner {text}: {name} must be a number") from error
+        else:
+            raise UserError(
+                f"--planner {text}: {word.strip()!r} is neither a planner "
+                f"({', '.join((*PLANNERS, ORACLE))}) nor NAME=VALUE ({', '.join(sorted(names))})"
+            )
+    return kind, changes

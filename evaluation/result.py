@@ -122,7 +122,7 @@ class Result:
     plan_ms: Latency | None = None
     reactive_ms: Latency | None = None
     wall_s: NonNegative = 0.0
-    variation: dict[str, tuple[float, float]] | None = None
+    variation: dict[str, list[float | str]] | None = None
     goal_steps: int | None = None
     protocol: Protocol | None = None
     violations: dict[str, dict[str, Any]] | None = None

@@ -1,54 +1,47 @@
-"""Who is judged, and where; and how their episodes are shared out over processes or a cluster."""
+"""What is evaluated, and how its episodes are run: in this process, in several, or on a cluster."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mujepa.agent.checkpoint import Checkpoint, load_checkpoint
+from mujepa.agent.device import DeviceName
+from mujepa.agent.mpc import Agent
 from mujepa.envs.registry import find_task
+from mujepa.envs.task import Task
 from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
+from mujepa.evaluation.config import ORACLE, EvaluateConfig, read_planner
 from mujepa.evaluation.loop import Outcome, join, run_batch, run_episodes, split
-from mujepa.evaluation.policies import (
-    AgentPolicy,
-    OraclePolicy,
-    Policy,
-    RandomPolicy,
-    ZeroPolicy,
-)
-from mujepa.evaluation.protocol import lewm_task
+from mujepa.evaluation.manifest import Manifest, make_manifest
+from mujepa.evaluation.policies import AgentPolicy, OraclePolicy, Policy, RandomPolicy, ZeroPolicy
+from mujepa.evaluation.protocol import lewm_manifest, lewm_task
 from mujepa.planners import PlannerConfig, make_planner, sampling_config
 from mujepa.runtime import console
+from mujepa.runtime.cluster import Cluster
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.parallel import Pool, tick
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from mujepa.agent.device import DeviceName
-    from mujepa.agent.mpc import Agent
-    from mujepa.envs.task import Task
-    from mujepa.evaluation.config import EvaluateConfig
-    from mujepa.evaluation.manifest import Manifest
-    from mujepa.runtime.cluster import Cluster
 
 
 @dataclass(frozen=True)
 class Setup:
-    """Who is judged, and where: what a configuration describes, but for the episodes.
+    """What a configuration describes.
 
     Attributes:
+        config: the configuration.
         checkpoint: of the agent.
-        planner: its search.
-        world: where it acts.
-        agent: as it is judged.
-        reactive_agent: its reactive actor alone.
-        policies: the agent and its bounds, by name; `agent` first.
+        planner: settings of its planner.
+        world: the simulator.
+        agent: the agent.
+        reactive_agent: its actor alone.
+        policies: the agent and the baselines, by name; `agent` first.
     """
 
+    config: EvaluateConfig
     checkpoint: Checkpoint
     planner: PlannerConfig
     world: World
@@ -56,31 +49,69 @@ class Setup:
     reactive_agent: Agent
     policies: dict[str, Policy[Any]]
 
+    @property
+    def evaluates_oracle(self) -> bool:
+        """Whether the simulator is evaluated instead of the agent."""
+        return isinstance(self.policies["agent"], OraclePolicy)
+
+    def make_manifest(self) -> Manifest:
+        """Draw the episodes."""
+        draw = lewm_manifest if self.config.protocol == "lewm" else make_manifest
+        return draw(self.world, self.config.episodes, self.config.seed)
+
+    def manifests(self, manifest: Manifest) -> dict[str, Manifest]:
+        """Return the episodes that each policy has to run, by its name."""
+        found = dict.fromkeys(self.policies, manifest)
+        if self.agent.reactive and not self.evaluates_oracle:
+            del found["reactive"]  # the same as the agent
+        if "oracle" in found:
+            found["oracle"] = manifest.first(self.config.oracle_episodes)
+        return found
+
 
 def build(config: EvaluateConfig, threads: int) -> Setup:
-    """Return who is judged and where, with so many threads to step the oracle's simulations.
+    """Load the checkpoint and build the policies.
+
+    Args:
+        config: the configuration.
+        threads: threads that step the oracle's simulations.
 
     Raises:
-        UserError: the checkpoint is missing or damaged, or does not fit what is asked.
+        UserError: the checkpoint is missing or damaged, or does not fit the configuration.
     """
     checkpoint = load_checkpoint(config.checkpoint, config.device)
-    if config.replan_every is not None:
-        trained = replace(checkpoint.config, replan_every=config.replan_every)
+    kind, changes = read_planner(config.planner)
+    if "replan_every" in changes:
+        trained = replace(checkpoint.config, replan_every=changes.pop("replan_every"))
         checkpoint = replace(checkpoint, config=trained)
+    if kind not in (None, ORACLE):
+        changes["kind"] = kind
+    try:
+        planner = replace(checkpoint.config.planner, **changes)
+    except ValueError as error:
+        raise UserError(f"--planner {config.planner}: {error}") from error
     task = find_far_task(checkpoint.config.task, config.goal_steps)
     if config.protocol == "lewm":
         task = lewm_task(task)
     variation = read_variation(config.vary)
     world = World(task, checkpoint.config.image_size, threads=threads, variation=variation)
-    planner = _planner(config, checkpoint.config.planner)
     agent = checkpoint.agent(planner, config.cost, config.actor)
     reactive_agent = checkpoint.agent(planner, actor="reactive")
-    policies = _policies(config, checkpoint, agent, reactive_agent, planner, world)
-    return Setup(checkpoint, planner, world, agent, reactive_agent, policies)
+    oracle = OraclePolicy(world, make_planner(sampling_config(planner)))
+    policies: dict[str, Policy[Any]] = {
+        "agent": oracle if kind == ORACLE else AgentPolicy(agent),
+        "reactive": AgentPolicy(reactive_agent),
+        "latent_l2": AgentPolicy(checkpoint.agent(planner, "goal", "planner")),
+        "random": RandomPolicy(world),
+        "zero": ZeroPolicy(world),
+    }
+    if config.oracle and kind != ORACLE and not task.python_stepped:
+        policies["oracle"] = oracle
+    return Setup(config, checkpoint, planner, world, agent, reactive_agent, policies)
 
 
 def find_far_task(name: str, goal_steps: int | None) -> Task:
-    """Return the task, with goals as many steps ahead as asked for.
+    """Return a task, with goals `goal_steps` steps ahead of the start if given.
 
     Raises:
         UserError: its goals do not lie a number of steps ahead.
@@ -91,106 +122,67 @@ def find_far_task(name: str, goal_steps: int | None) -> Task:
     usual = getattr(task, "goal_steps", None)
     if usual is None:
         raise UserError(
-            f"--goal-steps is for tasks whose goals lie a number of steps ahead, {name!r} draws "
-            "them freely; leave it out"
+            f"--protocol ahead={goal_steps} is for tasks whose goals lie a number of steps ahead; "
+            f"{name!r} draws them freely; leave it out"
         )
     budget = task.budget_steps * goal_steps // usual
     return replace(task, goal_steps=goal_steps, budget_steps=budget)  # pyright: ignore
 
 
-def _planner(config: EvaluateConfig, trained: PlannerConfig) -> PlannerConfig:
-    asked = {
-        "kind": None if config.planner == "oracle" else config.planner,
-        "horizon": config.horizon,
-        "samples": config.samples,
-        "iterations": config.iterations,
-    }
-    try:
-        return replace(trained, **{key: value for key, value in asked.items() if value is not None})
-    except ValueError as error:
-        raise UserError(str(error)) from error
+def run_policies(setup: Setup, manifest: Manifest, workers: Cluster | Pool) -> dict[str, Outcome]:
+    """Run all policies through their episodes; `reactive` comes second.
 
-
-def _policies(
-    config: EvaluateConfig,
-    checkpoint: Checkpoint,
-    agent: Agent,
-    reactive_agent: Agent,
-    planner: PlannerConfig,
-    world: World,
-) -> dict[str, Policy[Any]]:
-    oracle = OraclePolicy(world, make_planner(sampling_config(planner)))
-    policies: dict[str, Policy[Any]] = {
-        "agent": oracle if config.planner == "oracle" else AgentPolicy(agent),
-        "reactive": AgentPolicy(reactive_agent),
-        "latent_l2": AgentPolicy(checkpoint.agent(planner, "goal", "planner")),
-        "random": RandomPolicy(world),
-        "zero": ZeroPolicy(world),
-    }
-    if config.oracle and config.planner != "oracle" and not world.task.python_stepped:
-        policies["oracle"] = oracle
-    return policies
-
-
-def episodes_of_each(
-    config: EvaluateConfig, setup: Setup, manifest: Manifest
-) -> dict[str, Manifest]:
-    """Return the episodes that each policy has to run."""
-    todo = dict.fromkeys(setup.policies, manifest)
-    if setup.agent.reactive and config.planner != "oracle":
-        del todo["reactive"]  # the agent is it
-    if "oracle" in todo:
-        todo["oracle"] = manifest.first(config.oracle_episodes)
-    return todo
-
-
-def run_here(setup: Setup, todo: dict[str, Manifest]) -> dict[str, Outcome]:
-    """Run the episodes here, one policy after the other."""
-    task, size = setup.world.task, setup.world.image_size
-    outcomes = {}
-    for name, manifest in todo.items():
-        steps = task.budget_steps * len(split(manifest))
-        with console.progress_bar(steps, name.replace("_", " "), unit="step") as bar:
-            policy = setup.policies[name]
-            outcomes[name] = run_episodes(task, size, policy, manifest, bar.update)
+    A single batch and agents on an accelerator run in this process, unless a cluster is asked for.
+    """
+    todo = setup.manifests(manifest)
+    local = setup.agent.device.type != "cpu" or len(split(manifest)) == 1
+    if local and not setup.config.cluster:
+        outcomes = {name: _run_here(setup, name, part) for name, part in todo.items()}
+    else:
+        outcomes = _run_shards(setup, todo, workers)
+    if "reactive" not in outcomes:
+        outcomes = {"agent": outcomes["agent"], "reactive": outcomes["agent"], **outcomes}
     return outcomes
 
 
-def run_on(
-    workers: Cluster | Pool, config: EvaluateConfig, task: Task, todo: dict[str, Manifest]
+def _run_here(setup: Setup, name: str, manifest: Manifest) -> Outcome:
+    task, size = setup.world.task, setup.world.image_size
+    steps = task.budget_steps * len(split(manifest))
+    with console.progress_bar(steps, name.replace("_", " "), unit="step") as bar:
+        return run_episodes(task, size, setup.policies[name], manifest, bar.update)
+
+
+def _run_shards(
+    setup: Setup, todo: dict[str, Manifest], workers: Cluster | Pool
 ) -> dict[str, Outcome]:
-    """Share the episodes between workers; the oracle's, which take longer, apart."""
+    longest_first = sorted(todo, key=lambda name: name != "oracle")
+    shards = [(name, part) for name in longest_first for part in split(todo[name])]
+    steps = [setup.world.task.budget_steps] * len(shards)
+    pieces = [(setup.config, *shard) for shard in shards]
+    outcomes = run_parallel(workers, run_shard, pieces, steps, "episodes", setup.config.device)
     found: dict[str, list[Outcome]] = {name: [] for name in todo}
-    for label, names in (
-        ("oracle", [name for name in todo if name == "oracle"]),
-        ("episodes", [name for name in todo if name != "oracle"]),
-    ):
-        parts = [(name, part) for name in names for part in split(todo[name])]
-        pieces = [(config, *part) for part in parts]
-        steps = [task.budget_steps] * len(parts)
-        outcomes = run_parallel(workers, run_shard, pieces, steps, label, config.device)
-        for (name, _), outcome in zip(parts, outcomes, strict=True):
-            found[name].append(outcome)
-    return {name: join(outcomes) for name, outcomes in found.items()}
+    for (name, _), outcome in zip(shards, outcomes, strict=True):
+        found[name].append(outcome)
+    return {name: join(parts) for name, parts in found.items()}
 
 
 def run_parallel(
     workers: Cluster | Pool,
-    judge: Callable[..., Outcome],
+    function: Callable[..., Outcome],
     pieces: Sequence[tuple[Any, ...]],
     steps: Sequence[int],
     label: str,
     device: DeviceName = "cpu",
 ) -> list[Outcome]:
-    """Have workers run pieces of the episodes, and show how far they are.
+    """Run shards of the episodes on workers, with a progress bar.
 
     Args:
-        workers: of this machine, or of a cluster.
-        judge: runs one piece, and calls `pool.tick` after each environment step.
-        pieces: its arguments.
-        steps: environment steps of each piece.
-        label: what is shown.
-        device: where the agents compute.
+        workers: processes of this machine, or a cluster.
+        function: runs one shard, and calls `parallel.tick` after each environment step.
+        pieces: its arguments, for each shard.
+        steps: environment steps of each shard.
+        label: of the progress bar.
+        device: of the agents.
     """
     if not pieces:
         return []
@@ -202,7 +194,7 @@ def run_parallel(
         bar.update(done - bar.n)
 
     accelerators = workers.accelerators(device)
-    running = workers.map(judge, pieces, accelerators=accelerators, meanwhile=show)
+    running = workers.map(function, pieces, accelerators=accelerators, meanwhile=show)
     with console.progress_bar(sum(steps), label, unit="step") as bar, closing(running):
         for index, outcome in running:
             found[index] = outcome
@@ -211,12 +203,10 @@ def run_parallel(
 
 
 def run_shard(config: EvaluateConfig, name: str, part: Manifest) -> Outcome:
-    """Run one policy through one part of the episodes; what a worker does."""
-    setup = _built(config)
+    """Run one policy through one batch of episodes, in a worker."""
+    setup = _build_once(config, threads=1)
     task, size = setup.world.task, setup.world.image_size
     return run_batch(task, size, setup.policies[name], part, tick)
 
 
-@functools.lru_cache(maxsize=1)
-def _built(config: EvaluateConfig) -> Setup:
-    return build(config, threads=1)
+_build_once = functools.lru_cache(maxsize=1)(build)

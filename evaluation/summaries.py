@@ -1,51 +1,40 @@
-"""What an evaluation says: its table; success by distance, and how fast decisions are."""
+"""Figures of an evaluation besides success rates, and the table on the console."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mujepa.evaluation.loop import one_thread
-from mujepa.evaluation.statistics import success_rate
+from mujepa.agent.mpc import Agent
+from mujepa.envs.task import Task
+from mujepa.envs.world import World
+from mujepa.evaluation.loop import Outcome, one_thread
+from mujepa.evaluation.manifest import Manifest
+from mujepa.evaluation.result import Latency, Result
+from mujepa.evaluation.statistics import Rate, rate_of
 from mujepa.runtime import console
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from mujepa.agent.mpc import Agent
-    from mujepa.envs.task import Task
-    from mujepa.envs.world import World
-    from mujepa.evaluation.loop import Outcome
-    from mujepa.evaluation.manifest import Manifest
 
 TIMED_DECISIONS = 50
 
 
-def by_distance(world: World, manifest: Manifest, outcome: Outcome) -> dict[str, Any]:
-    """Return the success of the nearer and of the farther half of the episodes."""
+def by_distance(world: World, manifest: Manifest, outcome: Outcome) -> dict[str, Rate]:
+    """Return the success rates of the nearer and of the farther half of the episodes."""
     order = np.argsort(remaining_at_start(world, manifest), kind="stable")
     halves = {"near": order[: len(order) // 2], "far": order[len(order) // 2 :]}
-    return {
-        name: asdict(success_rate(int(outcome.held[half].sum()), len(half)))
-        for name, half in halves.items()
-        if len(half)
-    }
+    return {name: rate_of(outcome.held[half]) for name, half in halves.items() if len(half)}
 
 
 def remaining_at_start(world: World, manifest: Manifest) -> NDArray[np.float64]:
     """Return what remains from start to goal by the task's own measure, (E,)."""
-    starts, goals = (
-        world.achieved(np.stack([getattr(episode, end) for episode in manifest.episodes]))
-        for end in ("start", "goal")
-    )
+    starts, goals = (world.achieved(states) for states in manifest.ends)
     return world.task.remaining(starts, goals)
 
 
-def time_decisions(agent: Agent, world: World, manifest: Manifest) -> dict[str, float]:
-    """Time decisions [ms] in one environment on one thread: median and 95th percentile."""
+def time_decisions(agent: Agent, world: World, manifest: Manifest) -> Latency:
+    """Time decisions in one environment on one thread."""
     episode = manifest.episodes[0]
     start, goal = world.observe(np.stack([episode.start, episode.goal]), agent.observes)
     state = agent.reset(goal, manifest.seeds[0])
@@ -57,40 +46,32 @@ def time_decisions(agent: Agent, world: World, manifest: Manifest) -> dict[str, 
             spent.append(1000 * (time.perf_counter() - began))
             state = replace(state, step=state.step + agent.frame_skip - 1)
     median, p95 = np.quantile(spent[3:], [0.5, 0.95])
-    return {"median": round(float(median), 3), "p95": round(float(p95), 3)}
+    return Latency(round(float(median), 3), round(float(p95), 3))
 
 
-def print_table(result: dict[str, Any], task: Task, outcomes: dict[str, Outcome]) -> None:
-    """Print success and distance of the agent and its bounds, violations and speed."""
-    budget, text = result["budget_steps"], task.text
+def print_table(result: Result, task: Task) -> None:
+    """Print success rates, distances, violations and latency."""
     console.print(
-        f"\n{task.name}: {result['episodes']} episodes of {budget} steps, "
-        f"success within {text(result['tolerance'])}"
+        f"\n{task.name}: {result.episodes} episodes of {result.budget_steps} steps, "
+        f"success within {task.text(result.tolerance)} of the goal"
     )
-    if "variation" in result:
+    if result.variation:
+        ranges = (f"{name}={':'.join(map(str, ends))}" for name, ends in result.variation.items())
+        console.print(f"varied: {' '.join(ranges)}")
+    console.print(f"{'':<12}{'held at the end':<26}{'reached':<26}median final distance")
+    for name, one in result.policies.items():
         console.print(
-            f"varied: {' '.join(f'{n}={v[0]:g}:{v[1]:g}' for n, v in result['variation'].items())}"
+            f"{name.replace('_', ' '):<12}{one.success_at_end!s:<26}{one.success_any!s:<26}"
+            f"{task.text(one.median_final_distance)}"
         )
-    console.print(f"{'':<12}{'held at end':<26}{'reached':<26}median final distance")
-    for name, outcome in outcomes.items():
-        summary = asdict(outcome.summary())
-        end, ever = (
-            f"{s['rate']:.3f} [{s['low']:.3f}, {s['high']:.3f}]"
-            for s in (summary["success_at_end"], summary["success_any"])
-        )
-        distance = text(summary["median_final_distance"])
-        console.print(f"{name.replace('_', ' '):<12}{end:<26}{ever:<26}{distance}")
-    for region, found in result.get("violations", {}).items():
-        console.print(f"of {found['episodes']} episodes with start and goal outside {region}:")
-        for name in (name for name in outcomes if name in found):
+    for region, found in (result.violations or {}).items():
+        console.print(f"{found['episodes']} episodes with start and goal outside {region}:")
+        for name in (name for name in result.policies if name in found):
             share, rate = found[name]["steps"], found[name]["success_at_end"]["rate"]
             console.print(
-                f"{name.replace('_', ' '):<12}{share:.2%} of steps in it, held {rate:.3f}"
+                f"{name.replace('_', ' '):<12}{share:.2%} of steps inside, held {rate:.3f}"
             )
-    if result["plan_ms"]:
-        median, p95 = result["plan_ms"]["median"], result["plan_ms"]["p95"]
-        reflex = result["reactive_ms"]["median"]
+    if result.plan_ms and result.reactive_ms:
         console.print(
-            f"a decision takes {median:.1f} ms (95 %: {p95:.1f} ms), one environment, one thread;"
+            f"time per decision: {result.plan_ms}; actor alone {result.reactive_ms.median:.2f} ms"
         )
-        console.print(f"reactive: {reflex:.2f} ms")
