@@ -61,7 +61,7 @@ seed-%: $(VENV)/.opengl  ## another training seed of a task, as in: make seed-re
 STEPS := 50
 CHECKPOINT = $(if $(filter 0,$(SEED)),pretrained/$*,runs/$*-seed$(SEED))
 far-%: $(VENV)/.opengl  ## goals further ahead, as in: make far-push_t STEPS=75 SEED=0
-	$(BIN)/mujepa evaluate $(CHECKPOINT) --goal-steps $(STEPS) --episodes 200 --oracle-episodes 100 --out runs/$*-seed$(SEED)-$(STEPS)steps
+	$(BIN)/mujepa evaluate $(CHECKPOINT) --protocol ahead=$(STEPS) --episodes 200 --oracle-episodes 100 --out runs/$*-seed$(SEED)-$(STEPS)steps
 	cp runs/$*-seed$(SEED)-$(STEPS)steps/result.json benchmarks/results/$*-seed$(SEED)-$(STEPS)steps.json
 
 ablations: $(VENV)/.opengl  ## docs/ablations.md: the shipped agents with one thing changed at a time

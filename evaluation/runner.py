@@ -86,10 +86,7 @@ def build(config: EvaluateConfig, threads: int) -> Setup:
         checkpoint = replace(checkpoint, config=trained)
     if kind not in (None, ORACLE):
         changes["kind"] = kind
-    try:
-        planner = replace(checkpoint.config.planner, **changes)
-    except ValueError as error:
-        raise UserError(f"--planner {config.planner}: {error}") from error
+    planner = replace(checkpoint.config.planner, **changes)
     task = find_far_task(checkpoint.config.task, config.goal_steps)
     if config.protocol == "lewm":
         task = lewm_task(task)

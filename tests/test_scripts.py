@@ -48,7 +48,7 @@ def train(out: Path, data: Path, *more: str) -> int:
 
 
 def evaluate(run: Path, out: Path, *more: str) -> dict:
-    toy = "--episodes 4 --oracle-episodes 2 --samples 16 --iterations 2 --device cpu"
+    toy = "--episodes 4 --oracle-episodes 2 --planner samples=16,iterations=2 --device cpu"
     command = f"evaluate {run} --out {out} {toy}"
     assert main([*command.split(), *more]) == 0
     return json.loads((out / "result.json").read_text())
@@ -101,7 +101,7 @@ def test_from_nothing_to_a_video_in_four_commands(tmp_path, monkeypatch, capsys)
     for command in (
         "collect reacher --out data/reacher-seed0 --episodes 10",
         f"train reacher --out runs/a --episodes 15 {toy}",
-        "evaluate runs/a --episodes 2 --no-oracle --samples 16 --iterations 1",
+        "evaluate runs/a --episodes 2 --no-oracle --planner samples=16,iterations=1",
         "visualize runs/a --every 10 --decoder-updates 2 --out episode.mp4",
     ):
         assert main(command.split()) == 0
@@ -576,7 +576,7 @@ def test_the_oracle_can_be_judged_in_the_place_of_the_agent(trained, evaluated, 
 
 @pytest.mark.parametrize("kind", ["icem", "mppi", "gradient", "random"])
 def test_the_planner_and_the_cost_can_be_exchanged(kind, trained, tmp_path):
-    more = f"--planner {kind} --cost goal --horizon 3 --no-oracle --episodes 2"
+    more = f"--planner {kind},horizon=3,samples=16 --cost goal --no-oracle --episodes 2"
     result = evaluate(trained, tmp_path, *more.split())
     assert {"kind": kind, "horizon": 3}.items() <= result["planner"].items()
     assert result["cost"] == "goal"
@@ -632,6 +632,6 @@ def test_goals_lie_further_ahead_where_they_lie_a_number_of_steps_ahead(trained,
     assert (usual.goal_steps, usual.budget_steps) == (25, 50)
     assert (far.goal_steps, far.budget_steps) == (50, 100)
     out = tmp_path / "out"
-    assert main(["evaluate", str(trained), "--goal-steps", "50", "--out", str(out)]) == 2
+    assert main(["evaluate", str(trained), "--protocol", "ahead=50", "--out", str(out)]) == 2
     assert "'reacher' draws them freely" in capfd.readouterr().err.splitlines()[-1]
     assert not out.exists()

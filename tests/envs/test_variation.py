@@ -500,7 +500,7 @@ def test_data_that_are_there_are_learned_from_as_they_are(folder):
 
 
 def test_an_evaluation_records_its_variation(folder, capsys):
-    command = f"evaluate {folder}/run --episodes 2 --samples 8 --iterations 1 --no-oracle"
+    command = f"evaluate {folder}/run --episodes 2 --planner samples=8,iterations=1 --no-oracle"
     assert main([*command.split(), "--vary", "mass=0.5:2", "texture=0.5", "--seed", "1"]) == 0
     result = json.loads((folder / "run" / "evaluation" / "result.json").read_text())
     assert result["variation"] == {"texture": [0.5, 0.5], "mass": [0.5, 2.0]}

@@ -214,7 +214,7 @@ def test_a_dataset_that_minari_recorded_is_learned_from(recorded, capfd):
     for encoder in ("cnn", "mlp"):
         kind = f"--jepa.encoder.kind {encoder}"
         assert main(f"train {PENDULUM} --out {encoder} --data data {kind} {TOY}".split()) == 0
-    evaluation = "--episodes 2 --no-oracle --samples 16 --iterations 1"
+    evaluation = "--episodes 2 --no-oracle --planner samples=16,iterations=1"
     assert main(["evaluate", "cnn", *evaluation.split()]) == 0
 
 

@@ -158,7 +158,7 @@ def test_what_is_there_already_is_not_collected_again_on_a_cluster(here, collect
 
 def evaluate(out: Path, *more: str) -> dict:
     command = f"""evaluate {PRETRAINED} --out {out} --episodes 60 --oracle-episodes 2 --device cpu
-    --samples 16 --iterations 1"""
+    --planner samples=16,iterations=1"""
     assert main([*command.split(), *more]) == 0
     return json.loads((out / "result.json").read_text())
 

@@ -280,14 +280,17 @@ def test_the_interquartile_mean_leaves_out_the_extremes():
 # ------------------------------------------------------------------------ from the shell
 
 
-TOY = "--episodes 4 --oracle-episodes 1 --samples 16 --iterations 1 --horizon 2 --device cpu"
+TOY = "--episodes 4 --oracle-episodes 1 --planner samples=16,iterations=1,horizon=2 --device cpu"
 
 
 @pytest.fixture(scope="module")
 def looked_into(tmp_path_factory):
     out = tmp_path_factory.mktemp("lab")
-    more = f"--full --sweep-episodes 1 --failures 1 --out {out}"
-    assert main(f"evaluate {PRETRAINED / 'reacher'} {TOY} {more}".split()) == 0
+    more = f"--full --out {out}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mujepa.evaluate.SWEEP_EPISODES", 1)
+        patch.setattr("mujepa.evaluate.FAILURES", 1)
+        assert main(f"evaluate {PRETRAINED / 'reacher'} {TOY} {more}".split()) == 0
     return json.loads((out / "result.json").read_text()), out
 
 
@@ -309,15 +312,18 @@ def test_the_lab_leaves_every_part_with_a_figure(looked_into):
 
 
 def test_the_lab_says_the_same_twice(looked_into, tmp_path):
-    more = f"--full --sweep-episodes 1 --failures 1 --out {tmp_path}"
-    assert main(f"evaluate {PRETRAINED / 'reacher'} {TOY} {more}".split()) == 0
+    more = f"--full --out {tmp_path}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mujepa.evaluate.SWEEP_EPISODES", 1)
+        patch.setattr("mujepa.evaluate.FAILURES", 1)
+        assert main(f"evaluate {PRETRAINED / 'reacher'} {TOY} {more}".split()) == 0
     again = json.loads((tmp_path / "result.json").read_text())
     assert again["lab"] == looked_into[0]["lab"]
 
 
 @pytest.mark.parametrize(
     "flags",
-    ["--vary mass=2", "--planner oracle", "--protocol lewm", "--failures -1", "--sweep-episodes 0"],
+    ["--vary mass=2", "--planner oracle", "--protocol lewm"],
 )
 def test_what_does_not_go_with_the_lab_is_refused(flags, tmp_path, capsys):
     command = f"evaluate {PRETRAINED / 'reacher'} --full {flags} --out {tmp_path / 'out'}"
