@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -22,19 +19,15 @@ from mujepa.envs.world import World
 from mujepa.rollouts.collection import CollectConfig, collect, compare_specs, make_spec
 from mujepa.rollouts.store import Dataset, DatasetSpec, read_meta
 from mujepa.runtime import console, distributed
-from mujepa.runtime.cluster import RETRIES, Cluster, connect, perform
+from mujepa.runtime.cluster import Cluster, connect, run_distributed
 from mujepa.runtime.command import run
 from mujepa.runtime.errors import UserError
-from mujepa.runtime.files import read_json, write_json
 from mujepa.training.config import TrainConfig
 from mujepa.training.data import load_training_data
 from mujepa.training.losses import ExtraTerm
 from mujepa.training.online import Online
 from mujepa.training.state import check_settings, read_metrics
 from mujepa.training.trainer import Training, make_networks
-
-SAID = "said.json"
-"""Where the first of several workers leaves what it says."""
 
 
 def train(config: TrainConfig, extra_terms: Sequence[ExtraTerm] = ()) -> None:
@@ -105,26 +98,30 @@ def learn(
 
 
 def _learn_on(cluster: Cluster, config: TrainConfig) -> None:
-    """Train in one worker of a cluster or in several, and show how far they are."""
+    """Train in one worker of a cluster or in several, and show the progress."""
     most = max(1, cluster.cores // config.processes)
     cores = min(config.threads or most, most)
-    # A worker that takes the place of a lost one goes on where that one stood.
+    accelerators = cluster.accelerators(config.device)
+    # A worker that replaces a lost one continues from its last checkpoint.
     there = replace(config, resume=True, threads=config.threads or cores)
-    need = {"cores": cores, "accelerators": cluster.accelerators(config.device)}
 
     def show() -> None:
         bar.update(_updates_done(config) - bar.n)
 
     if config.processes > 1:
-        running = cluster.map(learn_together, [(there, need)], cores=0, meanwhile=show)
+        job = learn_quietly, (there,), config.processes, cores, accelerators, config.out / ".train"
+        running = cluster.map(run_distributed, [job], cores=0, meanwhile=show)
     else:
-        running = cluster.map(learn_quietly, [(there,)], **need, meanwhile=show)
+        running = cluster.map(
+            learn_quietly, [(there,)], cores=cores, accelerators=accelerators, meanwhile=show
+        )
     bar = console.progress_bar(sum(config.stage_updates.values()), "train", _updates_done(config))
     try:
         with bar, closing(running):
-            for _, said in running:
+            for _, lines in running:
                 bar.update(bar.total - bar.n)
-                console.print(said)
+                for line in lines:
+                    console.print(line)
     except KeyboardInterrupt:
         console.print(f"interrupted; --resume goes on from the last checkpoint in {config.out}")
         raise
@@ -132,67 +129,11 @@ def _learn_on(cluster: Cluster, config: TrainConfig) -> None:
 
 def learn_quietly(
     config: TrainConfig, on_record: Callable[[dict[str, Any]], object] = lambda record: None
-) -> str:
-    """Train, and return what `learn` says; what a worker of a cluster does."""
-    with contextlib.redirect_stdout(io.StringIO()) as said:
+) -> list[str]:
+    """Train in a worker of a cluster, and return the lines that `learn` prints."""
+    with console.quiet() as lines:
         learn(config, on_record)
-    return said.getvalue().rstrip()
-
-
-def learn_together(config: TrainConfig, need: dict[str, int]) -> str:
-    """Train in several workers at once by Ray Train, and return what the first of them says.
-
-    Args:
-        config: of the run; its folder is on a disk that they share.
-        need: `cores` and `accelerators` of each worker.
-
-    Raises:
-        UserError: as `learn` raised it, or workers were lost again and again.
-    """
-    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchConfig, TorchTrainer
-
-    scratch = (config.out / ".train").absolute()
-    trainer = TorchTrainer(
-        _learn_one,
-        train_loop_config={"config": config, "folder": str(Path.cwd()), "argv": sys.argv},
-        torch_config=TorchConfig(backend="nccl" if need["accelerators"] else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=config.processes,
-            use_gpu=bool(need["accelerators"]),
-            resources_per_worker={"CPU": need["cores"], "GPU": need["accelerators"]},
-        ),
-        run_config=RunConfig(
-            name="train",
-            storage_path=str(scratch),
-            failure_config=FailureConfig(max_failures=RETRIES),
-        ),
-    )
-    try:
-        trainer.fit()
-        found = read_json(scratch / SAID, "run the same command again with --resume")
-    except TrainingFailedError as error:
-        raise UserError(f"workers were lost again and again ({error}); --resume goes on") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    if "error" in found:
-        raise UserError(found["error"])
-    return found["said"]
-
-
-def _learn_one(task: dict[str, Any]) -> None:
-    """Train as one of several processes; the first leaves what it says, or what is wrong."""
-    config: TrainConfig = task["config"]
-
-    def work() -> None:
-        try:
-            found = {"said": learn_quietly(config)}
-        except UserError as error:
-            found = {"error": str(error)}
-        if distributed.rank() == 0:
-            write_json((config.out / ".train" / SAID).absolute(), found)
-
-    perform(task["folder"], task["argv"], work)
+    return lines
 
 
 def _updates_done(config: TrainConfig) -> int:

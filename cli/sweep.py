@@ -26,7 +26,7 @@ from mujepa.evaluation.comparison import compare_all, write_comparison
 from mujepa.evaluation.config import EvaluateConfig
 from mujepa.evaluation.result import Result, read_result
 from mujepa.runtime import console
-from mujepa.runtime.cluster import LOCAL, RETRIES, Cluster, connect, perform
+from mujepa.runtime.cluster import LOCAL, RETRIES, Caller, Cluster, connect, perform
 from mujepa.runtime.command import run
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import make_folder, read_json, write_json
@@ -299,7 +299,7 @@ def _train_all(cluster: Cluster, config: SweepConfig, runs: list[Run], ledger: L
     }  # fmt: skip
     states = {run.name: ledger[run.name]["state"] for run in runs}
     trial = tune.with_parameters(
-        _trial, folder=str(Path.cwd()), argv=sys.argv, runs=runs, states=states,
+        _trial, caller=Caller(), runs=runs, states=states,
         config=config,
     )  # fmt: skip
     scratch = (config.out / ".tune").absolute()
@@ -336,8 +336,7 @@ def _train_all(cluster: Cluster, config: SweepConfig, runs: list[Run], ledger: L
 
 def _trial(
     settings: dict[str, int],
-    folder: str,
-    argv: list[str],
+    caller: Caller,
     runs: list[Run],
     states: dict[str, str],
     config: SweepConfig,
@@ -367,7 +366,7 @@ def _trial(
             rank = next(one[METRIC] for one in reversed(records) if METRIC in one)
             tune.report({METRIC: rank, TIME: 100, "state": "done"})
 
-    perform(folder, argv, work)
+    perform(caller, work)
 
 
 def percent(config: TrainConfig, record: dict[str, Any]) -> int:

@@ -1,13 +1,8 @@
-"""Many workers: functions run as Ray's tasks, on this machine or on a cluster.
+"""Run jobs as Ray tasks, on this machine or on a cluster, with the interface of `Pool`.
 
-Whoever has work in pieces asks `connect` for a cluster and gives the pieces to `Cluster.map`. A
-piece whose worker was lost runs again on another; what is written must therefore be written whole
-or not at all, and what is random must depend on the piece alone. Nothing here knows what a piece
-is, and Ray is not imported unless a cluster is asked for.
-
-A task runs in the main thread of its worker, one after the other, so that what belongs to a thread
-(an OpenGL context) may be kept from one task to the next. Ray pickles what goes to and fro: a
-cluster is trusted by those who use it.
+Ray is imported only if a cluster is asked for. It pickles arguments and results, so that a cluster
+must be trusted. A task runs in the main thread of its worker: an OpenGL context can be kept from
+one task to the next.
 """
 
 from __future__ import annotations
@@ -16,14 +11,16 @@ import logging
 import os
 import platform
 import re
+import shutil
 import socket
 import sys
 import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -33,38 +30,36 @@ from mujepa.runtime.parallel import Pool
 
 LOCAL, AUTO, CLIENT = "local", "auto", "ray://"
 RETRIES = 5
-"""Times that a piece is tried again whose worker was lost."""
+"""How often a job runs again after its worker was lost."""
 PATIENCE = 30.0
-"""Seconds that a cluster is waited for, and that workers are given to end what they are doing."""
+"""Seconds to wait for a cluster, and for cancelled workers to end."""
 STARTS = 3
-"""Times that Ray is started on this machine: beside other work its own time limits may be short."""
+"""How often Ray is started on this machine: on a busy one its own time limits are short."""
 AT_ONCE = 1000
-"""Pieces that a cluster is told of at once, unless it is told the number of workers."""
+"""Jobs submitted at once, unless the number of workers is given."""
 OBJECT_STORE = 2**28
-"""Bytes for results on their way to here, on this machine: they are small."""
+"""Size of Ray's object store on this machine [bytes]; results are small."""
+LOGS = "/tmp/ray/session_latest/logs"
+QUIET = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
 
 
 def check_cluster(where: str | None) -> None:
-    """Check what was given as `--cluster`.
-
-    Raises:
-        UserError: it names no cluster.
-    """
-    if where in (None, LOCAL, AUTO) or re.fullmatch(r"ray://[^\s:/]+:\d{1,5}", where or ""):
-        return
-    raise UserError(f"--cluster {where} is not local, auto or ray://HOST:PORT")
+    """Raise UserError unless a value of `--cluster` names a cluster."""
+    if where not in (None, LOCAL, AUTO) and not re.fullmatch(r"ray://[^\s:/]+:\d{1,5}", where):
+        raise UserError(f"--cluster {where} is not local, auto or ray://HOST:PORT")
 
 
 @contextmanager
 def connect(where: str | None, workers: int = 0) -> Iterator[Cluster | Pool]:
-    """Yield a cluster, and leave it afterwards; processes of this machine if none is asked for.
+    """Yield a cluster and disconnect afterwards, or yield a pool of processes of this machine.
 
     Within a connection, another `connect` yields the same cluster.
 
     Args:
-        where: `local` starts Ray on this machine, reachable from nowhere else; `auto` joins the
-            cluster of RAY_ADDRESS or of this machine; `ray://HOST:PORT` is a client of one.
-        workers: tasks at once; 0 for as many as there are cores.
+        where: None for processes of this machine; `local` starts Ray on this machine, reachable
+            from nowhere else; `auto` joins the cluster of RAY_ADDRESS or of this machine;
+            `ray://HOST:PORT` is a client of one.
+        workers: jobs at once; 0 for one per core.
 
     Raises:
         UserError: Ray is not installed, or the cluster cannot be reached or used.
@@ -73,8 +68,8 @@ def connect(where: str | None, workers: int = 0) -> Iterator[Cluster | Pool]:
         yield Pool(workers)
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as Ray announces
-    if where == LOCAL:  # the switch by which Ray stays on the loopback interface; read on import
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the default Ray announces
+    if where == LOCAL:  # keeps Ray on the loopback interface; read on import
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     try:
         import ray
@@ -83,10 +78,7 @@ def connect(where: str | None, workers: int = 0) -> Iterator[Cluster | Pool]:
     if ray.is_initialized():
         yield Cluster(workers)
         return
-    if where == LOCAL:
-        _start(workers)
-    else:
-        _join(where)
+    _init(where, workers)
     try:
         yield Cluster(workers)
     finally:
@@ -98,12 +90,12 @@ class Cluster:
     """A connection to Ray.
 
     Attributes:
-        workers: tasks at once; 0 for as many as it has cores.
+        workers: jobs at once; 0 for one per core of the cluster.
     """
 
     workers: int = 0
     ticks = 0
-    """What pieces say while they run does not come from elsewhere."""
+    """Jobs of a cluster do not report steps of progress."""
 
     @property
     def cores(self) -> int:
@@ -114,7 +106,7 @@ class Cluster:
         return max(1, int(max(machine.get("CPU", 0) for machine in machines)))
 
     def accelerators(self, device: str) -> int:
-        """Return how many a task is to have that computes on `device`: one, if there are any."""
+        """Return how many accelerators a job needs that computes on `device`: 1 or 0."""
         import ray
 
         return int(device != "cpu" and ray.cluster_resources().get("GPU", 0) >= 1)
@@ -122,154 +114,179 @@ class Cluster:
     def map(
         self,
         function: Callable[..., Any],
-        pieces: Sequence[tuple[Any, ...]],
+        jobs: Sequence[tuple[Any, ...]],
         *,
         cores: int = 1,
         accelerators: int = 0,
         meanwhile: Callable[[], object] = lambda: None,
     ) -> Generator[tuple[int, Any]]:
-        """Call a function with each of the pieces, and yield index and result as they come.
+        """Run jobs as `Pool.map` does, each with its cores and accelerators.
 
-        Paths mean there what they mean here: a worker goes to the folder of this process first.
-        Close the iterator (`contextlib.closing`) if it may be left before its end.
-
-        Args:
-            function: of a module that the workers can import.
-            pieces: the arguments of each call; they and the results are pickled.
-            cores: cores that a call needs.
-            accelerators: accelerators that it needs.
-            meanwhile: called about every second while nothing comes.
-
-        Raises:
-            UserError: as the function raised it, or workers were lost again and again.
+        Workers change to the folder of this process first, so that relative paths hold.
         """
         import ray
 
         task = ray.remote(perform).options(
             name=function.__name__, num_cpus=cores, num_gpus=accelerators, max_retries=RETRIES
         )
-        waiting, running = deque(enumerate(pieces)), {}
+        caller, waiting, running = Caller(), deque(enumerate(jobs)), {}
         try:
             while waiting or running:
                 while waiting and len(running) < (self.workers or AT_ONCE):
                     index, arguments = waiting.popleft()
-                    reference = task.remote(str(Path.cwd()), sys.argv, function, *arguments)
-                    running[reference] = index
+                    running[task.remote(caller, function, *arguments)] = index
                 done, _ = ray.wait(list(running), num_returns=1, timeout=1)
                 for reference in done:
-                    yield running.pop(reference), _fetch(reference)
+                    yield running.pop(reference), _result(reference)
                 if not done:
                     meanwhile()
         finally:
-            _cancel(list(running))
+            if running and ray.is_initialized():
+                for reference in running:
+                    ray.cancel(reference)  # interrupts it as Ctrl-C does
+                ray.wait(list(running), num_returns=len(running), timeout=PATIENCE)
 
 
-def perform(folder: str, argv: list[str], function: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401
-    """Call a function in a worker, as if it were called where the work was given out.
+@dataclass(frozen=True)
+class Caller:
+    """The process that submits jobs: its folder, command line and version of mujepa."""
 
-    Raises:
-        UserError: the folder is not there.
-    """
+    folder: str = field(default_factory=lambda: str(Path.cwd()))
+    argv: tuple[str, ...] = field(default_factory=lambda: tuple(sys.argv))
+    version: str = field(default_factory=lambda: metadata.version("mujepa"))
+
+
+def perform(caller: Caller, function: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401
+    """Run a function on a worker with the caller's working directory and command line."""
+    here = metadata.version("mujepa")
+    if here != caller.version:
+        raise UserError(
+            f"{platform.node()} has mujepa {here}, the caller has {caller.version}; "
+            "install the same version on all machines of the cluster"
+        )
     try:
-        os.chdir(folder)
+        os.chdir(caller.folder)
     except OSError as error:
         raise UserError(
-            f"{folder} is not there on {platform.node()}; "
+            f"{caller.folder} does not exist on {platform.node()}; "
             "it must be on a disk that all machines of the cluster share"
         ) from error
-    sys.argv = argv  # what is written says which command made it
+    sys.argv = list(caller.argv)  # provenance records it
     return function(*arguments)
 
 
-def _start(workers: int) -> None:
-    """Start Ray on this machine."""
-    import ray
+def run_distributed(
+    function: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    processes: int,
+    cores: int,
+    accelerators: int,
+    scratch: Path,
+) -> Any:  # noqa: ANN401
+    """Run a function in several processes of one `torch.distributed` group, by Ray Train.
 
-    for attempt in range(STARTS):
-        try:
-            ray.init(
-                address=LOCAL, num_cpus=max(workers, len(os.sched_getaffinity(0))),
-                object_store_memory=OBJECT_STORE, **_quietly(),
-            )  # fmt: skip
-        except Exception as error:  # Ray raises plain ones here
-            ray.shutdown()
-            if attempt + 1 == STARTS:
-                raise UserError(
-                    f"Ray does not start on this machine ({_line(error)}); "
-                    "its logs are in /tmp/ray/session_latest/logs"
-                ) from error
-        else:
-            return
+    Args:
+        function: called in each process.
+        arguments: its arguments.
+        processes: number of processes.
+        cores: cores per process.
+        accelerators: accelerators per process.
+        scratch: folder for Ray Train's own files on a disk that all share; removed afterwards.
 
-
-def _join(where: str) -> None:
-    """Join a cluster that is there, whose machines have this version of mujepa."""
-    import ray
-    from ray import exceptions
-
-    address = os.environ.get("RAY_ADDRESS", AUTO) if where == AUTO else where
-    remedy = "start one with: ray start --head"
-    if address != AUTO:
-        remedy = "is it up, is it Ray, does it ask for a token (RAY_AUTH_MODE=token)?"
-    host, _, port = address.removeprefix(CLIENT).rpartition(":")
-    logging.disable(logging.WARNING)
-    try:
-        if address != AUTO:
-            socket.create_connection((host, int(port)), timeout=PATIENCE).close()
-        options = {} if address.startswith(CLIENT) else _quietly()
-        _within(2 * PATIENCE, lambda: ray.init(address=address, **options))
-    except Exception as error:  # as above
-        raise UserError(
-            f"no cluster can be reached at {address} ({_line(error)}); {remedy}"
-        ) from error
-    finally:
-        logging.disable(logging.NOTSET)
-    here = metadata.version("mujepa")
-    asked = ray.remote(metadata.version).options(num_cpus=0).remote("mujepa")
-    try:
-        there = ray.get(asked, timeout=2 * PATIENCE)
-    except exceptions.RayTaskError:
-        there = "none"
-    except exceptions.GetTimeoutError:
-        there = "no answer"
-    if there != here:
-        ray.shutdown()
-        raise UserError(
-            f"the cluster at {address} has mujepa {there}, here is {here}; "
-            "install the same version on all its machines"
-        )
-
-
-def _within(seconds: float, function: Callable[[], object]) -> None:
-    """Call a function that may never return; what it raises is raised here.
+    Returns:
+        What the function returned in the first process.
 
     Raises:
-        TimeoutError: it did not return in time.
+        UserError: the function raised it, or workers were lost again and again.
     """
-    raised: list[BaseException] = []
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    trainer = TorchTrainer(
+        _run_process,
+        train_loop_config={"call": (Caller(), function, *arguments)},
+        torch_config=TorchConfig(backend="nccl" if accelerators else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=processes,
+            use_gpu=bool(accelerators),
+            resources_per_worker={"CPU": cores, "GPU": accelerators},
+        ),
+        run_config=RunConfig(
+            name="train",
+            storage_path=str(scratch.absolute()),
+            failure_config=FailureConfig(max_failures=RETRIES),
+        ),
+    )
+    try:
+        result = trainer.fit().return_value
+    except TrainingFailedError as error:
+        raise UserError(f"workers were lost again and again ({error}); --resume goes on") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    if isinstance(result, UserError):
+        raise result
+    return result
+
+
+def _run_process(config: dict[str, Any]) -> Any:  # noqa: ANN401
+    """Return what the function returns or refuses: Ray Train would try again what is raised."""
+    try:
+        return perform(*config["call"])
+    except UserError as error:
+        return error
+
+
+def _init(where: str, workers: int) -> None:
+    """Start Ray on this machine, or join a running cluster."""
+    import ray
+
+    if where == LOCAL:
+        cores = max(workers, len(os.sched_getaffinity(0)))
+        options = {"num_cpus": cores, "object_store_memory": OBJECT_STORE, **QUIET}
+        address, problem, remedy = LOCAL, "Ray does not start on this machine", "see " + LOGS
+    else:
+        address = os.environ.get("RAY_ADDRESS", AUTO) if where == AUTO else where
+        options = {} if address.startswith(CLIENT) else QUIET
+        problem, remedy = f"no cluster can be reached at {address}", "start one: ray start --head"
+        if address != AUTO:
+            remedy = "is it up, is it Ray, does it ask for a token (RAY_AUTH_MODE=token)?"
+
+    def start() -> None:
+        if address not in (LOCAL, AUTO):
+            host, _, port = address.removeprefix(CLIENT).rpartition(":")
+            socket.create_connection((host, int(port)), timeout=PATIENCE).close()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what they say is in the error
+            ray.init(address, **options)
+
+    logging.disable(logging.WARNING)
+    try:
+        for attempt in reversed(range(STARTS if where == LOCAL else 1)):
+            try:
+                return start() if where == LOCAL else _within(2 * PATIENCE, start)
+            except Exception as error:  # Ray raises plain ones here
+                if not attempt:
+                    raise UserError(f"{problem} ({_line(error)}); {remedy}") from error
+                ray.shutdown()
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _within(seconds: float, function: Callable[[], None]) -> None:
+    """Call a function that may never return; raise TimeoutError if it takes longer."""
+    future: Future[None] = Future()
 
     def call() -> None:
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # what they say is said in one line
-                function()
+            future.set_result(function())
         except BaseException as error:
-            raised.append(error)
+            future.set_exception(error)
 
-    thread = threading.Thread(target=call, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if thread.is_alive():
-        raise TimeoutError(f"no answer in {seconds:.0f} s")
-    if raised:
-        raise raised[0]
+    threading.Thread(target=call, daemon=True).start()
+    future.result(seconds)
 
 
-def _quietly() -> dict[str, Any]:
-    return {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
-
-
-def _fetch(reference: Any) -> Any:  # noqa: ANN401
+def _result(reference: Any) -> Any:  # noqa: ANN401
     """Return a task's result, or raise what its function raised."""
     import ray
     from ray import exceptions
@@ -282,20 +299,9 @@ def _fetch(reference: Any) -> Any:  # noqa: ANN401
         raise
     except exceptions.RayError as error:
         raise UserError(
-            f"workers were lost {RETRIES + 1} times on the same piece ({_line(error)}); "
+            f"workers were lost {RETRIES + 1} times on the same job ({_line(error)}); "
             "run the same command again to continue where it stopped"
         ) from error
-
-
-def _cancel(references: list[Any]) -> None:
-    """Interrupt tasks as Ctrl-C does, and let them end."""
-    import ray
-
-    if not references or not ray.is_initialized():
-        return
-    for reference in references:
-        ray.cancel(reference)
-    ray.wait(references, num_returns=len(references), timeout=PATIENCE)
 
 
 def _line(error: BaseException) -> str:

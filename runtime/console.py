@@ -10,18 +10,21 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
-_silenced = 0  # how many `quiet` blocks this process is in
+_kept: list[list[str]] = []  # the lines of each `quiet` block that this process is in
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Silence `print` and progress bars in this process; errors are still printed."""
-    global _silenced
-    _silenced += 1
+def quiet() -> Iterator[list[str]]:
+    """Silence `print` and progress bars in this process; errors are still printed.
+
+    Yields:
+        The lines that are not printed.
+    """
+    _kept.append([])
     try:
-        yield
+        yield _kept[-1]
     finally:
-        _silenced -= 1
+        _kept.pop()
 
 
 def is_main_process() -> bool:
@@ -39,13 +42,15 @@ def progress_bar(total: int, label: str, done: int = 0, unit: str = "update") ->
     return tqdm(
         total=total, initial=done, desc=label, unit=unit, unit_scale=unit == "frame",
         mininterval=interval, dynamic_ncols=True, smoothing=0.05, leave=True, delay=0.5,
-        disable=bool(_silenced) or not is_main_process(),
+        disable=bool(_kept) or not is_main_process(),
     )  # fmt: skip
 
 
 def print(text: str) -> None:
     """Print a line on stdout and flush it."""
-    if is_main_process() and not _silenced:
+    if _kept:
+        _kept[-1].append(text)
+    elif is_main_process():
         tqdm.write(text, file=sys.stdout)
         sys.stdout.flush()
 

@@ -1,7 +1,7 @@
-"""Processes of this machine that work on pieces, where no cluster is asked for.
+"""Run jobs in worker processes of this machine; `Cluster.map` has the same interface.
 
-Whoever has work in pieces gives them to `map`, here or of a cluster (`cluster.py`). What is
-written must be written whole or not at all, and what is random must depend on the piece alone.
+A job must write its files whole or not at all, and draw its random numbers from a seed that
+depends on the job alone: a job whose worker was lost runs again.
 """
 
 from __future__ import annotations
@@ -25,19 +25,21 @@ CONTEXT = multiprocessing.get_context("spawn")
 
 @dataclass(frozen=True)
 class Pool:
-    """Processes of this machine, each with one thread and an OpenGL context of its own.
+    """Worker processes of this machine, each with one thread and an OpenGL context of its own.
 
     Attributes:
-        workers: processes; 0 for one per core.
+        workers: number of processes; 0 for one per core.
     """
 
     workers: int = 0
     _ticks: Synchronized[int] = field(default_factory=lambda: CONTEXT.Value("q", 0), compare=False)
-    _left: Synchronized[int] = field(default_factory=lambda: CONTEXT.Value("b", 0), compare=False)
+    _cancelled: Synchronized[int] = field(
+        default_factory=lambda: CONTEXT.Value("b", 0), compare=False
+    )
 
     @property
     def ticks(self) -> int:
-        """How often the pieces have called `tick` so far."""
+        """How often the jobs have called `tick` so far."""
         return self._ticks.value
 
     def accelerators(self, device: str) -> int:
@@ -47,28 +49,28 @@ class Pool:
     def map(
         self,
         function: Callable[..., Any],
-        pieces: Sequence[tuple[Any, ...]],
+        jobs: Sequence[tuple[Any, ...]],
         *,
         accelerators: int = 0,
         meanwhile: Callable[[], object] = lambda: None,
     ) -> Generator[tuple[int, Any]]:
-        """Call a function with each of the pieces, and yield index and result as they come.
+        """Call a function with the arguments of each job; yield (index, result) as they finish.
 
         Close the iterator (`contextlib.closing`) if it may be left before its end.
 
         Args:
             function: of a module that the workers can import.
-            pieces: the arguments of each call; they and the results are pickled.
-            accelerators: accelerators that a call needs; here there are none.
-            meanwhile: called about every second while nothing comes.
+            jobs: the arguments of each call; they and the results are pickled.
+            accelerators: accelerators per job; this machine's processes use none.
+            meanwhile: called about every second while no job finishes.
 
         Raises:
-            UserError: as the function raised it, or a worker was lost.
+            UserError: the function raised it, or a worker was lost.
         """
-        count = min(self.workers or len(os.sched_getaffinity(0)), len(pieces))
-        shared = self._ticks, self._left
-        with ProcessPoolExecutor(count, CONTEXT, _begin, shared) as pool:
-            running = {pool.submit(function, *piece): i for i, piece in enumerate(pieces)}
+        count = min(self.workers or len(os.sched_getaffinity(0)), len(jobs))
+        shared = self._ticks, self._cancelled
+        with ProcessPoolExecutor(count, CONTEXT, _start_worker, shared) as pool:
+            running = {pool.submit(function, *job): index for index, job in enumerate(jobs)}
             try:
                 while running:
                     done, _ = wait(running, timeout=1, return_when=FIRST_COMPLETED)
@@ -78,42 +80,41 @@ class Pool:
                         meanwhile()
             except BrokenProcessPool as error:
                 raise UserError(
-                    "a working process died; run the same command again to continue where it "
-                    "stopped"
+                    "a worker process died; run the same command again to continue where it stopped"
                 ) from error
             finally:
-                self._left.value = 1
+                self._cancelled.value = 1
                 pool.shutdown(wait=True, cancel_futures=True)
-                self._left.value = 0
+                self._cancelled.value = 0
 
 
 _shared: tuple[Synchronized[int], Synchronized[int]] | None = None
 
 
 def tick() -> None:
-    """Say that a piece has gone on; where nobody waits for it any more, end it.
+    """Report one step of progress from within a job.
 
     Raises:
-        InterruptedError: nobody waits for the result.
+        InterruptedError: the job was cancelled.
     """
     if _shared is None:
         return
-    ticks, left = _shared
-    if left.value:
-        raise InterruptedError("nobody waits for this")
+    ticks, cancelled = _shared
+    if cancelled.value:
+        raise InterruptedError("this job was cancelled")
     with ticks.get_lock():
         ticks.value += 1
 
 
-def _begin(ticks: Synchronized[int], left: Synchronized[int]) -> None:
+def _start_worker(ticks: Synchronized[int], cancelled: Synchronized[int]) -> None:
     global _shared
-    _shared = ticks, left
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # for the parent, which sets `left`
+    _shared = ticks, cancelled
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and sets `cancelled`
     os.environ["OMP_NUM_THREADS"] = "1"
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _end_with_parent() -> None:
+def _exit_with_parent() -> None:
     """Exit when the parent was killed; otherwise workers would wait for ever."""
     parent = multiprocessing.parent_process()
     assert parent is not None

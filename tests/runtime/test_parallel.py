@@ -57,7 +57,7 @@ def test_what_a_piece_refuses_is_refused_here():
 
 
 def test_a_process_that_dies_is_said_in_one_line():
-    with pytest.raises(UserError, match="a working process died; run the same command again"):
+    with pytest.raises(UserError, match="a worker process died; run the same command again"):
         list(Pool(1).map(die, [()]))
 
 
