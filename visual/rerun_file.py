@@ -1,25 +1,17 @@
-"""An episode as a Rerun recording, to scrub through in the Rerun viewer."""
+"""Episodes as Rerun recordings, for the Rerun viewer."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from mujepa.envs.task import Task
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import replacing_file
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from mujepa.envs.task import Task
-    from mujepa.visual.video import Recording
+from mujepa.visual.video import Recording
 
 
 def check_rerun() -> None:
-    """Complain if the Rerun SDK is not installed.
-
-    Raises:
-        UserError: it is not.
-    """
+    """Raise `UserError` if the Rerun SDK is not installed."""
     try:
         import rerun  # noqa: F401
     except ImportError as error:
@@ -27,13 +19,13 @@ def check_rerun() -> None:
 
 
 def write_rerun(path: Path, recording: Recording, task: Task, step_s: float) -> None:
-    """Write goal, camera, plan, imagination, cost and distance by time, whole or not at all.
+    """Write goal, camera, plan, imagined images, cost and distance by time, atomically.
 
     Args:
         path: of the file, .rrd.
         recording: the episode.
-        task: what it is an episode of.
-        step_s: seconds of an environment step.
+        task: its task.
+        step_s: duration of an environment step [s].
 
     Raises:
         UserError: the file cannot be written.
@@ -51,12 +43,13 @@ def write_rerun(path: Path, recording: Recording, task: Task, step_s: float) -> 
             stream.log("camera", rr.Image(image))
             distance = task.per_unit * recording.distance[step]
             stream.log(f"distance_{task.unit or 1}", rr.Scalars(distance))
-            if step == len(recording.cost):
-                break  # nothing is planned at the end
-            stream.log("cost", rr.Scalars(recording.cost[step]))
+            if step == len(recording.images) - 1:
+                break  # there is no plan at the end
+            now = recording.decision(step)
+            stream.log("cost", rr.Scalars(recording.cost[now]))
             if recording.decoded is not None:
-                stream.log("imagined", rr.Image(recording.decoded[step]))
-            if recording.imagined is not None:
-                stream.log("camera/plan", rr.LineStrips2D([recording.imagined[step] * size]))
+                stream.log("imagined", rr.Image(recording.decoded[now]))
+            if recording.paths:
+                stream.log("camera/plan", rr.LineStrips2D([recording.paths[now] * size]))
         stream.flush()
         stream.disconnect()

@@ -1,4 +1,4 @@
-"""An episode in MuJoCo's own viewer, as it happens."""
+"""An episode in MuJoCo's own viewer, in real time."""
 
 from __future__ import annotations
 
@@ -6,56 +6,48 @@ import os
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from itertools import chain
 
-from mujepa.envs.world import STATE
+from mujepa.agent.mpc import Agent
+from mujepa.envs.world import STATE, Episode, World
+from mujepa.evaluation.loop import step_episodes
+from mujepa.evaluation.manifest import Manifest
+from mujepa.evaluation.policies import AgentPolicy
 from mujepa.runtime.errors import UserError
-
-if TYPE_CHECKING:
-    from mujepa.agent.mpc import Agent
-    from mujepa.envs.world import Episode, World
 
 
 def check_display() -> None:
-    """Complain if there is nowhere to open a window.
-
-    Raises:
-        UserError: there is no display.
-    """
+    """Raise `UserError` if no window can be opened."""
     windowed = sys.platform in ("darwin", "win32")
     if not windowed and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         raise UserError("--viewer needs a display, and there is none; write a video with --out")
 
 
 def show_live(agent: Agent, world: World, episode: Episode, seed: int) -> float:
-    """Run the agent through an episode in a window, at the speed of the world.
+    """Run the agent through an episode in a window, in real time.
 
     Returns:
-        The distance to the goal when the episode was over or the window was closed.
+        The distance to the goal when the episode ends or the window is closed.
     """
     import mujoco.viewer
 
     variant = world.variant(episode.draw)
-    variants = [variant] if variant else None
     model = variant.model if variant else world.model
-    data, state = mujoco.MjData(model), episode.start[None]
-    wanted = world.achieved(episode.goal[None])[0]
-    goal = world.observe_goals(episode.goal[None], agent.observes, variants)[0]
-    acting = agent.reset(goal, seed)
+    data, state, due = mujoco.MjData(model), episode.start, time.monotonic()
+    manifest = Manifest([episode], [seed])
+    steps = step_episodes(world.task, world.image_size, AgentPolicy(agent), manifest)
     others = set(threading.enumerate())
     with mujoco.viewer.launch_passive(model, data) as viewer:
-        for _ in range(world.task.budget_steps):
-            began = time.monotonic()
+        for state in chain([episode.start], (step.states[0] for step in steps)):
+            time.sleep(max(0.0, due - time.monotonic()))
+            due = time.monotonic() + world.step_seconds
             with viewer.lock():
-                mujoco.mj_setState(model, data, state[0], STATE)
+                mujoco.mj_setState(model, data, state, STATE)
                 mujoco.mj_forward(model, data)
             viewer.sync()
             if not viewer.is_running():
                 break
-            seen = world.observe(state, agent.observes, variants)[0]
-            acting, action = agent.act(acting, seen)
-            state = world.step(state, action[None], variants)
-            time.sleep(max(0.0, world.step_seconds - (time.monotonic() - began)))
     for thread in set(threading.enumerate()) - others:
-        thread.join()  # the window's; it must not outlive what it draws
-    return float(world.task.distance(world.achieved(state)[0], wanted))
+        thread.join()  # the window's thread uses the model and data
+    goal = world.achieved(episode.goal[None])[0]
+    return float(world.task.distance(world.achieved(state[None])[0], goal))
