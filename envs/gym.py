@@ -1,140 +1,58 @@
-"""The tasks as Gymnasium environments, one and many, with gymnasium-robotics' goal convention.
+"""The tasks as Gymnasium environments, with the goal convention of gymnasium-robotics.
 
 Observations are dictionaries: `pixels` (P, P, 3) uint8 from the observation camera, `observation`
 (joint positions and velocities), `achieved_goal` and `desired_goal` (G,). The reward is 0 where the
-goal is reached and -1 elsewhere; episodes end by truncation alone. `reset` puts the goal's image
-into `info["goal_pixels"]`, and what `observation` would be there into `info["goal_observation"]`;
-where the world varies, `info["variation"]` holds what the episode has drawn.
+goal is reached and -1 elsewhere; episodes are truncated, never terminated. `reset` returns the
+goal's image as `info["goal_pixels"]` and its joints as `info["goal_observation"]`; where the world
+varies, `info["variation"]` holds the values that the episode has drawn.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import gymnasium
 import numpy as np
+from gymnasium.spaces import Box
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
 
-from mujepa.envs.spaces import GoalSpaces, checked_action
-from mujepa.envs.variation import Draw, Variant, stack_values
-from mujepa.envs.world import Episode
+from mujepa.envs.registry import find_task
+from mujepa.envs.task import Task
+from mujepa.envs.types import Array
+from mujepa.envs.variation import Draw, Variant, Variants, Vary, read_variation, stack_values
+from mujepa.envs.world import Episode, World
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from mujepa.envs.task import Task
-    from mujepa.envs.variation import Vary
-    from mujepa.envs.world import Variants
-
-Observation = dict[str, Any]
+Observation: TypeAlias = dict[str, Any]
+Info: TypeAlias = dict[str, Any]
 
 
-class GoalEnv(GoalSpaces, gymnasium.Env):
-    """One environment.
+class GoalRewards:
+    """The reward and the end of episodes, as gymnasium-robotics computes them."""
 
-    Args:
-        task: a task, or the name of one.
-        image_size: width and height of `pixels`.
-        render_mode: `rgb_array` lets `render` return a picture for people, with the goal as a ball.
-        vary: ranges of factors of variation, such as `{"mass": (0.5, 2)}` or `["mass=0.5:2"]`.
+    task: Task
 
-    Raises:
-        UserError: the task or a factor is unknown, or there is no OpenGL library.
-    """
+    def compute_reward(self, achieved_goal: Array, desired_goal: Array, info: object) -> Array:
+        """Return 0 where the goal is reached and -1 elsewhere, (..., G) and (..., G) -> (...)."""
+        missed = self.task.distance(achieved_goal, desired_goal) > self.task.tolerance
+        return np.where(missed, -1.0, 0.0)
 
-    # Gymnasium declares it as a plain attribute of the class.
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 25}  # noqa: RUF012
+    def compute_terminated(self, achieved_goal: object, desired_goal: object, info: object) -> bool:
+        """Return False: the goal has to be held, so that reaching it does not end the episode."""
+        return False
 
-    def __init__(
-        self,
-        task: str | Task,
-        image_size: int = 64,
-        render_mode: str | None = None,
-        vary: Vary = None,
-    ) -> None:
-        if render_mode not in (None, "rgb_array"):
-            raise ValueError(f"render_mode {render_mode!r} is not 'rgb_array' or None")
-        self._build(task, image_size, 0, vary)
-        self.observation_space = self._observation_space
-        self.action_space = self._action_space
-        self.render_mode = render_mode
-        self._state = self._goal = np.empty(0)
-        self._desired = np.empty(0)
-        self._variant: Variant | None = None
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Observation, dict[str, Any]]:
-        """Start an episode: a random one, or the `Episode` in `options["episode"]`."""
-        super().reset(seed=seed)
-        episode = (options or {}).get("episode") or self.world.sample_episode(self.np_random)
-        self._state, self._goal = episode.start.copy(), episode.goal.copy()
-        self._desired = self.world.achieved(self._goal[None])[0]
-        self._variant = self.world.variant(episode.draw)
-        observation, info = self._observe()
-        variants = [self._variant] if self._variant else None
-        goal_pixels = self.world.observe_goals(self._goal[None], "pixels", variants)[0]
-        info |= {"goal_pixels": goal_pixels}
-        info |= {"goal_observation": self.world.proprioception(self._goal[None])[0]}
-        return observation, info | (
-            {"variation": dict(episode.draw.values)} if episode.draw else {}
-        )
-
-    def step(
-        self, action: NDArray[np.float32]
-    ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Hold an action for one environment step.
-
-        Raises:
-            ValueError: the action has another shape, or is not finite.
-        """
-        control = checked_action(action, self.action_space.shape)[None]
-        variants = [self._variant] if self._variant else None
-        self._state = self.world.step(self._state[None], control, variants)[0]
-        observation, info = self._observe()
-        reward = self.compute_reward(
-            observation["achieved_goal"], observation["desired_goal"], info
-        )
-        return observation, float(reward), False, False, info
-
-    def render(self) -> NDArray[np.uint8] | None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Return a picture for people, (480, 480, 3) uint8, if `render_mode` asks for it."""
-        if not self.render_mode:
-            return None
-        return self.world.render_pretty(self._state, self._goal, self._variant)
-
-    def get_state(self) -> NDArray[np.float64]:
-        """Return a copy of the simulator's state, (S,)."""
-        return self._state.copy()
-
-    def set_state(self, state: NDArray[np.float64]) -> Observation:
-        """Go to a state from `get_state` and return what is seen there; the goal stays."""
-        self._state = np.array(state, np.float64)
-        return self._observe()[0]
-
-    def _observe(self) -> tuple[Observation, dict[str, Any]]:
-        batch = self._state[None]
-        observation = {
-            "pixels": self._look(self._state),
-            "observation": self.world.proprioception(batch)[0],
-            "achieved_goal": self.world.achieved(batch)[0],
-            "desired_goal": self._desired.copy(),
-        }
-        distance = float(self.task.distance(observation["achieved_goal"], self._desired))
-        return observation, {"distance": distance, "is_success": distance <= self.task.tolerance}
-
-    def _look(self, state: NDArray[np.float64]) -> NDArray[np.uint8]:
-        return self.world.render(state[None], [self._variant] if self._variant else None)[0]
+    def compute_truncated(self, achieved_goal: object, desired_goal: object, info: object) -> bool:
+        """Return False: Gymnasium's `TimeLimit` wrapper keeps the time limit."""
+        return False
 
 
-class GoalVectorEnv(GoalSpaces, VectorEnv):
-    """Many simulations of one task, stepped together on MuJoCo's own threads.
+class GoalVectorEnv(GoalRewards, VectorEnv):
+    """N simulations of one task, stepped together on MuJoCo's own threads.
 
-    Environment i, seeded with s, runs as a `GoalEnv` seeded with s + i does, bit for bit.
+    Environment i, seeded with s, equals a `GoalEnv` seeded with s + i, bit for bit.
 
     Args:
         num_envs: N.
@@ -143,9 +61,12 @@ class GoalVectorEnv(GoalSpaces, VectorEnv):
         max_episode_steps: steps after which an episode is truncated; None for never.
         threads: MuJoCo's threads.
         pixels_every: draw `pixels` at every k-th step of an episode only and repeat the last image
-            in between; an agent that acts every k-th step misses nothing and drawing costs a k-th.
-        vary: ranges of factors of variation, as `GoalEnv` takes them.
-        autoreset: whether a truncated environment starts anew at the next step, or stops.
+            in between, for agents that act every k-th step.
+        vary: ranges of factors of variation, such as `{"mass": (0.5, 2)}` or `["mass=0.5:2"]`.
+        autoreset: whether a truncated environment restarts at the next step, or stops.
+
+    Raises:
+        UserError: the task or a factor is unknown, or there is no OpenGL library.
     """
 
     def __init__(
@@ -160,10 +81,10 @@ class GoalVectorEnv(GoalSpaces, VectorEnv):
         *,
         autoreset: bool = True,
     ) -> None:
-        self._build(task, image_size, threads, vary)
+        self.task = find_task(task) if isinstance(task, str) else task
+        self.world = World(self.task, image_size, threads, read_variation(vary))
         self.num_envs = num_envs
-        self.single_observation_space = self._observation_space
-        self.single_action_space = self._action_space
+        self.single_observation_space, self.single_action_space = _spaces(self.world)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.autoreset = autoreset
@@ -185,90 +106,86 @@ class GoalVectorEnv(GoalSpaces, VectorEnv):
         *,
         seed: int | Sequence[int | None] | None = None,
         options: dict[str, Any] | None = None,
-    ) -> tuple[Observation, dict[str, Any]]:
+    ) -> tuple[Observation, Info]:
         """Start all episodes: random ones, or the N `Episode`s in `options["episodes"]`.
 
         Raises:
             ValueError: there are not N seeds or episodes.
         """
-        seeds = (
-            [seed + i for i in range(self.num_envs)]
-            if isinstance(seed, int)
-            else seed or [None] * self.num_envs
-        )
-        episodes: Sequence[Episode | None] = (options or {}).get("episodes") or [
-            None
-        ] * self.num_envs
-        if len(seeds) != self.num_envs or len(episodes) != self.num_envs:
+        size, none = self.num_envs, [None] * self.num_envs
+        seeds = [seed + i for i in range(size)] if isinstance(seed, int) else seed or none
+        episodes = (options or {}).get("episodes") or none
+        if len(seeds) != size or len(episodes) != size:
             raise ValueError(
-                f"{len(seeds)} seeds and {len(episodes)} episodes for {self.num_envs} environments"
+                f"{len(seeds)} seeds and {len(episodes)} episodes for {size} environments"
             )
         for index, one in enumerate(seeds):
             if one is not None:
                 self._generators[index] = seeding.np_random(one)[0]
         self._states, self._goals = self._states.copy(), self._goals.copy()
-        goal_pixels = self._start(np.arange(self.num_envs), episodes)
+        goal_pixels = self._start(np.arange(size), episodes)
         observation, info = self._observe()
-        resting = self.world.proprioception(self._goals)
-        info |= {"goal_pixels": goal_pixels, "goal_observation": resting}
+        goal_observation = self.world.proprioception(self._goals)
+        info |= {"goal_pixels": goal_pixels, "goal_observation": goal_observation}
         return observation, info | self._variation()
 
     def step(
         self, actions: NDArray[np.float32]
-    ) -> tuple[
-        Observation, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]
-    ]:
-        """Hold actions (N, A) for one environment step; those that are over start anew instead.
+    ) -> tuple[Observation, Array, NDArray[np.bool_], NDArray[np.bool_], Info]:
+        """Hold actions (N, A) for one environment step; truncated episodes restart instead.
 
         Raises:
-            ValueError: the actions have another shape or are not finite, or an environment is over
-                and `autoreset` is off.
+            ValueError: the actions have another shape or are not finite, or an episode is over and
+                `autoreset` is off.
         """
-        controls = checked_action(actions, self.action_space.shape)
-        again = np.flatnonzero(self._over)
-        if len(again) and not self.autoreset:
-            raise ValueError(f"{len(again)} episodes are over; call reset")
+        controls = _check_action(actions, self.action_space.shape)
+        over = np.flatnonzero(self._over)
+        if len(over) and not self.autoreset:
+            raise ValueError(f"{len(over)} episodes are over; call reset")
         self._states = self.world.step(self._states, controls, self._worlds())
         self._elapsed += 1
-        extra = {}
-        if len(again):
-            goal_pixels = np.zeros_like(self._pixels)
-            extra = {"goal_pixels": goal_pixels, "_goal_pixels": self._over.copy()}
-            goal_pixels[again] = self._start(again, [None] * len(again))
+        extra: Info = {}
+        if len(over):
+            restarted, goal_pixels = self._over.copy(), np.zeros_like(self._pixels)
+            goal_pixels[over] = self._start(over, [None] * len(over))
+            extra = {"goal_pixels": goal_pixels, "_goal_pixels": restarted}
             if variation := self._variation():
-                extra |= variation | {"_variation": extra["_goal_pixels"].copy()}
+                extra |= variation | {"_variation": restarted.copy()}
         observation, info = self._observe()
-        rewards = self.compute_reward(
-            observation["achieved_goal"], observation["desired_goal"], info
-        )
-        rewards[again] = 0.0
-        truncated = np.zeros(self.num_envs, bool)
-        if self.max_episode_steps is not None:
-            truncated = self._elapsed >= self.max_episode_steps
+        rewards = self.compute_reward(observation["achieved_goal"], self._desired, info)
+        rewards[over] = 0.0
+        limit = np.inf if self.max_episode_steps is None else self.max_episode_steps
+        truncated = self._elapsed >= limit
         self._over = truncated.copy()
         return observation, rewards, np.zeros(self.num_envs, bool), truncated, info | extra
 
-    def get_state(self) -> NDArray[np.float64]:
+    def get_state(self) -> Array:
         """Return a copy of the simulators' states, (N, S)."""
         return self._states.copy()
 
-    def set_state(self, states: NDArray[np.float64]) -> Observation:
-        """Go to states from `get_state` and return what is seen there; goals and clocks stay."""
+    def set_state(self, states: Array) -> Observation:
+        """Set the states (N, S) and return the observations there; goals and time limits stay."""
         self._states = np.array(states, np.float64)
         self._pixels = self.world.render(self._states, self._worlds())
-        return self._observe()[0]
+        return self._observe(np.empty(0, int))[0]
+
+    def render_pretty(self, index: int) -> NDArray[np.uint8]:
+        """Return an image of one environment for people, (480, 480, 3), with the goal as a ball."""
+        return self.world.render_pretty(
+            self._states[index], self._goals[index], self._variants[index]
+        )
 
     def _start(
         self, indices: NDArray[np.int64], episodes: Sequence[Episode | None]
     ) -> NDArray[np.uint8]:
+        """Start episodes of some environments and return their goal images."""
         for index, given in zip(indices, episodes, strict=True):
             episode = given or self.world.sample_episode(self._generators[index])
             self._states[index], self._goals[index] = episode.start, episode.goal
             self._draws[index] = episode.draw
             self._variants[index] = self.world.variant(episode.draw)
         self._desired[indices] = self.world.achieved(self._goals[indices])
-        self._elapsed[indices] = 0
-        self._over[indices] = False
+        self._elapsed[indices], self._over[indices] = 0, False
         return self.world.observe_goals(self._goals[indices], "pixels", self._worlds(indices))
 
     def _worlds(self, indices: Sequence[int] | NDArray[np.int64] = ()) -> Variants:
@@ -277,25 +194,120 @@ class GoalVectorEnv(GoalSpaces, VectorEnv):
             return None
         return [self._variants[i] for i in indices] if len(indices) else self._variants
 
-    def _variation(self) -> dict[str, Any]:
-        """Return what the episodes have drawn as an entry of `info`, if anything."""
+    def _variation(self) -> Info:
         return {"variation": stack_values(self._draws)} if any(self._draws) else {}
 
-    def _observe(self) -> tuple[Observation, dict[str, Any]]:
-        due = np.flatnonzero(self._elapsed % self.pixels_every == 0)
+    def _observe(self, due: NDArray[np.int64] | None = None) -> tuple[Observation, Info]:
+        """Return observations and info; draw the images that are due."""
+        if due is None:
+            due = np.flatnonzero(self._elapsed % self.pixels_every == 0)
         if len(due):
             self._pixels[due] = self.world.render(self._states[due], self._worlds(due))
         achieved = self.world.achieved(self._states)
+        distance = self.task.distance(achieved, self._desired)
         observation = {
             "pixels": self._pixels.copy(),
             "observation": self.world.proprioception(self._states),
             "achieved_goal": achieved,
             "desired_goal": self._desired.copy(),
         }
-        distance = self.task.distance(achieved, self._desired)
-        everyone = np.ones(self.num_envs, bool)
-        success = distance <= self.task.tolerance
-        return observation, {
-            "distance": distance, "_distance": everyone,
-            "is_success": success, "_is_success": everyone,
-        }  # fmt: skip
+        info = {"distance": distance, "is_success": distance <= self.task.tolerance}
+        return observation, info | {f"_{key}": np.ones(self.num_envs, bool) for key in info}
+
+
+class GoalEnv(GoalRewards, gymnasium.Env):
+    """One environment: a `GoalVectorEnv` of size 1 that is never truncated.
+
+    Args:
+        task: a task, or the name of one.
+        image_size: width and height of `pixels`.
+        render_mode: `rgb_array` lets `render` return an image for people, with the goal as a ball.
+        vary: ranges of factors of variation, such as `{"mass": (0.5, 2)}` or `["mass=0.5:2"]`.
+
+    Raises:
+        UserError: the task or a factor is unknown, or there is no OpenGL library.
+    """
+
+    # Gymnasium declares it as a plain attribute of the class.
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 25}  # noqa: RUF012
+
+    def __init__(
+        self,
+        task: str | Task,
+        image_size: int = 64,
+        render_mode: str | None = None,
+        vary: Vary = None,
+    ) -> None:
+        if render_mode not in (None, "rgb_array"):
+            raise ValueError(f"render_mode {render_mode!r} is not 'rgb_array' or None")
+        self._envs = GoalVectorEnv(1, task, image_size, threads=0, vary=vary)
+        self.task, self.world = self._envs.task, self._envs.world
+        self.observation_space = self._envs.single_observation_space
+        self.action_space = self._envs.single_action_space
+        self.render_mode = render_mode
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, Info]:
+        """Start an episode: a random one, or the `Episode` in `options["episode"]`."""
+        super().reset(seed=seed)
+        self._envs._generators = [self.np_random]
+        episode = (options or {}).get("episode")
+        observation, info = self._envs.reset(options={"episodes": [episode]})
+        return _row(observation), _row(info)
+
+    def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool, bool, Info]:
+        """Hold an action (A,) for one environment step.
+
+        Raises:
+            ValueError: the action has another shape, or is not finite.
+        """
+        control = _check_action(action, self.action_space.shape)[None]
+        observation, rewards, _, _, info = self._envs.step(control)
+        return _row(observation), float(rewards[0]), False, False, _row(info)
+
+    def render(self) -> NDArray[np.uint8] | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return an image for people, (480, 480, 3) uint8, if `render_mode` asks for it."""
+        return self._envs.render_pretty(0) if self.render_mode else None
+
+    def get_state(self) -> Array:
+        """Return a copy of the simulator's state, (S,)."""
+        return self._envs.get_state()[0]
+
+    def set_state(self, state: Array) -> Observation:
+        """Set the state (S,) and return the observation there; the goal stays."""
+        return _row(self._envs.set_state(state[None]))
+
+
+def _spaces(world: World) -> tuple[gymnasium.spaces.Dict, Box]:
+    """Return the spaces of one environment's observations and actions."""
+    goal = Box(-np.inf, np.inf, (world.goal_size,), np.float64)
+    joints = world.proprioception(world.state(world.model.qpos0))
+    observation = gymnasium.spaces.Dict(
+        pixels=Box(0, 255, (world.image_size, world.image_size, 3), np.uint8),
+        observation=Box(-np.inf, np.inf, joints.shape, np.float64),
+        achieved_goal=goal,
+        desired_goal=goal,
+    )
+    low, high = (bound.astype(np.float32) for bound in (world.action_low, world.action_high))
+    return observation, Box(low, high, dtype=np.float32)
+
+
+def _check_action(action: NDArray[np.float32], shape: tuple[int, ...] | None) -> Array:
+    checked = np.asarray(action, np.float64)
+    if checked.shape != shape:
+        raise ValueError(f"action of shape {checked.shape}, the environment takes {shape}")
+    if not np.isfinite(checked).all():
+        raise ValueError(f"action {checked} is not finite")
+    return checked
+
+
+def _row(batch: dict[str, Any]) -> dict[str, Any]:
+    """Return row 0 of a batch, without the masks of Gymnasium's vector environments."""
+
+    def first(value: Any) -> Any:  # noqa: ANN401
+        if isinstance(value, dict):
+            return _row(value)
+        return value[0].item() if value.ndim == 1 else value[0]
+
+    return {key: first(value) for key, value in batch.items() if not key.startswith("_")}
