@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 from pydantic import Field
 
-from mujepa.envs.registry import find_task, named_task
+from mujepa.envs.registry import find_task
 from mujepa.rollouts.minari import Source, open_minari, restore_dataset
 from mujepa.rollouts.replay import Imported, guess_task, import_episodes
 from mujepa.rollouts.store import Dataset
@@ -80,7 +80,7 @@ def import_data(config: ImportConfig) -> Dataset:
 
 def _import(config: ImportConfig, source: Source, on_episode: Callable[[], object]) -> Imported:
     name = config.task or guess_task(source)
-    task = find_task(named_task(name, config.goal_site, config.camera, config.tolerance))
+    task = find_task(name, config.goal_site, config.camera, config.tolerance)
     pixels, shortest = config.pixels, config.shortest
     return import_episodes(
         source, task, config.out, pixels=pixels, shortest=shortest, on_episode=on_episode

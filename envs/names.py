@@ -1,9 +1,8 @@
-"""Names of tasks that carry their settings: `PATH.xml?goal_site=hand&camera=above&digest=...`.
+"""Names of tasks in files: `PATH.xml?goal_site=hand&camera=above&digest=...`, `PATH.py:TASK?...`.
 
-A name is all that a dataset or a checkpoint keeps of its task, and all that a collecting process is
-told. For a person's own file it therefore holds the absolute path, every setting, and a checksum
-of the file with all that it includes: `digest` of models, `code` of Python, which is compared
-before any of it runs.
+Datasets and checkpoints store only the name of their task. The name of a user's own file therefore
+holds the absolute path, every setting, and checksums: `digest` of the model with all files it
+uses, `code` of the Python file, which is compared before any of it runs.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import re
 import urllib.parse
-import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,12 +21,12 @@ DIGITS = 16
 
 @dataclass(frozen=True)
 class FileName:
-    """The name of a task that a person's own file makes, taken apart.
+    """The parts of the name of a task in a file.
 
     Attributes:
         path: absolute, of an .xml, or of a .py that holds a task.
         item: in a .py, the name of the task or of its class.
-        settings: by name, those of `SETTINGS` that are given.
+        settings: by name, the given ones of `SETTINGS`.
     """
 
     path: Path
@@ -38,17 +36,15 @@ class FileName:
     @property
     def text(self) -> str:
         """The whole name."""
-        query = urllib.parse.urlencode(
-            {k: self.settings[k] for k in SETTINGS if k in self.settings}
-        )
-        item = f":{self.item}" if self.item else ""
-        return f"{self.path}{item}" + (f"?{query}" if query else "")
+        given = {key: self.settings[key] for key in SETTINGS if key in self.settings}
+        item, query = self.item and f":{self.item}", urllib.parse.urlencode(given)
+        return f"{self.path}{item}{query and f'?{query}'}"
 
     def check(self, setting: str, file: Path) -> None:
-        """Compare a file with a checksum, where the name holds any.
+        """Compare a file with a checksum, if the name has it.
 
         Raises:
-            UserError: the file is gone, or it has been edited.
+            UserError: the file is missing, or it has been edited.
         """
         if not file.is_file():
             raise UserError(f"{file} is not there; put the file back, or give another")
@@ -61,12 +57,12 @@ class FileName:
 
 
 def is_file_name(name: str) -> bool:
-    """Return whether a task's name means a file."""
+    """Return whether a task's name is that of a file."""
     return bool(re.match(r".*\.(xml|mjcf)(\?|$)|.*\.py:\w+(\?|$)", name, re.IGNORECASE))
 
 
 def parse(name: str) -> FileName:
-    """Take a name apart.
+    """Split a name into its parts.
 
     Raises:
         UserError: a setting is unknown.
@@ -78,63 +74,53 @@ def parse(name: str) -> FileName:
         raise UserError(
             f"unknown setting {min(unknown)!r} in {name!r}; there are {', '.join(SETTINGS)}"
         )
-    path, item = re.fullmatch(r"(.*?)(?::(\w+))?", place).groups("")  # pyright: ignore
-    return FileName(Path(path).expanduser().resolve(), item, settings)
+    item = re.search(r":(\w+)$", place)
+    path = Path(place[: item.start()] if item else place).expanduser().resolve()
+    return FileName(path, item[1] if item else "", settings)
 
 
 def is_other_version(one: str, other: str) -> bool:
-    """Return whether two names mean the same file at different times."""
+    """Return whether two names are of different versions of the same file."""
     if not is_file_name(one) or not is_file_name(other):
         return False
     first, second = parse(one), parse(other)
-    same = (first.path, first.item) == (second.path, second.item)
-    return same and any(
-        first.settings.get(checksum) != second.settings.get(checksum)
-        for checksum in ("code", "digest")
+    return (first.path, first.item) == (second.path, second.item) and any(
+        first.settings.get(key) != second.settings.get(key) for key in ("code", "digest")
     )
 
 
 def digest(path: Path) -> str:
-    """Return a checksum of a file and, if it is a model, of those that it names."""
+    """Return a checksum of a file and, if it is a model, of the files that it uses."""
     content = hashlib.sha256()
-    for file in sorted(_files(path)):
+    for file in sorted({path.resolve(), *_used_files(path)}):
         content.update(hashlib.sha256(file.read_bytes()).digest())
     return content.hexdigest()[:DIGITS]
 
 
-def _files(path: Path) -> set[Path]:
-    """Return a model's file and those it includes or draws its meshes and textures from."""
-    found, pending = set(), [path.resolve()]
-    folders = {path.parent.resolve()}
-    while pending:
-        file = pending.pop()
-        found.add(file)
-        try:
-            root = ElementTree.fromstring(file.read_bytes()) if _is_model(file) else None
-        except ElementTree.ParseError:
-            root = None  # MuJoCo will say what is wrong with it
-        if root is None:
-            continue
-        for compiler in root.iter("compiler"):
-            for key in ("meshdir", "texturedir", "assetdir"):
-                folders.add((path.parent / compiler.get(key, "")).resolve())
-        named = [value for element in root.iter() for value in _named(element)]
-        places = [folder / name for name in named for folder in {*folders, file.parent}]
-        pending += [place for place in places if place.is_file() and place not in found]
-    return found
+def _used_files(path: Path) -> set[Path]:
+    """Return the files that a MuJoCo model includes or takes its assets from."""
+    if path.suffix.lower() == ".py":
+        return set()
+    import mujoco  # not at the top: names load no simulator
 
-
-def _is_model(file: Path) -> bool:
-    return file.suffix.lower() in (".xml", ".mjcf", ".urdf")
-
-
-def _named(element: ElementTree.Element) -> list[str]:
-    return [value for key, value in element.items() if key.startswith("file")]
+    try:
+        spec = mujoco.MjSpec.from_file(str(path))
+        files = {Path(file) for file in mujoco.mju_getXMLDependencies(str(path))}
+    except (ValueError, mujoco.FatalError):  # compilation will say what is wrong
+        return set()
+    # MuJoCo's list misses assets whose folder another file names: look wherever it would look.
+    folders = {file.parent for file in files}
+    for name, assets in (
+        (spec.meshdir, (*spec.meshes, *spec.hfields, *spec.skins)),
+        (spec.texturedir, spec.textures),
+    ):
+        places = {path.parent / name, *folders}
+        files |= {place / asset.file for asset in assets for place in places}
+    return {file.resolve() for file in files if file.is_file()}
 
 
 def folder_name(task: str) -> str:
-    """Return a task's name as part of a file's, different for different tasks."""
+    """Return a task's name as part of a folder's, different for different tasks."""
     if is_file_name(task):
-        stem = parse(task).path.stem
-        return f"{stem}-{hashlib.sha256(task.encode()).hexdigest()[:8]}"
+        return f"{parse(task).path.stem}-{hashlib.sha256(task.encode()).hexdigest()[:8]}"
     return re.sub(r"[^\w.-]", "-", task)

@@ -8,7 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from mujepa.envs.names import digest, is_file_name, parse
+from mujepa.envs.names import FileName, digest, is_file_name, parse
 from mujepa.envs.suites import is_suite_task, suite_task
 from mujepa.envs.task import Task
 from mujepa.envs.tasks.acrobot import Acrobot
@@ -23,72 +23,61 @@ from mujepa.envs.tasks.reacher import Reacher
 from mujepa.envs.tasks.two_room import TwoRoom
 from mujepa.runtime.errors import UserError, suggestion
 
-TASKS: dict[str, Task] = {
-    task.name: task
-    for task in (
-        *(Reacher(), TwoRoom(), PointMaze()),
-        *(Pendulum(), Cartpole(), Acrobot(), DoublePendulum()),
-        *(Cup(), PushT(), Cube()),
-    )
-}
+REACHING = (Reacher(), TwoRoom(), PointMaze())
+SWING_UPS = (Pendulum(), Cartpole(), Acrobot(), DoublePendulum(), Cup())
+TASKS: dict[str, Task] = {task.name: task for task in (*REACHING, *SWING_UPS, PushT(), Cube())}
 
 
-def find_task(name: str) -> Task:
-    """Return the task of a name: one of ours, `SUITE:ID`, `PATH.xml?SETTINGS` or `PATH.py:TASK`.
-
-    Raises:
-        UserError: there is none; the message suggests the nearest name.
-    """
-    if name in TASKS:
-        return TASKS[name]
-    if is_file_name(name):
-        return _file_task(name)
-    if is_suite_task(name):
-        return suite_task(name)
-    hint = suggestion(name, TASKS, f"tasks: {', '.join(TASKS)}")
-    raise UserError(f"unknown task {name!r}; {hint}")
-
-
-def named_task(
-    task: str,
+def find_task(
+    name: str,
     goal_site: str | None = None,
     camera: str | None = None,
     tolerance: float | None = None,
-) -> str:
-    """Return the whole name of a task on the command line, with its settings.
+) -> Task:
+    """Return a task by name.
+
+    Args:
+        name: one of `TASKS`, `SUITE:ID`, `PATH.xml?SETTINGS` or `PATH.py:TASK`.
+        goal_site: the site to bring to the goal, in a MuJoCo file.
+        camera: the camera of the images, in a MuJoCo file.
+        tolerance: of the goal, for a MuJoCo file [m].
 
     Raises:
-        UserError: the task has no such settings.
+        UserError: there is no such task, or it has no such settings.
     """
-    given = {"goal_site": goal_site, "camera": camera, "tolerance": tolerance}
-    given = {key: str(value) for key, value in given.items() if value is not None}
-    if is_file_name(task) and ".py:" not in task:
-        file = parse(task)
-        return find_task(replace(file, settings=file.settings | given).text).name
-    if given:
-        raise UserError(
-            f"--{next(iter(given)).replace('_', '-')} is for a MuJoCo file of your own; "
-            f"task {task!r} has its own"
-        )
-    return find_task(task).name
-
-
-def _file_task(name: str) -> Task:
-    """Return the task of a MuJoCo file, or one that a Python file holds."""
-    file = parse(name)
-    if file.path.suffix.lower() != ".py":
+    settings = {"goal_site": goal_site, "camera": camera, "tolerance": tolerance}
+    settings = {key: str(value) for key, value in settings.items() if value is not None}
+    file = parse(name) if is_file_name(name) else None
+    if file and file.path.suffix.lower() != ".py":
         from mujepa.envs.robot import robot_task  # loads the simulator
 
-        return robot_task(name)
+        return robot_task(replace(file, settings=file.settings | settings))
+    if settings:
+        raise UserError(
+            f"--{next(iter(settings)).replace('_', '-')} is for a MuJoCo file of your own; "
+            f"task {name!r} has its own"
+        )
+    if file:
+        return _python_task(file)
+    if is_suite_task(name):
+        return suite_task(name)
+    if name not in TASKS:
+        hint = suggestion(name, TASKS, f"tasks: {', '.join(TASKS)}")
+        raise UserError(f"unknown task {name!r}; {hint}")
+    return TASKS[name]
+
+
+def _python_task(file: FileName) -> Task:
+    """Return a task that a Python file holds."""
     file.check("code", file.path)
     spec = importlib.util.spec_from_file_location(f"mujepa_own_{file.path.stem}", file.path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look there for what annotations mean
+    sys.modules[spec.name] = module  # dataclasses look up annotations there
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # a person's own code raises what it likes
+    except Exception as error:  # a user's own code raises anything
         raise UserError(f"{file.path} fails: {type(error).__name__}: {error}") from error
     found = getattr(module, file.item, None)
     task = found() if isinstance(found, type) else found
@@ -97,11 +86,10 @@ def _file_task(name: str) -> Task:
         raise UserError(
             f"{file.path.name} holds no task {file.item!r}; it holds {', '.join(held) or 'none'}"
         )
-    model = Path(task.mjcf)  # a person's class may hold a string
+    model = Path(task.mjcf)  # a user's class may hold a string
     file.check("digest", model)
     checksums = {"code": digest(file.path), "digest": digest(model)}
-    named = replace(file, settings=checksums)
-    return replace(task, name=named.text)
+    return replace(task, name=replace(file, settings=checksums).text)
 
 
 def _is_task(value: object) -> bool:

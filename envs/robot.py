@@ -1,34 +1,33 @@
-"""A world of your own: any MuJoCo file, with a site that has to be brought to where it could be."""
+"""Tasks from any MuJoCo file: bring a site to where the goal image shows it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
 import mujoco
 import numpy as np
+from numpy.typing import NDArray
 
-from mujepa.envs import names
 from mujepa.envs.behaviour import RedNoise
 from mujepa.envs.camera import FreeCamera, overview
+from mujepa.envs.names import FileName, digest
 from mujepa.envs.task import Task, rollout_ends
 from mujepa.envs.types import Array, Data, Dynamics, JointState, Model, Rng
 from mujepa.runtime.errors import UserError
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-
 SENSOR = "mujepa_goal_site"
 SPAN = 1.0
-"""How far joints and their targets go from the home pose, where their limits are wider [rad]."""
-STEP = 0.04
-"""Seconds that an environment step should last."""
-DRAWS = 200
-DEEP = 0.001
+"""Largest distance of joints and servo targets from the home pose, within their limits [rad]."""
+STEP_SECONDS = 0.04
+"""Approximate duration of an environment step [s]."""
+MAX_DRAWS = 200
+EXTRA_DEPTH = 0.001
 """How much deeper than in the home pose bodies may penetrate in a drawn one [m]."""
 OVERVIEW_POSES = 32
-"""Poses that are drawn to find out what a camera has to see."""
+"""Number of poses that the default camera must see."""
 SETTLE_STEPS = 25
 """Environment steps in which a robot comes to rest at a drawn pose."""
 
@@ -45,7 +44,7 @@ class RobotTask(Task):
 
     Attributes:
         site: name of the site.
-        span: how far from home joints are drawn, and servos are sent [rad].
+        span: largest distance of joints and servo targets from home [rad].
         goal_steps: environment steps to a goal, where poses cannot be drawn.
     """
 
@@ -56,12 +55,8 @@ class RobotTask(Task):
 
     def compile(self) -> Model:
         """Compile the file with a sensor for the site."""
-        spec = _load(self.mjcf)
-        spec.add_sensor(
-            name=SENSOR, type=mujoco.mjtSensor.mjSENS_FRAMEPOS,
-            objtype=mujoco.mjtObj.mjOBJ_SITE, objname=self.site,
-        )  # fmt: skip
-        return _compile(self.mjcf, spec)
+        site, position = mujoco.mjtObj.mjOBJ_SITE, mujoco.mjtSensor.mjSENS_FRAMEPOS
+        return _compile(self.mjcf, name=SENSOR, type=position, objtype=site, objname=self.site)
 
     def action_bounds(self, model: Model) -> tuple[Array, Array]:
         """Return the controls' limits; those of position servos go at most `span` from home."""
@@ -85,8 +80,8 @@ class RobotTask(Task):
         return draw_pose(model, rng, self.span)
 
     def sample_ends(self, world: Dynamics, rng: Rng) -> tuple[Array, Array]:
-        """Draw two poses, held still where servos can; or what random actions reach."""
-        if not len(_drawn_joints(world.model)):
+        """Draw two poses, held still if servos can; or what random actions reach."""
+        if not len(_posed_joints(world.model)):
             return rollout_ends(self, world, rng, self.goal_steps)
         ends = super().sample_ends(world, rng)
         servos = _servos(world.model)
@@ -101,58 +96,58 @@ class RobotTask(Task):
         return start, goal
 
 
-def robot_task(name: str) -> RobotTask:
-    """Return the task of a MuJoCo file; settings that the name leaves open are chosen.
+def robot_task(file: FileName) -> RobotTask:
+    """Return the task of a MuJoCo file; settings that are not given are chosen.
 
     Raises:
-        UserError: the file is missing, invalid, edited, or leaves open what cannot be chosen.
+        UserError: the file is missing, invalid or edited, or a setting cannot be chosen.
     """
-    file = names.parse(name)
     file.check("digest", file.path)
-    model = _compile(file.path, _load(file.path))
-    _check_actuators(file.path.name, model)
-    sites = [model.site(index).name for index in range(model.nsite)]
-    site = _choose_site(file.path.name, sites, file.settings.get("goal_site"))
-    asked = file.settings.get("camera")
-    cameras = [model.camera(index).name for index in range(model.ncam)]
-    if asked is not None and asked not in cameras:
-        raise UserError(
-            f"no camera {asked!r} in {file.path.name}; its cameras: {', '.join(cameras) or 'none'}"
-        )
-    named = asked or next(filter(None, cameras), None)
-    camera = named or overview_of_poses(model)
-    tolerance = _tolerance(file.settings.get("tolerance"), model)
-    settings = {"goal_site": site, "tolerance": f"{tolerance:g}"}
-    settings |= {"digest": names.digest(file.path)} | ({"camera": named} if named else {})
-    substeps = max(1, round(STEP / model.opt.timestep))
+    model = _compile(file.path)
+    name, given = file.path.name, file.settings
+    _check_actuators(name, model)
+    site = _choose_site(name, _named(model.site, model.nsite), given.get("goal_site"))
+    cameras = _named(model.camera, model.ncam)
+    camera = given.get("camera") or next(iter(cameras), None)
+    if camera and camera not in cameras:
+        shown = ", ".join(cameras) or "none"
+        raise UserError(f"no camera {camera!r} in {name}; its cameras: {shown}")
+    tolerance = _tolerance(given.get("tolerance"), model)
+    settings = {"goal_site": site, "tolerance": f"{tolerance:g}", "digest": digest(file.path)}
+    settings |= {"camera": camera} if camera else {}
+    view = camera or overview_of_poses(model)
     return RobotTask(
-        name=names.FileName(file.path, "", settings).text, mjcf=file.path, goal_sensors=(SENSOR,),
-        tolerance=tolerance, substeps=substeps, site=site,
-        observation_camera=camera, pretty_camera=camera,
-    )  # fmt: skip
+        name=FileName(file.path, "", settings).text,
+        mjcf=file.path,
+        goal_sensors=(SENSOR,),
+        tolerance=tolerance,
+        substeps=max(1, round(STEP_SECONDS / model.opt.timestep)),
+        site=site,
+        observation_camera=view,
+        pretty_camera=view,
+    )
 
 
 def overview_of_poses(model: Model) -> FreeCamera:
-    """Return a camera that sees the model's moving bodies and sites, wherever they reach."""
-    rng, data, places = np.random.default_rng(0), mujoco.MjData(model), []
+    """Return a camera that sees the moving bodies and the sites in all poses."""
+    rng, data, positions = np.random.default_rng(0), mujoco.MjData(model), []
     for _ in range(OVERVIEW_POSES):
         data.qpos[:] = draw_pose(model, rng, SPAN)
         mujoco.mj_kinematics(model, data)
-        places += [data.xipos[1:].copy(), data.xpos[1:].copy(), data.site_xpos.copy()]
-    everywhere = np.concatenate(places)
-    low, high = everywhere.min(axis=0), everywhere.max(axis=0)
+        positions += [data.xipos[1:].copy(), data.xpos[1:].copy(), data.site_xpos.copy()]
+    low, high = np.min(np.concatenate(positions), 0), np.max(np.concatenate(positions), 0)
     radius = max(float(np.linalg.norm(high - low)) / 2, model.stat.extent / 4)
     distance = 1.1 * radius / np.sin(np.deg2rad(model.vis.global_.fovy) / 2)
-    return overview(model, (low + high) / 2, float(distance))
+    return overview(model, (low + high) / 2, distance)
 
 
 def draw_pose(model: Model, rng: Rng, span: float) -> Array:
-    """Draw joint positions (nq,) without new collisions; those of home if none are found."""
+    """Draw joint positions (nq,) without new collisions; the home pose if none are found."""
     home, data = home_pose(model), mujoco.MjData(model)
-    joints = _drawn_joints(model)
-    low, high = _reach(model, joints, home, span)
-    allowed = _violation(model, data, home) + DEEP
-    for _ in range(DRAWS if len(joints) else 0):
+    joints = _posed_joints(model)
+    low, high = _ranges(model, joints, home, span)
+    allowed = _violation(model, data, home) + EXTRA_DEPTH
+    for _ in range(MAX_DRAWS if len(joints) else 0):
         pose = home.copy()
         pose[model.jnt_qposadr[joints]] = rng.uniform(low, high)
         if _violation(model, data, pose) <= allowed:
@@ -166,16 +161,12 @@ def home_pose(model: Model) -> Array:
     return (model.key_qpos[key] if key >= 0 else model.qpos0).copy()
 
 
-def _load(path: object) -> mujoco.MjSpec:
+def _compile(path: Path, **sensor: object) -> Model:
+    """Compile a file, with a sensor more if one is given."""
     try:
-        return mujoco.MjSpec.from_file(str(path))
-    except ValueError as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} is not a valid MuJoCo model: {reason}") from error
-
-
-def _compile(path: object, spec: mujoco.MjSpec) -> Model:
-    try:
+        spec = mujoco.MjSpec.from_file(str(path))
+        if sensor:
+            spec.add_sensor(**sensor)
         return spec.compile()
     except ValueError as error:
         reason = " ".join(str(error).split())
@@ -186,29 +177,32 @@ def _check_actuators(name: str, model: Model) -> None:
     if not model.nu:
         raise UserError(f"{name} has no actuators, so that nothing could act; add <actuator>")
     servos = _servos(model)
-    limited = model.actuator_ctrllimited.astype(bool)
-    endless = [
+    unlimited = [
         model.actuator(index).name or f"number {index}"
-        for index in np.flatnonzero(~limited).tolist()
+        for index in np.flatnonzero(model.actuator_ctrllimited == 0).tolist()
         if index not in servos or not model.jnt_limited[servos[index]]
     ]
-    if endless:
+    if unlimited:
         raise UserError(
-            f"actuators of {name} without limits: {', '.join(endless)}; "
+            f"actuators of {name} without limits: {', '.join(unlimited)}; "
             'give them a ctrlrange, for example ctrlrange="-1 1"'
         )
 
 
-def _choose_site(name: str, sites: list[str], asked: str | None) -> str:
-    known = [site for site in sites if site]
-    if asked is None and len(known) == 1:
-        return known[0]
-    if asked is None and known:
-        raise UserError(f"{name} has {len(known)} sites; choose --goal-site: {', '.join(known)}")
+def _named(elements: Callable[[int], Any], count: int) -> list[str]:
+    """Return the names of a model's elements that have one."""
+    return [name for index in range(count) if (name := elements(index).name)]
+
+
+def _choose_site(name: str, sites: Sequence[str], asked: str | None) -> str:
+    if asked is None and len(sites) == 1:
+        return sites[0]
+    if asked is None and sites:
+        raise UserError(f"{name} has {len(sites)} sites; choose --goal-site: {', '.join(sites)}")
     if asked is None:
         raise UserError(f'{name} has no site; add one where the goal is: <site name="hand"/>')
-    if asked not in known:
-        raise UserError(f"no site {asked!r} in {name}; its sites: {', '.join(known) or 'none'}")
+    if asked not in sites:
+        raise UserError(f"no site {asked!r} in {name}; its sites: {', '.join(sites) or 'none'}")
     return asked
 
 
@@ -225,40 +219,33 @@ def _tolerance(asked: str | None, model: Model) -> float:
 
 
 def _servos(model: Model) -> dict[int, int]:
-    """Return the joint of each actuator that pulls a joint to the position it is sent."""
+    """Return the joints, by actuator, of actuators that hold a joint at the position they get."""
     joint = model.actuator_trntype == mujoco.mjtTrn.mjTRN_JOINT
     affine = model.actuator_biastype == mujoco.mjtBias.mjBIAS_AFFINE
     pulls = (model.actuator_biasprm[:, 1] < 0) & (model.actuator_gear[:, 0] == 1)
     return {int(i): int(model.actuator_trnid[i, 0]) for i in np.flatnonzero(joint & affine & pulls)}
 
 
-def _drawn_joints(model: Model) -> NDArray[np.int64]:
-    """Return the hinges and slides that an actuator drives and no equality ties to others."""
+def _posed_joints(model: Model) -> NDArray[np.int64]:
+    """Return the hinges and slides that an actuator drives and no equality constrains."""
     driven = model.actuator_trnid[model.actuator_trntype == mujoco.mjtTrn.mjTRN_JOINT, 0]
     tied = model.eq_type == mujoco.mjtEq.mjEQ_JOINT
-    others = {*model.eq_obj1id[tied].tolist(), *model.eq_obj2id[tied].tolist()}
-    plain = (mujoco.mjtJoint.mjJNT_HINGE, mujoco.mjtJoint.mjJNT_SLIDE)
-    return np.array(
-        [j for j in sorted(set(driven.tolist())) if model.jnt_type[j] in plain and j not in others],
-        int,
-    )
+    free = np.setdiff1d(driven, np.concatenate([model.eq_obj1id[tied], model.eq_obj2id[tied]]))
+    return free[model.jnt_type[free] >= mujoco.mjtJoint.mjJNT_SLIDE.value].astype(int)
 
 
-def _reach(
+def _ranges(
     model: Model, joints: NDArray[np.int64], home: Array, span: float
 ) -> tuple[Array, Array]:
     """Return the lowest and highest position that is drawn of each joint."""
     middle = home[model.jnt_qposadr[joints]]
     hinge = model.jnt_type[joints] == mujoco.mjtJoint.mjJNT_HINGE
     limited = model.jnt_limited[joints].astype(bool)
-    servo = np.isin(joints, list(_servos(model).values()))
-    low = np.where(limited, model.jnt_range[joints, 0], middle - np.where(hinge, np.pi, 0.5))
-    high = np.where(limited, model.jnt_range[joints, 1], middle + np.where(hinge, np.pi, 0.5))
-    near = hinge & servo
-    return (
-        np.where(near, np.maximum(low, middle - span), low),
-        np.where(near, np.minimum(high, middle + span), high),
-    )
+    half = np.where(hinge, np.pi, 0.5)
+    low = np.where(limited, model.jnt_range[joints, 0], middle - half)
+    high = np.where(limited, model.jnt_range[joints, 1], middle + half)
+    reach = np.where(hinge & np.isin(joints, list(_servos(model).values())), span, np.inf)
+    return np.maximum(low, middle - reach), np.minimum(high, middle + reach)
 
 
 def _violation(model: Model, data: Data, pose: Array) -> float:

@@ -31,7 +31,7 @@ from matplotlib.figure import Figure
 
 from mujepa.agent.checkpoint import load_checkpoint
 from mujepa.cli.main import main
-from mujepa.envs.registry import find_task, named_task
+from mujepa.envs.registry import find_task
 from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
 from mujepa.evaluation.lab.world_model import fit_perceptron
@@ -174,7 +174,7 @@ class Part:
     def make_world(self) -> World:
         """Return the simulator, in which the factor hides."""
         variation = read_variation(self.vary)
-        return World(find_task(named_task(TASK)), variation=variation)
+        return World(find_task(TASK), variation=variation)
 
     @property
     def vary(self) -> str:

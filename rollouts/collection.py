@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from mujepa.envs.behaviour import RedNoise
 from mujepa.envs.names import is_other_version, parse
-from mujepa.envs.registry import find_task, named_task
+from mujepa.envs.registry import find_task
 from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
 from mujepa.rollouts.remote import is_url
@@ -100,7 +100,7 @@ def collect(config: CollectConfig) -> Dataset:
     Raises:
         UserError: bad input, no OpenGL library, a full disk, or a different spec in the folder.
     """
-    task = find_task(named_task(config.task, config.goal_site, config.camera, config.tolerance))
+    task = find_task(config.task, config.goal_site, config.camera, config.tolerance)
     spec = make_spec(
         task.name, config.seed, config.steps, vary=config.vary, image_size=config.image_size
     )

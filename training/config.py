@@ -17,7 +17,7 @@ from mujepa.agent.device import DeviceName
 from mujepa.agent.ensemble import EnsembleConfig
 from mujepa.agent.jepa import JEPAConfig
 from mujepa.envs.names import folder_name
-from mujepa.envs.registry import find_task, named_task
+from mujepa.envs.registry import find_task
 from mujepa.envs.variation import read_variation
 from mujepa.planners import PlannerConfig
 from mujepa.rollouts.remote import is_url
@@ -276,7 +276,7 @@ class TrainConfig:
     @property
     def task_name(self) -> str:
         """The task's whole name, with its settings."""
-        return named_task(self.task, self.goal_site, self.camera, self.tolerance)
+        return find_task(self.task, self.goal_site, self.camera, self.tolerance).name
 
     def settings(self) -> dict[str, Any]:
         """Return the settings as train.json has them: what is learned, and not where.

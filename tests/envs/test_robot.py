@@ -13,7 +13,7 @@ import pytest
 from mujepa.agent.checkpoint import load_checkpoint
 from mujepa.cli.main import main
 from mujepa.envs.names import digest, folder_name
-from mujepa.envs.registry import find_task, named_task
+from mujepa.envs.registry import find_task
 from mujepa.envs.robot import RobotTask, home_pose
 from mujepa.envs.world import World
 from mujepa.rollouts.store import Dataset
@@ -107,7 +107,7 @@ def edit(path: Path, old: str, new: str) -> None:
 
 
 def robot_task(*arguments) -> RobotTask:
-    task = find_task(named_task(*(str(each) for each in arguments)))
+    task = find_task(*(str(each) for each in arguments))
     assert isinstance(task, RobotTask)
     return task
 
@@ -304,8 +304,8 @@ def test_robots_that_cannot_be_posed_have_goals_that_their_actions_reach(robot):
 
 def test_robots_of_the_same_name_in_two_folders_share_no_data(robot, tmp_path):
     other = _without_cameras(robot)
-    folders = {folder_name(named_task(str(path))) for path in (robot, other)}
-    folders |= {folder_name(named_task(str(robot), camera="side"))}
+    folders = {folder_name(find_task(str(path)).name) for path in (robot, other)}
+    folders |= {folder_name(find_task(str(robot), camera="side").name)}
     assert len(folders) == 3
     assert all(folder.startswith("robot-") for folder in folders)
     assert folder_name("dm_control:reacher-easy") == "dm_control-reacher-easy"
