@@ -130,7 +130,7 @@ class GoalVectorEnv(GoalRewards, VectorEnv):
         return observation, info | self._variation()
 
     def step(
-        self, actions: NDArray[np.float32]
+        self, actions: NDArray[np.floating]
     ) -> tuple[Observation, Array, NDArray[np.bool_], NDArray[np.bool_], Info]:
         """Hold actions (N, A) for one environment step; truncated episodes restart instead.
 
@@ -256,7 +256,7 @@ class GoalEnv(GoalRewards, gymnasium.Env):
         observation, info = self._envs.reset(options={"episodes": [episode]})
         return _row(observation), _row(info)
 
-    def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool, bool, Info]:
+    def step(self, action: NDArray[np.floating]) -> tuple[Observation, float, bool, bool, Info]:
         """Hold an action (A,) for one environment step.
 
         Raises:
@@ -293,7 +293,7 @@ def _spaces(world: World) -> tuple[gymnasium.spaces.Dict, Box]:
     return observation, Box(low, high, dtype=np.float32)
 
 
-def _check_action(action: NDArray[np.float32], shape: tuple[int, ...] | None) -> Array:
+def _check_action(action: NDArray[np.floating], shape: tuple[int, ...] | None) -> Array:
     checked = np.asarray(action, np.float64)
     if checked.shape != shape:
         raise ValueError(f"action of shape {checked.shape}, the environment takes {shape}")
