@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mujepa.agent.checkpoint import ActorMode
+    from mujepa.agent.cost import CostFunction
     from mujepa.agent.device import DeviceName
     from mujepa.agent.mpc import Agent
-    from mujepa.planners import PlannerConfig
+    from mujepa.planners import Planner, PlannerConfig
 
 __version__ = "0.1.0"
 __all__ = ["UserError", "load"]
@@ -29,18 +30,20 @@ def load(
     path: str | Path,
     device: DeviceName = "auto",
     *,
-    cost: str | None = None,
+    cost: str | CostFunction | None = None,
     actor: ActorMode | None = None,
-    planner: PlannerConfig | None = None,
+    planner: PlannerConfig | Planner | None = None,
 ) -> Agent:
     """Return the agent of a checkpoint, ready to act.
 
     Args:
         path: a checkpoint folder, or the folder of a training run.
         device: `auto`, `cpu`, `cuda` or `mps`.
-        cost: another than the checkpoint's, such as `critic + 100*avoid(y>0.1)`.
+        cost: another than the checkpoint's, such as `critic + 100*avoid(y>0.1)`, or a function of
+            `mujepa.agent.cost.Trajectory` and `Goal` that returns costs (B, N).
         actor: who acts, if not as the checkpoint says: `planner`, `proposing` or `reactive`.
-        planner: another search, such as `mujepa.planners.PlannerConfig("cem", horizon=5)`.
+        planner: another one, such as `mujepa.planners.PlannerConfig("cem", horizon=5)`, or your own
+            `mujepa.planners.Planner`.
 
     Raises:
         UserError: the checkpoint is missing or damaged, the device is not there, or the cost cannot

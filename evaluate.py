@@ -104,7 +104,7 @@ def make_result(setup: Setup, manifest: Manifest, outcomes: Mapping[str, Outcome
         hold_steps=world.task.hold_steps,
         **vars(outcome.summary()),
         by_distance=by_distance(world, manifest, outcome),
-        actor="planner" if oracle else config.actor or setup.checkpoint.config.mode,
+        actor="planner" if oracle else config.actor or setup.checkpoint.config.actor_mode,
         planner=asdict(setup.planner) | {"kind": kind, "replan_every": agent.replan_every},
         cost=cost.expression,
         baselines=baselines,

@@ -1,28 +1,24 @@
-"""Actor, mode 1: a policy that acts at once, without a search.
+"""Actor, mode 1: a policy that chooses an action without a search.
 
-It learns what the planner would search for. Unrolled in the world model, its own actions lead
-somewhere, and the gradient of the planner's cost of getting there teaches it (as in Dreamer, arXiv
-1912.01603; Henaff et al., arXiv 1901.02705); what was done in the data on the way to where it led
-can teach it as well (hindsight, arXiv 1903.01973). It acts alone, or proposes a sequence to the
-planner, which is mode 2.
+It is trained to do what the planner would find: it is unrolled in the world model and minimises the
+planner's cost (as in Dreamer, arXiv 1912.01603; Henaff et al., arXiv 1901.02705). It can also
+imitate the data on their way to a goal (hindsight, arXiv 1903.01973). It acts alone, or proposes a
+sequence to the planner (mode 2).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from mujepa.agent.jepa import JEPA
 from mujepa.agent.memory import Memory
-
-if TYPE_CHECKING:
-    from mujepa.agent.jepa import JEPA
+from mujepa.runtime.settings import Count, settings
 
 
-@dataclass(frozen=True)
+@settings
 class ActorConfig:
     """The reactive policy.
 
@@ -31,24 +27,14 @@ class ActorConfig:
         depth: hidden layers.
     """
 
-    width: int = 256
-    depth: int = 2
-
-    def __post_init__(self) -> None:
-        if self.width < 1 or self.depth < 1:
-            raise ValueError(f"actor needs width and depth of at least 1, got {self}")
+    width: Count = 256
+    depth: Count = 2
 
 
 class Actor(nn.Module):
-    """A perceptron from what is remembered and what is wanted to an action in [-1, 1].
+    """A perceptron from memory and goal to an action in [-1, 1].
 
     Letters: B batch, K history, H horizon, D embedding, A action.
-
-    Args:
-        config: sizes.
-        history: K.
-        dim: D.
-        action_size: A.
     """
 
     def __init__(self, config: ActorConfig, history: int, dim: int, action_size: int) -> None:
@@ -62,9 +48,9 @@ class Actor(nn.Module):
         self.decide = nn.Sequential(*hidden, nn.Linear(config.width, action_size), nn.Tanh())
 
     def forward(self, memory: Memory, goal: Tensor) -> Tensor:
-        """Return the actions (B, A) towards goals (B, D)."""
-        seen = [memory.embeddings.flatten(1), memory.actions.flatten(1), goal]
-        return self.decide(torch.cat(seen, dim=1))
+        """Return the actions (B, A) towards goal embeddings (B, D)."""
+        inputs = [memory.embeddings.flatten(1), memory.actions.flatten(1), goal]
+        return self.decide(torch.cat(inputs, dim=1))
 
     def rollout(
         self, jepa: JEPA, memory: Memory, goal: Tensor, horizon: int

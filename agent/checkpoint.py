@@ -1,10 +1,10 @@
-"""A checkpoint is a folder that acts alone: weights, and everything needed to use them.
+"""A checkpoint is a folder with an agent's weights and everything needed to use them.
 
     model.safetensors   world model, critic, actor, ensemble and probe
     config.json         sizes, task, action bounds, frame skip, planner, cost, the weights' checksum
     provenance.json     how it was made: command, versions, seed, data, minutes
 
-Nothing in it is unpickled, so that a checkpoint from a stranger can be loaded.
+Nothing in it is unpickled, so that a checkpoint of unknown origin is safe to load.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import dacite
 import numpy as np
 import safetensors
 import safetensors.torch
@@ -24,87 +23,85 @@ from torch import nn
 
 from mujepa.agent.actor import Actor, ActorConfig
 from mujepa.agent.configurator import Configurator
-from mujepa.agent.cost import Cost
+from mujepa.agent.cost import Cost, CostFunction
 from mujepa.agent.critic import Critic, CriticConfig
 from mujepa.agent.device import DeviceName, choose_device
 from mujepa.agent.ensemble import Ensemble, EnsembleConfig
 from mujepa.agent.jepa import JEPA, JEPAConfig
 from mujepa.agent.mpc import Agent
 from mujepa.agent.probe import LinearProbe
-from mujepa.planners import PlannerConfig, make_planner
+from mujepa.planners import Planner, PlannerConfig, make_planner
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import read_json, replacing_folder, sha256, surviving_folder, write_json
+from mujepa.runtime.settings import Count, Finite, Index, read_settings, settings
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 ActorMode = Literal["planner", "proposing", "reactive"]
 """Who acts: the planner alone, the planner with the actor's proposals, the actor alone."""
 REMEDY = "train one with: mujepa train TASK --out FOLDER"
 
 
-@dataclass(frozen=True)
+@settings
 class AgentConfig:
     """Everything that turns weights into an agent.
 
     Attributes:
-        task: name of the task.
-        observation_shape: (P, P, 3) for images.
+        task: name of the task; None if the data came without a simulator.
+        observation_shape: (P, P, 3) for images, (S,) for state vectors.
         action_low: lower bounds of the environment's action, A numbers.
         action_high: upper bounds.
-        goal_size: G, numbers that the probe reads.
-        frame_skip: environment steps through which an action is held.
+        goal_size: G, numbers that the probe reads; 0 if the data had none.
+        frame_skip: environment steps for which an action is held.
         jepa: sizes of the world model.
-        critic: settings of the critic.
-        ensemble: settings of the ensemble.
-        actor: settings of the reactive policy.
+        critic: sizes of the critic.
+        ensemble: sizes of the ensemble.
+        actor: sizes of the reactive policy.
         planner: settings of the planner.
         cost: what the planner minimises, see `agent.cost`.
         replan_every: model steps between plans.
-        mode: `planner` searches alone, `proposing` has the actor propose a sequence to it,
+        actor_mode: `planner` searches alone, `proposing` has the actor propose a sequence to it,
             `reactive` lets the actor act without a search.
-        quantities: names of those numbers, such as `fingertip.x`.
+        quantities: names of the G numbers, such as `fingertip.x`.
     """
 
-    task: str
-    observation_shape: tuple[int, ...]
-    action_low: tuple[float, ...]
-    action_high: tuple[float, ...]
-    goal_size: int
-    frame_skip: int
+    task: str | None
+    observation_shape: tuple[Count, ...]
+    action_low: tuple[Finite, ...]
+    action_high: tuple[Finite, ...]
+    goal_size: Index
+    frame_skip: Count
     jepa: JEPAConfig = field(default_factory=JEPAConfig)
     critic: CriticConfig = field(default_factory=CriticConfig)
     ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
     actor: ActorConfig = field(default_factory=ActorConfig)
     planner: PlannerConfig = field(default_factory=PlannerConfig)
     cost: str = "critic"
-    replan_every: int = 1
-    mode: ActorMode = "proposing"
+    replan_every: Count = 1
+    actor_mode: ActorMode = "proposing"
     quantities: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.frame_skip < 1:
-            raise ValueError(f"frame_skip must be at least 1, got {self.frame_skip}")
         if self.quantities and len(self.quantities) != self.goal_size:
-            raise ValueError(f"{len(self.quantities)} quantities, but goal_size {self.goal_size}")
+            raise UserError(f"{len(self.quantities)} quantities, but goal_size {self.goal_size}")
         low, high = self.action_low, self.action_high
-        if len(low) != len(high) or not all(map(operator.lt, low, high)):
-            raise ValueError(f"action bounds need low < high, got {low} and {high}")
+        if not low or len(low) != len(high) or not all(map(operator.lt, low, high)):
+            raise UserError(f"action bounds need low < high, got {low} and {high}")
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of what the probe reads; `q0`, `q1`, ... where nobody gave names."""
+        """Names of the probe's quantities; `q0`, `q1`, ... if there are none."""
         return self.quantities or tuple(f"q{index}" for index in range(self.goal_size))
 
     @property
     def image_size(self) -> int:
-        """Width and height of the task's images; 64 where the encoder reads none."""
+        """Width and height of the task's images; 64 if the encoder reads none."""
         return self.observation_shape[0] if len(self.observation_shape) == 3 else 64
 
 
 class Networks(nn.Module):
     """All that is learned: `jepa`, `critic`, `probe`, `ensemble` and `actor`.
 
-    The last two leave torch's random stream as they found it: what is learned before them does
-    not depend on their sizes.
+    The sizes of the last two do not change the random initialisation of the others.
     """
 
     def __init__(self, config: AgentConfig) -> None:
@@ -117,28 +114,42 @@ class Networks(nn.Module):
             self.ensemble = Ensemble(config.ensemble, *sizes)
             self.actor = Actor(config.actor, *sizes)
 
-    def cost(self, expression: str) -> Cost:
-        """Return the cost that an expression describes.
+    def cost(self, expression: str | CostFunction) -> Cost:
+        """Return the cost that an expression describes, or that a function computes.
 
         Raises:
-            UserError: it cannot be read.
+            UserError: the expression cannot be read.
         """
         return Cost(expression, self.critic, self.probe, self.ensemble)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loaded checkpoint: settings, networks in evaluation mode, and where it came from."""
+    """A loaded checkpoint: settings, networks in evaluation mode, and provenance."""
 
     config: AgentConfig
     networks: Networks
     provenance: dict[str, Any]
     folder: Path
 
+    @property
+    def task_name(self) -> str:
+        """Name of the task that the agent was trained on.
+
+        Raises:
+            UserError: it was trained on data without a simulator.
+        """
+        if self.config.task is None:
+            raise UserError(
+                f"{self.folder} was trained on data without a simulator: it can act, but there is "
+                "no task to run it on"
+            )
+        return self.config.task
+
     def agent(
         self,
-        planner: PlannerConfig | None = None,
-        cost: str | None = None,
+        planner: PlannerConfig | Planner | None = None,
+        cost: str | CostFunction | None = None,
         actor: ActorMode | None = None,
     ) -> Agent:
         """Return the agent, with another planner, cost or actor if given.
@@ -147,30 +158,27 @@ class Checkpoint:
             UserError: the cost cannot be read, or the settings do not fit together.
         """
         config, networks = self.config, self.networks
-        actor = config.mode if actor is None else actor
+        actor = config.actor_mode if actor is None else actor
         if actor not in get_args(ActorMode):
             raise UserError(f"no actor {actor!r}; there are: {', '.join(get_args(ActorMode))}")
         if actor == "reactive" and cost is not None:
             raise UserError(
-                f"cost {cost!r} has no part in what a reactive actor does, which acts without a "
-                "search; leave it out"
+                f"cost {cost!r} does not affect a reactive actor, which acts without a search; "
+                "leave it out"
             )
-        cost = config.cost if cost is None else cost
-        configurator = Configurator(networks.jepa, networks.critic, networks.cost(cost))
-        try:
-            return Agent(
-                configurator,
-                make_planner(planner or config.planner),
-                np.array(config.action_low),
-                np.array(config.action_high),
-                config.frame_skip,
-                config.replan_every,
-                None if actor == "planner" else networks.actor,
-                reactive=actor == "reactive",
-                task=config.task,
-            )
-        except ValueError as error:
-            raise UserError(str(error)) from error
+        cost = networks.cost(config.cost if cost is None else cost)
+        planner = config.planner if planner is None else planner
+        return Agent(
+            Configurator(networks.jepa, networks.critic, cost),
+            planner if isinstance(planner, Planner) else make_planner(planner),
+            np.array(config.action_low),
+            np.array(config.action_high),
+            config.frame_skip,
+            config.replan_every,
+            None if actor == "planner" else networks.actor,
+            reactive=actor == "reactive",
+            task=config.task,
+        )
 
 
 def save_checkpoint(
@@ -187,7 +195,7 @@ def save_checkpoint(
         config: settings.
         networks: weights.
         provenance: how they were made.
-        extra: called with the unfinished folder, to add files of its own.
+        extra: called with the unfinished folder, to add other files.
 
     Raises:
         UserError: the folder cannot be written.
@@ -195,12 +203,8 @@ def save_checkpoint(
     with replacing_folder(folder) as temporary:
         weights = temporary / "model.safetensors"
         save_tensors(weights, networks.state_dict())
-        description = {
-            "schema_version": SCHEMA_VERSION,
-            "weights_sha256": sha256(weights),
-            **asdict(config),
-        }
-        write_json(temporary / "config.json", description)
+        header = {"schema_version": SCHEMA_VERSION, "weights_sha256": sha256(weights)}
+        write_json(temporary / "config.json", header | asdict(config))
         write_json(temporary / "provenance.json", provenance)
         if extra is not None:
             extra(temporary)
@@ -213,7 +217,7 @@ def save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
 
 
 def find_checkpoint(path: Path) -> Path:
-    """Return the checkpoint folder that a path means: itself, or a training run's best or last.
+    """Return the checkpoint folder at a path: itself, or a training run's best or last.
 
     Raises:
         UserError: there is none.
@@ -236,32 +240,37 @@ def load_checkpoint(path: str | Path, device: DeviceName = "auto") -> Checkpoint
         UserError: it is missing, damaged or of another version.
     """
     folder = find_checkpoint(Path(path))
-    raw = read_json(folder / "config.json", REMEDY)
+    source, weights = folder / "config.json", folder / "model.safetensors"
+    raw = read_json(source, REMEDY)
     version, digest = raw.pop("schema_version", None), raw.pop("weights_sha256", None)
+    if version == 2:
+        raise UserError(
+            f"{folder} has checkpoint schema 2, this version reads {SCHEMA_VERSION}; convert it "
+            f"with: python benchmarks/convert_checkpoints.py {folder}"
+        )
     if version != SCHEMA_VERSION:
         raise UserError(
             f"{folder} has checkpoint schema {version!r}, "
             f"this version reads {SCHEMA_VERSION}; {REMEDY}"
         )
-    weights = folder / "model.safetensors"
     if not weights.is_file() or sha256(weights) != digest:
         raise UserError(f"{weights} is missing or damaged (checksum); {REMEDY}")
+    config = read_settings(AgentConfig, raw, str(source), REMEDY)
     try:
-        config = dacite.from_dict(AgentConfig, raw, dacite.Config(cast=[tuple], strict=True))
-        networks = Networks(config)
-        networks.load_state_dict(safetensors.torch.load_file(weights))
-    except (
-        UserError,
-        dacite.DaciteError,
-        safetensors.SafetensorError,
-        ValueError,
-        RuntimeError,
-        TypeError,
-    ) as error:
-        raise UserError(
-            f"{folder} is damaged ({' '.join(str(error).split())[:200]}); {REMEDY}"
-        ) from error
+        networks = _read_networks(config, weights)
+    except (safetensors.SafetensorError, UserError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{folder} is damaged ({reason}); {REMEDY}") from error
     networks.eval().requires_grad_(requires_grad=False).to(choose_device(device))
     origin = folder / "provenance.json"
     provenance = read_json(origin, REMEDY) if origin.exists() else {}
     return Checkpoint(config, networks, provenance, folder)
+
+
+def _read_networks(config: AgentConfig, path: Path) -> Networks:
+    networks, tensors = Networks(config), safetensors.torch.load_file(path)
+    for name, value in tensors.items():
+        if not value.isfinite().all():
+            raise ValueError(f"weights {name} are not finite")
+    networks.load_state_dict(tensors)
+    return networks

@@ -1,8 +1,8 @@
-"""Cost: what the agent wants, as a readable sum of small terms over an imagined trajectory.
+"""Cost: a readable sum of small terms over a predicted trajectory.
 
 Intrinsic terms (`goal`, `goal_l1`, `goal_cosine`, `effort`, `smoothness`) are fixed functions;
 `avoid(x>0.1)`, `reach(x>0.1)` and `state(x, y)` read physical quantities with the probe;
-`uncertainty` asks an ensemble how little it knows; the `critic` term is trained. An expression such
+`uncertainty` is the disagreement of the ensemble; the `critic` term is trained. An expression such
 as `critic + 0.05*goal.last + 100*avoid(x>0.1)` names the terms and their weights.
 
 Letters: B environments, N candidates, H horizon, K history, D embedding, A action.
@@ -28,12 +28,12 @@ from mujepa.runtime.errors import UserError
 
 @dataclass(frozen=True)
 class Trajectory:
-    """Imagined futures.
+    """Predicted futures.
 
     Attributes:
         embeddings: (B, N, H, D).
         actions: (B, N, H, A) that lead to them, in [-1, 1].
-        memory: of B rows, from which they set out.
+        memory: of B rows, before the first step.
     """
 
     embeddings: Tensor
@@ -48,7 +48,7 @@ class Trajectory:
         return torch.cat([first, self.embeddings[:, :, :-1]], dim=2)
 
     def memories(self) -> Memory:
-        """Return what is remembered before each step, (B, N, H, K, D) and (B, N, H, K - 1, A)."""
+        """Return the memory before each step, (B, N, H, K, D) and (B, N, H, K - 1, A)."""
         history, steps = self.memory.embeddings.shape[1], self.embeddings.shape[2]
 
         def windows(past: Tensor, future: Tensor, size: int) -> Tensor:
@@ -64,7 +64,7 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class Goal:
-    """What is wanted: the goal's `embedding` (B, D) and its `features` (B, 2F) from the critic."""
+    """A goal: its `embedding` (B, D) and its `features` (B, 2F) from the critic."""
 
     embedding: Tensor
     features: Tensor
@@ -72,6 +72,8 @@ class Goal:
 
 CostTerm = Callable[[Trajectory, Goal], Tensor]
 """A trajectory and a goal -> cost by step (B, N, H)."""
+CostFunction = Callable[[Trajectory, Goal], Tensor]
+"""A trajectory and a goal -> cost (B, N); what a user may give as the whole cost."""
 
 AGGREGATES: dict[str, Callable[[Tensor], Tensor]] = {
     "mean": lambda values: values.mean(dim=-1),
@@ -83,31 +85,28 @@ AGGREGATES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def goal_distance(trajectory: Trajectory, goal: Goal) -> Tensor:
-    """Squared distance to the goal's embedding, averaged over dimensions, by step -> (B, N, H)."""
+    """Squared distance to the goal's embedding, averaged over dimensions."""
     return (trajectory.embeddings - goal.embedding[:, None, None]).square().mean(dim=-1)
 
 
 def goal_l1(trajectory: Trajectory, goal: Goal) -> Tensor:
-    """Absolute difference from the goal's embedding, averaged, by step -> (B, N, H)."""
+    """Absolute difference from the goal's embedding, averaged over dimensions."""
     return (trajectory.embeddings - goal.embedding[:, None, None]).abs().mean(dim=-1)
 
 
 def goal_cosine(trajectory: Trajectory, goal: Goal) -> Tensor:
-    """One minus the cosine of the angle to the goal's embedding, by step -> (B, N, H)."""
-    wanted = goal.embedding[:, None, None]
-    return 1 - torch.cosine_similarity(trajectory.embeddings, wanted, dim=-1)
+    """One minus the cosine of the angle to the goal's embedding."""
+    target = goal.embedding[:, None, None]
+    return 1 - torch.cosine_similarity(trajectory.embeddings, target, dim=-1)
 
 
 def effort(trajectory: Trajectory, goal: Goal) -> Tensor:
-    """Squared size of the action, averaged over actuators, by step -> (B, N, H)."""
+    """Squared action, averaged over actuators."""
     return trajectory.actions.square().mean(dim=-1)
 
 
 def smoothness(trajectory: Trajectory, goal: Goal) -> Tensor:
-    """Squared change of the action since the step before, by step -> (B, N, H).
-
-    What comes before the first is remembered, unless the world model remembers a single frame.
-    """
+    """Squared change of the action, averaged; the first step counts if the memory has an action."""
     actions = trajectory.actions
     held = trajectory.memory.actions[:, None, -1:].expand(-1, actions.shape[1], -1, -1)
     first = held if held.shape[2] else actions[:, :, :1]
@@ -116,42 +115,28 @@ def smoothness(trajectory: Trajectory, goal: Goal) -> Tensor:
 
 
 def avoidance(region: Region, probe: LinearProbe) -> CostTerm:
-    """Return the term for how deep in a region the probe reads the body, in its unit, by step."""
-
-    def term(trajectory: Trajectory, goal: Goal) -> Tensor:
-        return region.depth(probe(trajectory.embeddings)).relu()
-
-    return term
+    """Return the term for the depth inside a region, as the probe reads it, in its unit."""
+    return lambda trajectory, goal: region.depth(probe(trajectory.embeddings)).relu()
 
 
 def predicate(region: Region, probe: LinearProbe) -> CostTerm:
-    """Return the term for how far from a region the probe reads the body, in its unit, by step.
-
-    Conditions that are to hold, in place of what the goal image shows.
-    """
-
-    def term(trajectory: Trajectory, goal: Goal) -> Tensor:
-        return (-region.depth(probe(trajectory.embeddings))).relu()
-
-    return term
+    """Return the term for the distance from a region, as the probe reads it, in its unit."""
+    return lambda trajectory, goal: (-region.depth(probe(trajectory.embeddings))).relu()
 
 
 def state_distance(quantities: Sequence[int], probe: LinearProbe) -> CostTerm:
-    """Return the term for the distance to the goal in some quantities, in their unit, by step.
-
-    The probe reads them from the imagined embeddings and from the goal's.
-    """
+    """Return the term for the distance to the goal in some of the probe's quantities."""
     chosen = list(quantities)
 
     def term(trajectory: Trajectory, goal: Goal) -> Tensor:
-        wanted = probe(goal.embedding)[:, None, None, chosen]
-        return torch.linalg.vector_norm(probe(trajectory.embeddings)[..., chosen] - wanted, dim=-1)
+        target = probe(goal.embedding)[:, None, None, chosen]
+        return torch.linalg.vector_norm(probe(trajectory.embeddings)[..., chosen] - target, dim=-1)
 
     return term
 
 
 def critic_distance(critic: Critic) -> CostTerm:
-    """Return the term that asks the critic for the model steps to the goal, -> (B, N, H)."""
+    """Return the term for the critic's distance to the goal [model steps]."""
 
     def term(trajectory: Trajectory, goal: Goal) -> Tensor:
         now = trajectory.embeddings
@@ -162,15 +147,8 @@ def critic_distance(critic: Critic) -> CostTerm:
 
 
 def disagreement(ensemble: Ensemble) -> CostTerm:
-    """Return the term for how much the ensemble disagrees about each step, -> (B, N, H).
-
-    In units of a squared error of the embedding, averaged over dimensions.
-    """
-
-    def term(trajectory: Trajectory, goal: Goal) -> Tensor:
-        return ensemble.disagreement(trajectory.memories(), trajectory.actions)
-
-    return term
+    """Return the term for the disagreement of the ensemble, in units of a squared error."""
+    return lambda trajectory, goal: ensemble.disagreement(trajectory.memories(), trajectory.actions)
 
 
 TERM = re.compile(
@@ -180,20 +158,22 @@ TERM = re.compile(
 
 
 class Cost:
-    """A weighted sum of terms.
+    """A weighted sum of terms, or a user's function.
 
     Args:
-        expression: terms joined by `+`, each `[WEIGHT*]NAME[.mean|.last|.min|.max]`; NAME is
+        expression: terms joined by `+`, each `[WEIGHT*]NAME[.mean|.last|.min|.max]`. NAME is
             `goal` (squared distance), `goal_l1`, `goal_cosine`, `critic`, `effort`, `smoothness`,
-            `uncertainty`, `avoid(REGION)`, `reach(REGION)` or `state(QUANTITY, ...)`, and without a
-            suffix the mean over the horizon is taken. `uncertainty` may have a negative weight.
-        critic: the trained critic, for the term of that name.
-        probe: what reads physical quantities from embeddings, for `avoid`, `reach` and `state`.
-        ensemble: what disagrees where it knows little, for `uncertainty`.
+            `uncertainty`, `avoid(REGION)`, `reach(REGION)` or `state(QUANTITY, ...)`. Without a
+            suffix, the term is averaged over the horizon. Only `uncertainty` may have a negative
+            weight. Or a function of trajectory and goal that returns costs (B, N).
+        critic: the trained critic, for `critic`.
+        probe: reads physical quantities from embeddings, for `avoid`, `reach` and `state`.
+        ensemble: for `uncertainty`.
 
     Attributes:
+        expression: the expression, or the name of the function.
         weights: of the terms, by name with aggregate.
-        regions: that are avoided.
+        regions: regions to avoid.
 
     Raises:
         UserError: the expression names an unknown term, aggregate, weight or quantity.
@@ -201,60 +181,71 @@ class Cost:
 
     def __init__(
         self,
-        expression: str,
+        expression: str | CostFunction,
         critic: Critic,
         probe: LinearProbe | None = None,
         ensemble: Ensemble | None = None,
     ) -> None:
-        self.expression = expression
         self.regions: list[Region] = []
-        known: dict[str, CostTerm] = {
+        self.weights: dict[str, float] = {}
+        self._terms: dict[str, tuple[CostTerm, Callable[[Tensor], Tensor]]] = {}
+        if not isinstance(expression, str):
+            self.expression = getattr(expression, "__name__", type(expression).__name__)
+            self._add(self.expression, 1.0, _by_step(expression), "last")
+            return
+        self.expression = expression
+        self._known: dict[str, CostTerm] = {
             "goal": goal_distance, "goal_l1": goal_l1, "goal_cosine": goal_cosine,
             "critic": critic_distance(critic), "effort": effort, "smoothness": smoothness,
         }  # fmt: skip
         if ensemble is not None:
-            known["uncertainty"] = disagreement(ensemble)
-        self.weights: dict[str, float] = {}
-        self._terms: dict[str, tuple[CostTerm, Callable[[Tensor], Tensor]]] = {}
+            self._known["uncertainty"] = disagreement(ensemble)
         for part in expression.split("+"):
-            match = TERM.fullmatch(part.replace(" ", ""))
-            aggregate = (match and match["aggregate"]) or "mean"
-            term, label = None, ""
-            if match and match["argument"] and probe is not None:
-                term, label = self._physical(match["name"], match["argument"], probe)
-            elif match and match["argument"] is None:
-                term, label = known.get(match["name"]), match["name"]
-            weight = float((match and match["weight"]) or 1)
-            if weight < 0 and label != "uncertainty":  # only curiosity seeks
-                term = None
-            if not match or not term or aggregate not in AGGREGATES or not math.isfinite(weight):
-                raise UserError(
-                    f"cost {expression!r}: cannot read {part.strip()!r}; write terms as "
-                    f"WEIGHT*NAME.AGGREGATE with NAME one of {', '.join(known)}, avoid(x>0.1), "
-                    f"reach(x>0.1), state(x, y) and AGGREGATE one of {', '.join(AGGREGATES)}"
-                )
-            name = f"{label}.{aggregate}"
-            self.weights[name] = self.weights.get(name, 0.0) + weight
-            self._terms[name] = (term, AGGREGATES[aggregate])
+            self._read(part, probe)
+
+    def _read(self, part: str, probe: LinearProbe | None) -> None:
+        """Add the term that a part of the expression describes."""
+        match = TERM.fullmatch(part.replace(" ", ""))
+        if match:
+            name, argument = match["name"], match["argument"]
+            weight, aggregate = float(match["weight"] or 1), match["aggregate"] or "mean"
+            if argument is None:
+                term, label = self._known.get(name), name
+            elif argument and probe is not None:
+                term, label = self._physical(name, argument, probe)
+            else:
+                term, label = None, ""
+            valid = weight >= 0 or label == "uncertainty"  # only curiosity seeks a cost
+            if term and valid and aggregate in AGGREGATES and math.isfinite(weight):
+                self._add(label, weight, term, aggregate)
+                return
+        raise UserError(
+            f"cost {self.expression!r}: cannot read {part.strip()!r}; write terms as "
+            f"WEIGHT*NAME.AGGREGATE with NAME one of {', '.join(self._known)}, avoid(x>0.1), "
+            f"reach(x>0.1), state(x, y) and AGGREGATE one of {', '.join(AGGREGATES)}"
+        )
 
     def _physical(
         self, name: str, argument: str, probe: LinearProbe
     ) -> tuple[CostTerm | None, str]:
         """Return a term in physical units and its label; None if there is none of that name."""
         try:
-            if name == "avoid":
-                self.regions.append(read_region(argument, probe.names))
-                return avoidance(self.regions[-1], probe), f"avoid({self.regions[-1].text})"
-            if name == "reach":
-                region = read_region(argument, probe.names)
-                return predicate(region, probe), f"reach({region.text})"
             if name == "state":
-                return state_distance(find_quantities(argument, probe.names), probe), (
-                    f"state({argument})"
-                )
+                quantities = find_quantities(argument, probe.names)
+                return state_distance(quantities, probe), f"state({argument})"
+            if name in ("avoid", "reach"):
+                region = read_region(argument, probe.names)
+                self.regions += [region] if name == "avoid" else []
+                term = avoidance if name == "avoid" else predicate
+                return term(region, probe), f"{name}({region.text})"
         except ValueError as error:
             raise UserError(f"cost {self.expression!r}: {error}") from error
         return None, ""
+
+    def _add(self, label: str, weight: float, term: CostTerm, aggregate: str) -> None:
+        name = f"{label}.{aggregate}"
+        self.weights[name] = self.weights.get(name, 0.0) + weight
+        self._terms[name] = (term, AGGREGATES[aggregate])
 
     def parts(self, trajectory: Trajectory, goal: Goal) -> dict[str, Tensor]:
         """Return the unweighted terms by name, such as `goal.mean`, (B, N) each."""
@@ -264,7 +255,7 @@ class Cost:
         }
 
     def by_step(self, trajectory: Trajectory, goal: Goal) -> Tensor:
-        """Return the weighted sum of the terms at each step, before it is aggregated, (B, N, H)."""
+        """Return the weighted sum of the terms at each step, before aggregation, (B, N, H)."""
         terms = {name: term(trajectory, goal) for name, (term, _) in self._terms.items()}
         return torch.stack([self.weights[name] * value for name, value in terms.items()]).sum(dim=0)
 
@@ -272,3 +263,10 @@ class Cost:
         """Return the weighted sum, (B, N)."""
         parts = self.parts(trajectory, goal)
         return torch.stack([self.weights[name] * value for name, value in parts.items()]).sum(dim=0)
+
+
+def _by_step(function: CostFunction) -> CostTerm:
+    """Return a user's cost as a term that is the same at every step."""
+    return lambda trajectory, goal: function(trajectory, goal)[..., None].expand(
+        trajectory.embeddings.shape[:3]
+    )

@@ -1,44 +1,38 @@
-"""Trainable cost: how many model steps it takes from here to there.
+"""Trainable cost: the number of model steps from one embedding to another.
 
 A quasimetric head on frozen embeddings,
 d(s, g) = ||phi(s) - phi(g)|| + max_i relu(psi_i(s) - psi_i(g))
 (metric residual network, arXiv 2208.08133): zero from a state to itself, triangle inequality, not
-symmetric. With a history of two it reads the last change of the embedding as well: where speed
-counts, a state is more than what one image shows.
+symmetric. With a history of two it also reads the last change of the embedding, for tasks whose
+state includes velocities that a single image does not show.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from mujepa.runtime.settings import Count, settings
 
-@dataclass(frozen=True)
+ROWS = 1024
+"""Embeddings per pass on a CPU, so that the activations fit its cache."""
+
+
+@settings
 class CriticConfig:
     """The temporal-distance critic.
 
     Attributes:
-        history: frames that it reads: 1, or 2 for tasks in which speed counts.
+        history: frames that it reads: 1, or 2 for tasks in which velocity matters.
         width: hidden units.
         features: size of phi and of psi.
     """
 
     history: Literal[1, 2] = 1
-    width: int = 128
-    features: int = 32
-
-    def __post_init__(self) -> None:
-        if self.history not in (1, 2):
-            raise ValueError(f"critic reads a history of 1 or 2 frames, got {self.history}")
-        if self.width < 1 or self.features < 1:
-            raise ValueError(f"critic needs width and features of at least 1, got {self}")
-
-
-ROWS = 1024
-"""Embeddings that a CPU judges at once: what the layers make of them stays in its cache."""
+    width: Count = 128
+    features: Count = 32
 
 
 class Critic(nn.Module):
@@ -61,10 +55,7 @@ class Critic(nn.Module):
         )
 
     def features(self, embeddings: Tensor, previous: Tensor) -> Tensor:
-        """Return phi and psi side by side, (..., D) and (..., D) one step earlier -> (..., 2F).
-
-        A goal's can be kept for a whole episode.
-        """
+        """Return phi and psi, concatenated, (..., D) and (..., D) one step earlier -> (..., 2F)."""
         if torch.is_grad_enabled() or embeddings.device.type != "cpu":
             return self._features(embeddings, previous)
         parts = (rows.reshape(-1, rows.shape[-1]).split(ROWS) for rows in (embeddings, previous))

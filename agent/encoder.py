@@ -1,24 +1,25 @@
 """Perception: observations to embeddings.
 
 Every encoder ends in a batch normalisation without learned scale, so that embeddings have zero mean
-and unit variance over the data (a LayerNorm would fight the Gaussian that SIGReg asks for,
-arXiv 2511.08544).
+and unit variance over the data (a LayerNorm would work against SIGReg's Gaussian target,
+arXiv 2511.08544). A new encoder is a trunk here and a line in `TRUNKS`.
 
-Letters: B batch, P image size, C patch channels, D embedding size.
+Letters: B batch, P image size, C patch channels, F features, D embedding size, S state size.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mujepa.runtime import distributed
+from mujepa.agent.batch_norm import BatchNorm
+from mujepa.runtime.errors import UserError
+from mujepa.runtime.settings import Count, settings
 
 Observes = Literal["pixels", "observation"]
 """Camera images, or joint positions and velocities: keys of the environments' observations."""
@@ -26,44 +27,23 @@ PATCH = 8
 """Width and height of a patch [pixels]."""
 
 
-@dataclass(frozen=True)
-class EncoderConfig:
-    """How observations become embeddings.
+class Trunk(nn.Sequential):
+    """What differs between the encoders, (B, ...) -> (B, F); built from (P or S, config).
 
     Attributes:
-        kind: `cnn` and `vit` read square images, `mlp` reads state vectors.
-        dim: embedding size D.
-        width: channels of the CNN, token size of the ViT, hidden units of the MLP.
-        depth: residual blocks of the ViT and hidden layers of the MLP; the CNN has a fixed depth.
+        observes: what it reads.
+        step: the image size P is a multiple of it [pixels].
+        smallest: the smallest P [pixels].
+        features: F.
     """
 
-    kind: Literal["cnn", "vit", "mlp"] = "cnn"
-    dim: int = 32
-    width: int = 64
-    depth: int = 2
+    observes: ClassVar[Observes] = "pixels"
+    step: ClassVar[int] = PATCH
+    smallest: ClassVar[int] = PATCH
+    features: int
 
-    @property
-    def observes(self) -> Observes:
-        """The part of an environment's observation that the encoder reads."""
-        return "observation" if self.kind == "mlp" else "pixels"
-
-    def __post_init__(self) -> None:
-        if self.dim < 1 or self.width < 8 or self.depth < 1:
-            raise ValueError(f"encoder needs dim >= 1, width >= 8 and depth >= 1, got {self}")
-
-
-class Encoder(nn.Module):
-    """An encoder: `trunk` -> linear projection -> batch normalisation, (B, ...) -> (B, D)."""
-
-    def __init__(self, trunk: nn.Module, features: int, dim: int) -> None:
-        super().__init__()
-        self.trunk = trunk
-        self.project = nn.Linear(features, dim)
-        self.normalise = distributed.BatchNorm(dim)
-
-    def forward(self, observations: Tensor) -> Tensor:
-        """Return embeddings (B, D) of uint8 images (B, P, P, 3) or float vectors (B, S)."""
-        return self.normalise(self.project(self.trunk(observations)).float())
+    def __init__(self, size: int, config: EncoderConfig, *layers: nn.Module) -> None:
+        super().__init__(*layers)
 
 
 class PatchEmbedding(nn.Conv2d):
@@ -86,82 +66,126 @@ class PatchEmbedding(nn.Conv2d):
         return embedded.unflatten(0, (-1, count, count)).permute(0, 3, 1, 2)
 
 
-class PatchCNN(nn.Sequential):
+class PatchCNN(Trunk):
     """8x8 patches, embedded without overlap, then one strided 3x3 convolution."""
 
-    def __init__(self, image_size: int, width: int) -> None:
-        if image_size % 16 or image_size < 32:
-            raise ValueError(
-                "the CNN encoder needs an image size that is a multiple of 16 from 32 on, "
-                f"got {image_size}"
-            )
-        layers = [
+    step, smallest = 16, 32
+
+    def __init__(self, size: int, config: EncoderConfig) -> None:
+        width = config.width
+        super().__init__(
+            size,
+            config,
             PatchEmbedding(3 * PATCH * PATCH, width, 1),
             nn.SiLU(),
             nn.Conv2d(width, width, 3, stride=2, padding=1),
             nn.SiLU(),
             nn.Flatten(),
-        ]
-        # Numbered from 2 on, as checkpoints have them.
-        super().__init__(OrderedDict((str(at), layer) for at, layer in enumerate(layers, start=2)))
-        self.features = width * (image_size // 16) ** 2
+        )
+        self.features = width * (size // 16) ** 2
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
-class ViT(nn.Module):
+class ViT(Trunk):
     """A small vision transformer on 8x8 patches, mean-pooled (arXiv 2010.11929)."""
 
-    def __init__(self, image_size: int, width: int, depth: int) -> None:
-        if image_size % PATCH:
-            raise ValueError(
-                f"the ViT encoder needs an image size that is a multiple of 8, got {image_size}"
-            )
-        super().__init__()
-        self.features = width
+    def __init__(self, size: int, config: EncoderConfig) -> None:
+        super().__init__(size, config)
+        width = self.features = config.width
         self.patches = nn.Sequential(PatchEmbedding(3, width, PATCH, stride=PATCH), nn.Flatten(2))
-        self.position = nn.Parameter(torch.randn(1, (image_size // PATCH) ** 2, width) * 0.02)
+        self.position = nn.Parameter(torch.randn(1, (size // PATCH) ** 2, width) * 0.02)
         heads = next(n for n in range(max(1, width // 32), 0, -1) if width % n == 0)
         self.blocks = nn.Sequential(
             *[
                 nn.TransformerEncoderLayer(
                     width, heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True
                 )
-                for _ in range(depth)
+                for _ in range(config.depth)
             ]
         )
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return pooled features, (B, P, P, 3) uint8 -> (B, width)."""
-        tokens = self.patches(images).transpose(1, 2) + self.position
+    def forward(self, input: Tensor) -> Tensor:
+        """Return pooled features, (B, P, P, 3) uint8 -> (B, F)."""
+        tokens = self.patches(input).transpose(1, 2) + self.position
         return self.norm(self.blocks(tokens)).mean(dim=1)
 
 
-class MLP(nn.Sequential):
-    """State vectors (B, S) -> (B, width)."""
+class MLP(Trunk):
+    """State vectors (B, S) -> (B, F)."""
 
-    def __init__(self, state_size: int, width: int, depth: int) -> None:
-        sizes = [state_size] + [width] * depth
+    observes = "observation"
+
+    def __init__(self, size: int, config: EncoderConfig) -> None:
+        sizes = [size] + [config.width] * config.depth
         layers = [nn.Sequential(nn.Linear(i, o), nn.SiLU()) for i, o in pairwise(sizes)]
-        super().__init__(*layers)
-        self.features = width
+        super().__init__(size, config, *layers)
+        self.features = config.width
+
+
+TRUNKS: dict[str, type[Trunk]] = {"cnn": PatchCNN, "vit": ViT, "mlp": MLP}
+"""The encoders by name."""
+if TYPE_CHECKING:
+    EncoderKind = str
+else:
+    EncoderKind = Literal[tuple(TRUNKS)]
+
+
+@settings
+class EncoderConfig:
+    """How observations become embeddings.
+
+    Attributes:
+        kind: `cnn` and `vit` read square images, `mlp` reads state vectors.
+        dim: embedding size D.
+        width: channels of the CNN, token size of the ViT, hidden units of the MLP.
+        depth: residual blocks of the ViT and hidden layers of the MLP; the CNN has a fixed depth.
+    """
+
+    kind: EncoderKind = "cnn"
+    dim: Count = 32
+    width: Annotated[int, Field(ge=8)] = 64
+    depth: Count = 2
+
+    @property
+    def observes(self) -> Observes:
+        """The part of an environment's observation that the encoder reads."""
+        return TRUNKS[self.kind].observes
+
+
+class Encoder(nn.Module):
+    """An encoder: `trunk` -> linear projection -> batch normalisation, (B, ...) -> (B, D)."""
+
+    def __init__(self, trunk: Trunk, dim: int) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.project = nn.Linear(trunk.features, dim)
+        self.normalise = BatchNorm(dim)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Return embeddings (B, D) of uint8 images (B, P, P, 3) or float vectors (B, S)."""
+        return self.normalise(self.project(self.trunk(observations)).float())
 
 
 def make_encoder(config: EncoderConfig, observation_shape: tuple[int, ...]) -> Encoder:
     """Build the encoder for observations of one shape: (P, P, 3) images or (S,) vectors.
 
     Raises:
-        ValueError: the kind does not read observations of this shape.
+        UserError: this kind of encoder cannot read observations of this shape.
     """
-    is_image = len(observation_shape) == 3 and observation_shape[0] == observation_shape[1]
-    if is_image != (config.kind != "mlp") or len(observation_shape) not in (1, 3):
-        raise ValueError(
-            f"encoder {config.kind!r} does not read observations of shape {observation_shape}"
-        )
-    if config.kind == "cnn":
-        trunk = PatchCNN(observation_shape[0], config.width)
-    elif config.kind == "vit":
-        trunk = ViT(observation_shape[0], config.width, config.depth)
+    trunk, size = TRUNKS[config.kind], observation_shape[0]
+    if trunk.observes == "observation":
+        fits, reads = len(observation_shape) == 1 and size > 0, "vectors (S,)"
     else:
-        trunk = MLP(observation_shape[0], config.width, config.depth)
-    return Encoder(trunk, trunk.features, config.dim)
+        fits = observation_shape == (size, size, 3)
+        fits &= size % trunk.step == 0 and size >= trunk.smallest
+        reads = (
+            f"images (P, P, 3) whose size P is a multiple of {trunk.step}, "
+            f"at least {trunk.smallest}"
+        )
+    if not fits:
+        raise UserError(
+            f"the {config.kind} encoder reads {reads}; got observations of shape "
+            f"{tuple(observation_shape)}"
+        )
+    return Encoder(trunk(size, config), config.dim)

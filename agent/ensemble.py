@@ -1,39 +1,35 @@
-"""Uncertainty: what several cheap predictors of the same step do not agree on.
+"""Uncertainty: the disagreement of several cheap predictors of the same step.
 
-Each member learned from other transitions, from other initial weights. Where the data were dense
-they agree; where nobody has been they do not (deep ensembles, arXiv 1612.01474; as a planning cost,
-arXiv 1805.12114).
+Each member has other initial weights and is trained on other transitions. The members agree where
+the data are dense and disagree where there are none (deep ensembles, arXiv 1612.01474; as a
+planning cost, arXiv 1805.12114).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from mujepa.agent.memory import Memory
+from mujepa.runtime.settings import Count, settings
 
 
-@dataclass(frozen=True)
+@settings
 class EnsembleConfig:
     """The ensemble.
 
     Attributes:
-        members: E, how many predictors.
+        members: E, number of predictors.
         width: hidden units of each.
     """
 
-    members: int = 5
-    width: int = 96
-
-    def __post_init__(self) -> None:
-        if self.members < 2 or self.width < 1:
-            raise ValueError(
-                f"ensemble needs at least 2 members and a width of at least 1, got {self}"
-            )
+    members: Annotated[int, Field(ge=2)] = 5
+    width: Count = 96
 
 
 class Ensemble(nn.Module):
@@ -41,15 +37,9 @@ class Ensemble(nn.Module):
 
     Letters: B batch, E members, K history, D embedding, A action.
 
-    Args:
-        config: sizes.
-        history: K.
-        dim: D.
-        action_size: A.
-
     Attributes:
-        scale: squared error of the world model over the members' variance, on held-out steps; it
-            gives the disagreement its unit.
+        scale: mean squared error of the world model over the mean variance of the members, on
+            held-out steps; it gives the disagreement its unit.
     """
 
     scale: Tensor
@@ -66,25 +56,18 @@ class Ensemble(nn.Module):
         self.register_buffer("scale", torch.ones(()))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return each member's change (E, B, D), for inputs of its own (E, B, ...) or of all."""
+        """Return each member's change (E, B, D) for inputs (E, B, K * (D + A)), or (B, ...)."""
         inputs = inputs.expand(self.config.members, -1, -1)
         hidden = nn.functional.silu(torch.baddbmm(self.biases[0], inputs, self.weights[0]))
         return torch.baddbmm(self.biases[1], hidden, self.weights[1])
 
     def disagreement(self, memory: Memory, action: Tensor) -> Tensor:
-        """Return the members' variance, averaged over D, in units of a squared error.
+        """Return the members' variance, averaged over D, in units of a squared error, (...).
 
         Args:
-            memory: of any shape (...) of steps.
+            memory: of any batch shape (...).
             action: (..., A) taken there.
-
-        Returns:
-            (...)
         """
         inputs = memory.inputs(action)
-        variance = self._variance(self(inputs.flatten(0, -2)))
+        variance = self(inputs.flatten(0, -2)).var(dim=0).mean(dim=-1)
         return self.scale * variance.unflatten(0, inputs.shape[:-1])
-
-    @staticmethod
-    def _variance(changes: Tensor) -> Tensor:
-        return changes.var(dim=0).mean(dim=-1)

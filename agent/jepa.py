@@ -1,8 +1,8 @@
-"""The joint-embedding predictive world model: encode what is seen, predict what will be."""
+"""The joint-embedding predictive world model: encode observations, predict embeddings."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from mujepa.agent.encoder import EncoderConfig, Observes, make_encoder
 from mujepa.agent.memory import Memory
 from mujepa.agent.predictor import Predictor, PredictorConfig
+from mujepa.runtime.settings import settings
 
 
-@dataclass(frozen=True)
+@settings
 class JEPAConfig:
     """The world model: its encoder and its predictor."""
 
@@ -71,18 +72,17 @@ class JEPA(nn.Module):
             predictions.append(embedding)
         return torch.stack(predictions, dim=1)
 
+    def rollout(self, memory: Memory, actions: Tensor) -> Tensor:
+        """Predict candidates (B, N, H, A) from a memory of B rows -> embeddings (B, N, H, D)."""
+        predicted = self.unroll(memory.repeat(actions.shape[1]), actions.flatten(0, 1))
+        return predicted.unflatten(0, actions.shape[:2])
+
     def surprise(self, memory: Memory, action: Tensor, embedding: Tensor) -> Tensor:
         """Return the one-step prediction error, squared and averaged over D -> (B,).
 
         Args:
-            memory: before the step, of B rows.
+            memory: of B rows, before the step.
             action: (B, A), taken there.
             embedding: (B, D), of the observation that followed.
         """
         return (self.predictor(memory, action) - embedding).square().mean(dim=-1)
-
-    def rollout(self, memory: Memory, actions: Tensor) -> Tensor:
-        """Imagine candidates (B, N, H, A) from a memory of B rows -> embeddings (B, N, H, D)."""
-        batch, candidates = actions.shape[:2]
-        imagined = self.unroll(memory.repeat(candidates), actions.flatten(0, 1))
-        return imagined.unflatten(0, (batch, candidates))

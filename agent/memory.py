@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Memory:
-    """What the agent remembers, oldest first.
+    """The agent's memory, oldest first.
 
     Attributes:
         embeddings: (B, K, D), of the last K model steps.
@@ -22,11 +22,10 @@ class Memory:
 
     @classmethod
     def at_rest(cls, embedding: Tensor, history: int, action_size: int) -> Memory:
-        """Return the memory of a world that stood still at one embedding (B, D), without action."""
-        batch = len(embedding)
+        """Return the memory of a world that was at rest at embeddings (B, D), without actions."""
         return cls(
             embedding[:, None].expand(-1, history, -1),
-            embedding.new_zeros(batch, history - 1, action_size),
+            embedding.new_zeros(len(embedding), history - 1, action_size),
         )
 
     def push(self, action: Tensor, embedding: Tensor) -> Memory:
@@ -37,15 +36,12 @@ class Memory:
         )
 
     def inputs(self, action: Tensor) -> Tensor:
-        """Return all that a next embedding depends on, (..., K * (D + A)), with action (..., A)."""
+        """Return the inputs of a prediction, (..., K * (D + A)), with the next action (..., A)."""
         actions = torch.cat([self.actions, action[..., None, :]], dim=-2)
         return torch.cat([self.embeddings.flatten(-2), actions.flatten(-2)], dim=-1)
 
     def repeat(self, candidates: int) -> Memory:
-        """Return each row N times in succession, (B, ...) -> (B * N, ...).
-
-        One row alone is not copied: do not write into what is returned.
-        """
+        """Return each row N times in succession, (B, ...) -> (B * N, ...), as read-only views."""
         return Memory(
             self.embeddings[:, None].expand(-1, candidates, -1, -1).flatten(0, 1),
             self.actions[:, None].expand(-1, candidates, -1, -1).flatten(0, 1),

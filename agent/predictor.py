@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -10,29 +9,26 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mujepa.agent.memory import Memory
+from mujepa.runtime.settings import Count, settings
 
 
-@dataclass(frozen=True)
+@settings
 class PredictorConfig:
-    """How embeddings move.
+    """The predictor of the next embedding.
 
     Attributes:
-        history: K, embeddings that the prediction sees; velocity needs two.
+        history: K, embeddings that the predictor reads; velocities need two.
         width: hidden units.
         depth: hidden layers.
-        past_actions: whether the prediction sees the actions before the next one, too. Where the
-            data were made by a policy that saw the true state, they tell of it and mislead whoever
-            acts otherwise (causal confusion, de Haan et al. 2019, arXiv 1905.11979).
+        past_actions: whether it also reads the previous actions. If a policy that saw the true
+            state made the data, its actions reveal that state and mislead an agent that acts
+            otherwise (causal confusion, arXiv 1905.11979).
     """
 
-    history: int = 2
-    width: int = 192
-    depth: int = 2
+    history: Count = 2
+    width: Count = 192
+    depth: Count = 2
     past_actions: bool = True
-
-    def __post_init__(self) -> None:
-        if self.history < 1 or self.width < 1 or self.depth < 1:
-            raise ValueError(f"predictor needs history, width and depth of at least 1, got {self}")
 
 
 class Predictor(nn.Module):
@@ -58,8 +54,8 @@ class Predictor(nn.Module):
     def unroll(self, memory: Memory, actions: Tensor) -> Tensor:
         """Predict open loop, feeding predictions back, without a gradient.
 
-        The same as `forward` step by step, faster: embeddings lie in one row, so that each step
-        reads the last ones without a copy and writes where the next one reads.
+        Equals repeated calls of `forward`, but faster: all embeddings lie in one buffer, so that
+        each step reads its inputs without a copy and writes where the next step reads.
 
         Args:
             memory: of B rows.

@@ -1,6 +1,6 @@
-"""A linear reading of physical quantities from embeddings.
+"""A linear probe that reads physical quantities from embeddings.
 
-It is for people, diagnostics and costs in physical units, never for the world model's loss.
+It serves people, diagnostics and costs in physical units, never the world model's loss.
 """
 
 from __future__ import annotations
@@ -31,28 +31,19 @@ class LinearProbe(nn.Module):
 
     @torch.no_grad()
     def fit(self, embeddings: Tensor, quantities: Tensor) -> None:
-        """Fit to embeddings (N, D) and quantities (N, G).
-
-        A trace of ridge keeps collinear embeddings solvable.
-        """
+        """Fit to embeddings (N, D) and quantities (N, G), with a small ridge for collinear ones."""
         centre, target = embeddings.mean(dim=0), quantities.mean(dim=0)
         inputs = (embeddings - centre).double()
         gram = inputs.T @ inputs
-        ridge = (
-            1e-6
-            * gram.diagonal().mean().clamp(min=1e-12)
-            * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-        )
+        identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+        ridge = 1e-6 * gram.diagonal().mean().clamp(min=1e-12) * identity
         solution = torch.linalg.solve(gram + ridge, inputs.T @ (quantities - target).double())
         self.weight.copy_(solution)
         self.bias.copy_(target - centre @ self.weight)
 
     @torch.no_grad()
     def r2(self, embeddings: Tensor, quantities: Tensor) -> float:
-        """Return the share of the quantities' variance that the probe explains.
-
-        Quantities that are constant do not count.
-        """
+        """Return the share of explained variance, averaged over quantities that vary."""
         variance = quantities.var(dim=0, unbiased=False)
         moving = variance > 1e-8
         if not moving.any():

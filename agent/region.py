@@ -12,13 +12,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Region:
-    """Where several quantities lie on the named side of a bound, all at once.
+    """The intersection of conditions on quantities.
 
     Attributes:
-        text: as it was written.
-        indices: which quantities.
-        signs: +1 for those above their bound, -1 for those below.
-        bounds: in the quantity's own unit.
+        text: the conditions as written.
+        indices: of the quantities.
+        signs: +1 for a quantity above its bound, -1 for one below.
+        bounds: in the unit of the quantity.
     """
 
     text: str
@@ -27,7 +27,7 @@ class Region:
     bounds: tuple[float, ...]
 
     def depth(self, quantities: Tensor) -> Tensor:
-        """Return how far inside quantities (..., G) lie, (...); negative outside."""
+        """Return the distance of quantities (..., G) to the boundary, (...); negative outside."""
         bounds, signs = (quantities.new_tensor(values) for values in (self.bounds, self.signs))
         return (signs * (quantities[..., list(self.indices)] - bounds)).amin(dim=-1)
 
@@ -37,10 +37,10 @@ def read_region(text: str, names: Sequence[str]) -> Region:
 
     Args:
         text: the conditions.
-        names: of the G quantities, such as `ball.x`; `x` alone is enough where it is the only one.
+        names: of the G quantities, such as `ball.x`; `x` is enough if it is unique.
 
     Raises:
-        ValueError: a condition cannot be read, or a name is not one, or more than one.
+        ValueError: a condition cannot be read, or a name matches no quantity or several.
     """
     sides = []
     for part in text.replace(" ", "").split("&"):
@@ -56,10 +56,10 @@ def read_region(text: str, names: Sequence[str]) -> Region:
 
 
 def find_quantity(text: str, names: Sequence[str]) -> int:
-    """Return which quantity a name means: the whole name, or its end where that is enough.
+    """Return the index of a quantity by its name, or by the end of its name if that is unique.
 
     Raises:
-        ValueError: none, or several.
+        ValueError: no quantity, or several.
     """
     found = [name for name in names if name == text]
     found = found or [name for name in names if name.rpartition(".")[2] == text]
@@ -72,10 +72,10 @@ def find_quantity(text: str, names: Sequence[str]) -> int:
 
 
 def find_quantities(text: str, names: Sequence[str]) -> list[int]:
-    """Return which quantities `x, cube` means: single ones, or all that a sensor reads.
+    """Return the indices of quantities, such as `x, cube`: by name, or all of one sensor.
 
     Raises:
-        ValueError: a name means none, or several that are not those of one sensor.
+        ValueError: a name matches no quantity, or several of different sensors.
     """
     indices: list[int] = []
     for part in text.replace(" ", "").split(","):

@@ -188,7 +188,7 @@ def act(checkpoint: Checkpoint, variant: Variant, manifest: Manifest) -> Any:  #
     """Return how a variant of a checkpoint does."""
     planner = replace(checkpoint.config.planner, **dict(variant.planner))
     agent = checkpoint.agent(planner, variant.cost, variant.mode)
-    task = find_task(checkpoint.config.task)
+    task = find_task(checkpoint.task_name)
     return run_episodes(task, checkpoint.config.image_size, AgentPolicy(agent), manifest)
 
 

@@ -81,7 +81,7 @@ def accelerator(config: AcceleratorConfig) -> None:
     figures["planning"] = _planning(config, device)
     figures["training"] = _training(config, device, figures["roofs_per_second"])
     if config.success:
-        task = load_checkpoint(config.checkpoint, "cpu").config.task
+        task = load_checkpoint(config.checkpoint, "cpu").task_name
         figures["success"] = _success(task, device)
     figures["ratios"] = {
         f"a plan in {batch} environments, over one core": found["one core"] / found["device"]

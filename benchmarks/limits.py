@@ -75,7 +75,7 @@ def limits(config: LimitsConfig) -> None:
     keep_freed_memory()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        task = find_task(load_checkpoint(config.checkpoint, "cpu").config.task)
+        task = find_task(load_checkpoint(config.checkpoint, "cpu").task_name)
         list(collect_shards(Path(folder) / "data", make_spec(task.name, 0), 64, Pool(1)))
         world = World(task)
         states = np.stack(

@@ -56,7 +56,7 @@ def bench(config: BenchConfig) -> None:
     """Measure, print and write."""
     keep_freed_memory()
     checkpoint = load_checkpoint(config.checkpoint, "cpu")
-    task = find_task(checkpoint.config.task)
+    task = find_task(checkpoint.task_name)
     world = World(task)
     states = np.stack([world.sample_episode(np.random.default_rng(i)).start for i in range(FRAMES)])
     with tempfile.TemporaryDirectory() as folder:

@@ -91,7 +91,7 @@ def main(config: UncertaintyConfig) -> None:
 @torch.no_grad()
 def compare(checkpoint: Checkpoint, config: UncertaintyConfig) -> tuple[np.ndarray, np.ndarray]:
     """Return the disagreement about imagined steps, and their squared errors, (N, H) each."""
-    task, networks = find_task(checkpoint.config.task), checkpoint.networks
+    task, networks = find_task(checkpoint.task_name), checkpoint.networks
     jepa, world = networks.jepa, World(task, checkpoint.config.image_size)
     rng = np.random.default_rng([config.seed, STREAM])
     steps = task.episode_steps or 2 * -(-task.budget_steps // task.frame_skip)

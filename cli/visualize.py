@@ -167,7 +167,7 @@ def visualize(config: VisualizeConfig) -> None:
         check_rerun()
     checkpoint = load_checkpoint(config.checkpoint, config.device)
     world = World(
-        find_task(checkpoint.config.task), checkpoint.config.image_size,
+        find_task(checkpoint.task_name), checkpoint.config.image_size,
         variation=read_variation(config.vary),
     )  # fmt: skip
     if config.step >= world.task.budget_steps:
@@ -224,7 +224,7 @@ def open_page(config: VisualizeConfig) -> None:
         UserError: bad input, no OpenGL library, or a port that is taken.
     """
     checkpoint = load_checkpoint(config.checkpoint, config.device)
-    world = World(find_task(checkpoint.config.task), checkpoint.config.image_size)
+    world = World(find_task(checkpoint.task_name), checkpoint.config.image_size)
     from mujepa.visual.whatif.server import listen, serve  # here: only the page needs them
     from mujepa.visual.whatif.session import Session
     from mujepa.visual.whatif.store import FILE, Store

@@ -87,7 +87,7 @@ def build(config: EvaluateConfig, threads: int) -> Setup:
     if kind not in (None, ORACLE):
         changes["kind"] = kind
     planner = replace(checkpoint.config.planner, **changes)
-    task = find_far_task(checkpoint.config.task, config.goal_steps)
+    task = find_far_task(checkpoint.task_name, config.goal_steps)
     if config.protocol == "lewm":
         task = lewm_task(task)
     variation = read_variation(config.vary)

@@ -144,7 +144,7 @@ def examine(folder: Path, config: Config, seed: int) -> dict[str, Any]:
     torch.set_num_threads(1)
     checkpoint = load_checkpoint(folder, "cpu")
     checkpoint = replace(checkpoint, config=replace(checkpoint.config, replan_every=EVERY))
-    task = find_task(checkpoint.config.task)
+    task = find_task(checkpoint.task_name)
     world = World(task, checkpoint.config.image_size)
     conditions = [
         (name, value) for name in LEVELS if name in world.factors for value in LEVELS[name]
@@ -177,7 +177,7 @@ def act(
     checkpoint: Checkpoint, agent: AlarmedAgent, condition: Condition, episodes: int, seed: int
 ) -> Signals:
     """Let an agent act in episodes of a world, the same in each, and return what it felt."""
-    task, ensemble = find_task(checkpoint.config.task), checkpoint.networks.ensemble
+    task, ensemble = find_task(checkpoint.task_name), checkpoint.networks.ensemble
     variation = Variation({condition[0]: (condition[1], condition[1])}) if condition else None
     world = World(task, checkpoint.config.image_size, variation=variation)
     manifest = make_manifest(world, episodes, seed)

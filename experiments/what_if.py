@@ -128,7 +128,7 @@ def main(config: Config) -> Finding:
 def ask(checkpoint: Checkpoint, config: Config, seed: int) -> tuple[Answers, dict[str, float]]:
     """Ask a model what alternatives would lead to, and compare with what they do lead to."""
     networks, horizon = checkpoint.networks, checkpoint.config.planner.horizon
-    world = World(find_task(checkpoint.config.task), checkpoint.config.image_size)
+    world = World(find_task(checkpoint.task_name), checkpoint.config.image_size)
     streams = [np.random.default_rng([seed, STREAM, index]) for index in range(config.states)]
     lived = rollout_episodes(networks.jepa, world, streams, NOW + horizon)
     rng = np.random.default_rng([seed, STREAM])

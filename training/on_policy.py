@@ -163,7 +163,7 @@ def live(
     origin = {
         "weights": sha256(checkpoint.folder / "model.safetensors"),
         "cost": cost,
-        "mode": checkpoint.config.mode,
+        "mode": checkpoint.config.actor_mode,
         "wandering": asdict(explorer.wandering),
         "variation": world.variation.plain() if world.variation else {},
     }

@@ -243,7 +243,7 @@ class Training:
         """Record where the run stands, and save `last`; if judged, also `best` where it is."""
         learned = index >= self._actor
         mode = self.config.mode if learned else "planner"
-        config = replace(self.agent_config, cost=stage.cost, mode=mode)
+        config = replace(self.agent_config, cost=stage.cost, actor_mode=mode)
         record: dict[str, Any] = {}
         if diagnostics:
             position = {"stage": stage.name, "stage_index": index, "update": self.progress.update}
@@ -302,10 +302,7 @@ def make_networks(config: TrainConfig, world: World) -> tuple[AgentConfig, Netwo
         UserError: the settings do not make an agent; that is said now, not hours later.
     """
     agent_config = _agent_config(config, world)
-    try:
-        networks = Networks(agent_config)
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    networks = Networks(agent_config)
     cost = "critic" if config.cost == AUTO else config.cost
     Checkpoint(agent_config, networks, {}, config.out).agent(cost=cost)
     return agent_config, networks
@@ -327,5 +324,5 @@ def _agent_config(config: TrainConfig, world: World) -> AgentConfig:
         actor=config.actor,
         planner=config.planner,
         cost=config.cost,
-        mode=config.mode,
+        actor_mode=config.mode,
     )

@@ -30,7 +30,7 @@ class Subject:
     @property
     def reactive(self) -> bool:
         """Whether the actor acts alone."""
-        return (self.actor or self.checkpoint.config.mode) == "reactive"
+        return (self.actor or self.checkpoint.config.actor_mode) == "reactive"
 
     def agent(self, replan_every: int | None = None) -> Agent:
         """Return the agent, following each plan for so many model steps if given."""

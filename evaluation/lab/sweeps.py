@@ -133,9 +133,9 @@ def live(
     on_step: Callable[[], object],
 ) -> Outcome:
     """Have the agent live through episodes with goals so many steps ahead, if they have that."""
-    config = subject.checkpoint.config
-    task, policy = find_far_task(config.task, goal_steps), AgentPolicy(subject.agent(every))
-    return run_episodes(task, config.image_size, policy, manifest, on_step)
+    checkpoint, policy = subject.checkpoint, AgentPolicy(subject.agent(every))
+    task = find_far_task(checkpoint.task_name, goal_steps)
+    return run_episodes(task, checkpoint.config.image_size, policy, manifest, on_step)
 
 
 def summarise(

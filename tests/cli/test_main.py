@@ -363,7 +363,7 @@ def test_a_damaged_checkpoint_is_refused(complaint, checkpoint, command, file):
 @pytest.mark.parametrize(
     ("change", "answer"),
     [
-        ({"schema_version": 99}, "has checkpoint schema 99, this version reads 2"),
+        ({"schema_version": 99}, "has checkpoint schema 99, this version reads 3"),
         ({"frame_skip": "four"}, "is damaged"),
         ({"surprise": 1}, "is damaged"),
         ({"task": "juggler"}, "unknown task 'juggler'"),

@@ -180,7 +180,7 @@ class Page:
         self._show_state()
 
     def _save(self) -> None:
-        task = self.session.checkpoint.config.task
+        task = self.session.checkpoint.task_name
         content = json.dumps(write_state(self.state, task), indent=2)
         ui.download.content(content, f"what-if-{task}.json", "application/json")
 
@@ -214,7 +214,7 @@ class Page:
             with ui.row().classes("items-baseline gap-3"):
                 ui.label("What happens if I do this?").classes("text-lg font-semibold")
                 checkpoint = self.session.checkpoint
-                ui.label(f"{checkpoint.config.task} · {checkpoint.folder}").classes("hint")
+                ui.label(f"{checkpoint.task_name} · {checkpoint.folder}").classes("hint")
             with ui.row().classes("items-center gap-2"):
                 self.clock = ui.label().classes("hint figure")
                 self.upload = ui.upload(

@@ -88,7 +88,7 @@ class Session:
         seed: int = 0,
     ) -> None:
         self.checkpoint, self.world = checkpoint, world
-        self.mode: ActorMode = checkpoint.config.mode if mode is None else mode
+        self.mode: ActorMode = checkpoint.config.actor_mode if mode is None else mode
         if self.mode == "reactive":
             raise UserError("a reactive actor does not plan; choose --actor proposing")
         self.cost = checkpoint.config.cost if cost is None else cost
@@ -115,7 +115,7 @@ class Session:
         """
         shape = (self.horizon, self.actions)
         state = read_state(
-            raw, self.checkpoint.config.task, self.jepa.history, self.world.state_size, shape
+            raw, self.checkpoint.task_name, self.jepa.history, self.world.state_size, shape
         )
         return self.set_cost(state, state.cost)
 

@@ -22,7 +22,7 @@ class Store:
 
     def __init__(self, path: Path, session: Session) -> None:
         self.path = path
-        self._task = session.checkpoint.config.task
+        self._task = session.checkpoint.task_name
         remedy = "remove it to start anew"
         raw = read_json(path, remedy) if path.exists() else None
         try:
