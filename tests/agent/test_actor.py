@@ -1,4 +1,4 @@
-"""The actor learns to do in one step what the planner searches for, and helps it or replaces it."""
+"""The actor acts within the bounds, proposes to the planner, or replaces it."""
 
 from dataclasses import replace
 
@@ -22,7 +22,7 @@ class Drift:
 
 @pytest.fixture
 def problems():
-    """256 problems in the plane: what is remembered, and goals."""
+    """256 problems in the plane: memories and goals."""
     generator = torch.Generator().manual_seed(1)
     here, goals = torch.rand(2, 256, 2, generator=generator)
     return Memory.at_rest(here, 2, 2), goals
@@ -44,17 +44,12 @@ def test_actions_are_within_the_bounds(actor, problems):
     assert actor(far, 100 * goals).abs().max() <= 1
 
 
-def test_it_imagines_what_the_model_makes_of_its_actions(actor, problems):
+def test_its_rollout_is_what_the_model_predicts_for_its_actions(actor, problems):
     memory, goals = problems
     embeddings, actions = actor.rollout(Drift(), memory, goals, 3)
     torch.testing.assert_close(actions[:, 0], actor(memory, goals))
     path = memory.embeddings[:, -1:] + 0.1 * actions.cumsum(dim=1)
     torch.testing.assert_close(embeddings, path)
-
-
-def test_an_impossible_actor_is_refused():
-    with pytest.raises(ValueError, match="width and depth of at least 1"):
-        ActorConfig(width=0)
 
 
 # ------------------------------------------------------------------------------ in the whole agent
@@ -73,7 +68,7 @@ def test_a_reactive_agent_does_as_its_actor_says(untrained):
     np.testing.assert_allclose(action, said[0], atol=1e-6)
 
 
-def test_what_is_foreseen_is_what_the_actor_or_the_plan_leads_to(untrained):
+def test_a_prediction_is_what_the_plan_or_the_actor_leads_to(untrained):
     checkpoint, goal, image = untrained(), images(1)[0], images(1, seed=1)[0]
     for mode in ("reactive", "proposing"):
         agent = checkpoint.agent(actor=mode)
@@ -103,7 +98,7 @@ def test_a_plan_is_never_worse_than_what_the_actor_proposes(untrained, tiny, kin
     assert (state.plan.trace.median != without.plan.trace.median).any()  # one more was looked at
 
 
-def test_an_unknown_mode_or_a_reactive_agent_without_an_actor_is_refused(untrained):
+def test_an_unknown_mode_and_a_reactive_agent_without_an_actor_is_refused(untrained):
     from mujepa.agent.mpc import Agent
     from mujepa.planners import make_planner
 
@@ -122,15 +117,15 @@ def test_an_unknown_mode_or_a_reactive_agent_without_an_actor_is_refused(untrain
         )
 
 
-def test_a_cost_of_an_unknown_term_is_said_and_one_without_a_part(untrained):
+def test_a_cost_with_an_unknown_term_or_without_effect_is_refused(untrained):
     for cost in ("nothing", ""):
         with pytest.raises(UserError, match="cannot read"):
             untrained().agent(cost=cost)
-    with pytest.raises(UserError, match="cost 'goal' has no part in what a reactive actor does"):
+    with pytest.raises(UserError, match="cost 'goal' does not affect a reactive actor"):
         untrained().agent(cost="goal", actor="reactive")
 
 
-def test_between_plans_what_is_left_of_the_plan_is_foreseen(untrained, tiny):
+def test_between_plans_the_rest_of_the_plan_is_predicted(untrained, tiny):
     agent = untrained(tiny(replan_every=3)).agent()
     state = agent.reset(images(1)[0])
     for step, image in enumerate(images(12, seed=1)):

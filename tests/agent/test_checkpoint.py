@@ -2,11 +2,15 @@
 
 import json
 import pickle
+import re
+import runpy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from mujepa.agent.checkpoint import (
     AgentConfig,
@@ -14,6 +18,7 @@ from mujepa.agent.checkpoint import (
     find_checkpoint,
     load_checkpoint,
     save_checkpoint,
+    save_tensors,
 )
 from mujepa.agent.encoder import EncoderConfig
 from mujepa.agent.jepa import JEPAConfig
@@ -89,6 +94,13 @@ def remove_weights(folder):
     (folder / "model.safetensors").unlink()
 
 
+def poison(folder):
+    weights = load_file(folder / "model.safetensors")
+    weights["critic.embed.0.bias"][0] = torch.nan
+    save_tensors(folder / "model.safetensors", weights)
+    edit(folder, weights_sha256=sha256(folder / "model.safetensors"))
+
+
 def tear_config(folder):
     (folder / "config.json").write_text('{"task": "reac')
 
@@ -103,6 +115,8 @@ DAMAGES = {
     "truncated": truncate,
     "no weights": remove_weights,
     "torn config": tear_config,
+    "infinite bounds": lambda folder: edit(folder, action_high=[1.0, float("inf")]),
+    "weights that are not finite": poison,
     "newer schema": lambda folder: edit(folder, schema_version=99),
     "unknown field": lambda folder: edit(folder, colour="red"),
     "wrong type": lambda folder: edit(folder, frame_skip="four"),
@@ -122,6 +136,53 @@ def test_a_damaged_checkpoint_is_one_clear_error(folder, damage):
         load_checkpoint(folder, "cpu")
     assert "\n" not in str(caught.value)
     assert str(folder) in str(caught.value)
+
+
+def age(folder):
+    """Turn a checkpoint into one of schema 2, whose CNN has its layers numbered from 2."""
+    path, trunk = folder / "model.safetensors", r"(jepa\.encoder\.trunk\.)(\d)"
+    named = {
+        re.sub(trunk, lambda match: f"{match[1]}{int(match[2]) + 2}", name): value
+        for name, value in load_file(path).items()
+    }
+    save_tensors(path, named)
+    raw = json.loads((folder / "config.json").read_text())
+    raw |= {"schema_version": 2, "weights_sha256": sha256(path), "mode": raw.pop("actor_mode")}
+    raw |= {"strides": {"ahead": 0}, "critic": raw["critic"] | {"expectile": 0.9}}
+    raw["planner"] |= {"kind": "hybrid", "gradient_steps": 2}
+    (folder / "config.json").write_text(json.dumps(raw))
+
+
+def test_a_checkpoint_of_schema_2_names_the_script_that_converts_it(folder, config, capsys):
+    whole = load_checkpoint(folder, "cpu")
+    age(folder)
+    with pytest.raises(UserError, match=r"convert it with: python benchmarks/convert_checkpoints"):
+        load_checkpoint(folder, "cpu")
+    convert = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks/convert_checkpoints.py"))
+    assert convert["main"]([str(folder)]) == 0
+    again = load_checkpoint(folder, "cpu")
+    assert again.config == config
+    for name, value in whole.networks.state_dict().items():
+        assert torch.equal(again.networks.state_dict()[name], value)
+    assert convert["main"]([str(folder / "nowhere")]) == 2
+    age(folder)
+    edit(folder, strides={"ahead": 2})
+    assert convert["main"]([str(folder)]) == 2
+    assert "second level" in capsys.readouterr().err
+
+
+def test_an_agent_of_own_data_has_neither_a_task_nor_quantities(tmp_path, config):
+    own = replace(config, task=None, goal_size=0)
+    save_checkpoint(tmp_path / "own", own, Networks(own).eval(), {})
+    checkpoint = load_checkpoint(tmp_path / "own", "cpu")
+    image = np.zeros((32, 32, 3), np.uint8)
+    agent = checkpoint.agent()
+    agent.act(agent.reset(image), image)
+    assert repr(agent).startswith("Agent(task=None")
+    with pytest.raises(UserError, match="trained on data without a simulator"):
+        _ = checkpoint.task_name
+    with pytest.raises(UserError, match="'x' is none of the quantities"):
+        checkpoint.agent(cost="avoid(x>0)")
 
 
 def test_a_missing_checkpoint_is_one_clear_error(tmp_path):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mujepa.agent.critic import Critic, CriticConfig
+from mujepa.runtime.errors import UserError
 
 
 @pytest.fixture
@@ -65,12 +66,14 @@ def test_its_gradient_at_the_goal_itself_is_finite(critic, points):
     assert state.grad.isfinite().all()
 
 
-def test_another_history_is_refused():
-    with pytest.raises(ValueError, match="1 or 2 frames, got 3"):
-        CriticConfig(history=3)
-
-
-@pytest.mark.parametrize("sizes", [{"width": 0}, {"features": 0}])
-def test_a_critic_without_units_is_refused(sizes):
-    with pytest.raises(ValueError, match="at least 1"):
+@pytest.mark.parametrize(
+    ("sizes", "complaint"),
+    [
+        ({"history": 3}, "--history must be 1 or 2, got 3"),
+        ({"width": 0}, "--width must be at least 1, got 0"),
+        ({"features": 0}, "--features must be at least 1, got 0"),
+    ],
+)
+def test_impossible_sizes_are_refused(sizes, complaint):
+    with pytest.raises(UserError, match=complaint):
         CriticConfig(**sizes)

@@ -1,5 +1,6 @@
 """The agent acts on what it sees, keeps its state in the caller's hands, and says what is wrong."""
 
+import re
 from dataclasses import replace
 
 import gymnasium
@@ -12,7 +13,7 @@ from mujepa.envs.registry import find_task
 from mujepa.evaluation.loop import run_episodes
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.policies import OraclePolicy, RandomPolicy, ZeroPolicy
-from mujepa.planners import CEM, PlannerConfig
+from mujepa.planners import CEM, RandomShooting
 from mujepa.runtime.errors import UserError
 
 
@@ -43,7 +44,7 @@ def test_an_action_is_held_for_frame_skip_steps_and_then_chosen_anew(untrained):
     assert len(np.unique(actions[:, 0], axis=0)) == 3
 
 
-def test_images_between_decisions_are_not_looked_at(untrained):
+def test_images_between_decisions_are_ignored(untrained):
     agent, pictures = untrained().agent(), images(8, seed=1)
     blind = pictures.copy()
     blind[[1, 2, 3, 5, 6, 7]] = 0
@@ -157,9 +158,30 @@ def test_who_knows_nothing_hardly_holds_a_goal(world):
     assert not zero.reached.any()
 
 
-def test_an_impossible_planner_is_refused():
-    with pytest.raises(UserError, match="elites must be at least 1, got 0"):
-        PlannerConfig(elites=0)
+def test_it_plans_with_a_users_own_planner_and_cost(untrained):
+    class Still(RandomShooting):
+        def sample(self, state, bounds, generators):
+            return torch.zeros(len(generators), self.samples, *state.mean.shape[1:])
+
+    def cost(trajectory, goal):
+        return (trajectory.actions - 0.5).square().mean(dim=(-1, -2))
+
+    agent, goal, pictures = untrained().agent(cost=cost, actor="planner"), images(1)[0], images(4)
+    assert agent.configurator.cost.expression == "cost"
+    np.testing.assert_allclose(run(agent, goal, pictures), 0.5, atol=0.2)
+    state, _ = agent.act(agent.reset(goal), pictures[0])
+    by_step = agent.configurator.cost.by_step(agent.planned_trajectory(state), state.goal)
+    assert by_step.shape == (1, 1, 3)
+    agent.planner = Still(horizon=3)
+    np.testing.assert_array_equal(run(agent, goal, pictures), 0)
+    assert "planner=Still" in repr(agent)
+
+
+def test_its_representation_names_task_size_and_device(untrained):
+    said = repr(untrained().agent(actor="reactive"))
+    assert re.fullmatch(
+        r"Agent\(task='reacher', reactive, [\d,]+ parameters, device=cpu\)", said
+    ), said
 
 
 def test_a_seed_may_be_a_number_of_numpy(untrained):
