@@ -5,6 +5,7 @@ Letters: B episodes, T model steps, S state, A action.
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -152,18 +153,11 @@ def collect_shards(
 ) -> Iterator[int]:
     """Bring a dataset to at least this many episodes, and yield the frames of each new shard.
 
-    Complete shards are kept. An episode depends on the spec and its index alone, not on the
-    workers.
-
-    Args:
-        folder: the dataset's folder, made if missing.
-        spec: what to collect; must equal the spec of the dataset in the folder.
-        episodes: in total; rounded up to whole shards if there is more than one.
-        workers: processes that write into the folder.
+    Complete shards are kept, so that an interrupted collection continues; their spec must be the
+    same. An episode depends on the spec and its index alone, not on the workers.
 
     Raises:
-        UserError: the folder holds a dataset of another spec, a worker died, or nothing can be
-            written or rendered.
+        UserError: the folder holds another spec, a worker died, or nothing can be written or drawn.
     """
     there = _complete_shards(folder, spec)
     sizes = shard_sizes(episodes)
@@ -243,7 +237,7 @@ def compare_specs(
         )
     old = asdict(there)
     for key, value in sorted(asdict(wanted).items()):
-        if key not in except_for and _plain(old[key]) != _plain(value):
+        if key not in except_for and _text(old[key]) != _text(value):
             raise UserError(
                 f"{folder} was collected with {key}={old[key]!r}, not {value!r}; {remedy}"
             )
@@ -275,13 +269,9 @@ def columns_of(
     actions: NDArray[np.float32],
     variants: Variants = None,
 ) -> dict[str, NDArray[Any]]:
-    """Return the columns of episodes, frame after frame.
+    """Return the columns of a shard from states (B, T + 1, S) and actions between them (B, T, A).
 
-    Args:
-        world: the world.
-        trajectory: state at each model step, (B, T + 1, S).
-        actions: action after each of them, (B, T, A).
-        variants: the worlds of the episodes, if they vary.
+    `variants` are the worlds of the episodes, if they vary.
     """
     states = trajectory.reshape(-1, world.state_size)
     rows = None if variants is None else [v for v in variants for _ in range(trajectory.shape[1])]
@@ -300,13 +290,10 @@ def rollout_behavior(
     steps: int,
     policy: RedNoise | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float32], Variants]:
-    """Run the task's behaviour policy from random states, one episode for each random stream.
+    """Run the task's behaviour policy from random states for `steps` model steps.
 
-    Args:
-        world: the world.
-        streams: of B episodes; start, noise and variation of an episode come from its own stream.
-        steps: T, model steps.
-        policy: the noise, if not the task's.
+    Start, noise and variation of an episode come from its own one of the B streams; `policy` is the
+    noise, if not the task's.
 
     Returns:
         The states (B, T + 1, S), the actions between them (B, T, A), and the worlds of the
@@ -329,13 +316,7 @@ def behave(
     noise: NDArray[np.float64],
     variants: Variants = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    """Run the task's behaviour policy with given noise.
-
-    Args:
-        world: the world.
-        starts: (B, S).
-        noise: (B, T, A + extra_noise_dims), one row per model step.
-        variants: the worlds of the episodes, if not the task's own.
+    """Run the task's behaviour policy from states (B, S) with noise (B, T, A + extra_noise_dims).
 
     Returns:
         The states from the start on, (B, T + 1, S), and the actions between them, (B, T, A).
@@ -349,8 +330,5 @@ def behave(
     return np.stack(states, axis=1), np.stack(actions, axis=1)
 
 
-def _plain(value: object) -> object:
-    """Return a value with tuples as lists, as JSON has them."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+def _text(value: object) -> str:
+    return json.dumps(value, sort_keys=True)

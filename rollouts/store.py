@@ -6,8 +6,8 @@
         action.npy              (F, A) float32, the action after each frame; 0 after the last
         state.npy               (F, S) float64, simulator states; optional
         achieved.npy            (F, G) float64, achieved goals; optional
-        shard.json              lengths of the episodes, sizes and checksums of the columns, and
-                                the agent that acted, if one did
+        shard.json              lengths of the episodes, checksums of the columns, and the agent
+                                that acted, if one did
     data/reacher/on-policy-00001/   a shard that an agent collected (`mujepa train --online`)
 
 A shard is written into a temporary folder, which is then renamed. meta.json holds the checksums of
@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mujepa.rollouts.columns import REMEDY, Column
 from mujepa.rollouts.remote import NO_ROOM, UnreachableError, cache_folder, download, fetch, holds
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import (
@@ -45,7 +46,6 @@ REQUIRED = {"pixels", "action"}
 ON_POLICY = "on-policy-"
 """Prefix of the names of shards that an agent collected."""
 SHARD_NAME = rf"(shard-|{ON_POLICY})\d+"
-REMEDY = "collect it again with: mujepa collect TASK --out FOLDER"
 
 
 @settings
@@ -75,13 +75,6 @@ class DatasetSpec:
     action_high: list[Finite]
     variation: dict[str, list[float | str]] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        if len(self.action_low) != len(self.action_high):
-            raise UserError(
-                f"action_low has {len(self.action_low)} numbers and action_high "
-                f"{len(self.action_high)}; give as many of each"
-            )
-
     @property
     def imported(self) -> bool:
         """Whether the episodes were recorded elsewhere, so that none can be collected to them."""
@@ -101,17 +94,13 @@ def write_shard(
         columns: frames by column, (F, ...) each, F the sum of the lengths.
         lengths: frames of each episode.
         agent: the agent that acted, if it was not the task's behaviour policy.
-
-    Raises:
-        UserError: the disk is full or the folder cannot be written.
     """
     with replacing_folder(folder) as temporary:
         files = {}
-        for name in COLUMNS:
-            if name in columns:
-                path = temporary / f"{name}.npy"
-                np.save(path, columns[name])
-                files[name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        for name in (it for it in COLUMNS if it in columns):
+            path = temporary / f"{name}.npy"
+            np.save(path, columns[name])
+            files[name] = sha256(path)
         origin = {"agent": agent} if agent else {}
         write_json(temporary / "shard.json", {"lengths": [*lengths], "files": files} | origin)
 
@@ -145,13 +134,12 @@ def _read_meta(path: Path, remedy: str) -> tuple[DatasetSpec, dict[str, str]]:
             f"this version reads {SCHEMA_VERSION}; {remedy}"
         )
     try:
-        shards = {str(entry["name"]): str(entry["sha256"]) for entry in meta["shards"]}
-        spec = meta["spec"]
+        spec, shards = meta["spec"], {it["name"]: it["sha256"] for it in meta["shards"]}
+        strange = [name for name in shards if not re.fullmatch(SHARD_NAME, name)]
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}); {remedy}") from error
-    for name in shards:
-        if not re.fullmatch(SHARD_NAME, name):
-            raise UserError(f"{path} is damaged (it names a shard {name!r}); {remedy}")
+    if strange:
+        raise UserError(f"{path} is damaged (it names a shard {strange[0]!r}); {remedy}")
     return read_settings(DatasetSpec, spec, str(path), remedy), shards
 
 
@@ -171,8 +159,8 @@ def mirror(url: str) -> tuple[Path, bool]:
         with replacing_file(meta, NO_ROOM) as temporary:
             download(f"{url}/meta.json", temporary)
             try:
-                _read_meta(temporary, remedy)
-            except UserError as error:  # keep the good copy
+                _read_meta(temporary, remedy)  # only a good one replaces the copy
+            except UserError as error:
                 raise UserError(
                     f"{url}/meta.json is damaged or of another version; {remedy}"
                 ) from error
@@ -186,12 +174,7 @@ def mirror(url: str) -> tuple[Path, bool]:
 
 
 def episodes_in_shard(folder: Path, digest: str | None = None) -> int:
-    """Return the number of episodes of a shard, or 0 if it is missing or damaged.
-
-    Args:
-        folder: the shard.
-        digest: checksum of its shard.json, if it is known.
-    """
+    """Return the number of episodes of a shard, or 0 if it is missing or damaged."""
     try:
         return len(_read_shard(surviving_folder(folder), digest, verify=True)["lengths"])
     except UserError:
@@ -202,12 +185,11 @@ def _read_shard(folder: Path, digest: str | None, *, verify: bool) -> dict[str, 
     """Return what shard.json holds; `verify` checks the columns as well."""
     path = folder / "shard.json"
     info = read_json(path, REMEDY)
-    names = set(info.get("files", ()))
+    files = info.get("files", {})
     intact = info.keys() - {"agent"} == {"lengths", "files"} and digest in (None, sha256(path))
-    intact = intact and REQUIRED <= names <= set(COLUMNS)
+    intact = intact and REQUIRED <= set(files) <= set(COLUMNS)
     if verify and intact:
-        files = info["files"].items()
-        intact = all(holds(folder / f"{name}.npy", file["sha256"]) for name, file in files)
+        intact = all(holds(folder / f"{it}.npy", files[it]) for it in files)
     if not intact:
         raise UserError(f"{folder} is damaged (checksum); {REMEDY}")
     return info
@@ -260,7 +242,7 @@ class Dataset:
         self.columns = tuple(name for name in COLUMNS if name in self._infos[0]["files"])
         if any(info["files"].keys() != set(self.columns) for info in self._infos):
             raise UserError(f"{folder} has shards with different columns; {REMEDY}")
-        self._arrays: dict[str, list[NDArray[Any]]] = {}
+        self._opened: dict[str, list[Column]] = {}
         for name in self.columns if local else ():
             self._column(name)
 
@@ -297,7 +279,7 @@ class Dataset:
         out = np.empty((len(episodes), length, *parts[0].shape[1:]), parts[0].dtype)
         shards, rows = self.shards[episodes].tolist(), (self.starts[episodes] + offsets).tolist()
         for window, shard, row in zip(out, shards, rows, strict=True):
-            window[...] = parts[shard][row : row + length]
+            parts[shard].read(row, window)
         return out
 
     def episode(self, column: str, episode: int) -> NDArray[Any]:
@@ -305,40 +287,31 @@ class Dataset:
         length = int(self.lengths[episode])
         return self.gather(column, np.array([episode]), np.array([0]), length)[0]
 
-    def _column(self, name: str) -> list[NDArray[Any]]:
-        """Return a column, mapped into memory, by shard."""
+    def _column(self, name: str) -> list[Column]:
+        """Return a column by shard, fetched and checked when it is first used."""
         if name not in self.columns:
             raise UserError(
                 f"{self.folder} has no column {name!r}; it holds {', '.join(self.columns)}"
             )
-        if name not in self._arrays:
-            paths = [surviving_folder(self._home / shard) / f"{name}.npy" for shard in self.names]
-            if isinstance(self.folder, str):
-                for shard, path, info in zip(self.names, paths, self._infos, strict=True):
-                    url = f"{self.folder}/{shard}/{name}.npy"
-                    fetch(url, path, info["files"][name]["sha256"])
-            arrays = [self._mapped(path) for path in paths]
-            rows = _row_shape(self.spec, name) or arrays[0].shape[1:]
-            dtype = {"pixels": np.uint8, "action": np.float32}.get(name, np.float64)
-            for path, array, info in zip(paths, arrays, self._infos, strict=True):
-                shape = (sum(info["lengths"]), *rows)
-                if array.dtype != dtype or array.shape != shape:
-                    raise UserError(
-                        f"{path} holds {array.dtype} {array.shape}, and the dataset needs "
-                        f"{np.dtype(dtype)} {shape}; {REMEDY}"
-                    )
-            self._arrays[name] = arrays
-        return self._arrays[name]
+        if name not in self._opened:
+            parts: list[Column] = []
+            for shard, info in zip(self.names, self._infos, strict=True):
+                path = surviving_folder(self._home / shard) / f"{name}.npy"
+                if isinstance(self.folder, str):
+                    fetch(f"{self.folder}/{shard}/{name}.npy", path, info["files"][name])
+                parts.append(Column(path))
+                self._check(name, path, parts, sum(info["lengths"]))
+            self._opened[name] = parts
+        return self._opened[name]
 
-    @staticmethod
-    def _mapped(path: Path) -> NDArray[Any]:
-        try:
-            return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-        except (OSError, ValueError) as error:
-            raise UserError(f"cannot read {path} ({error}); {REMEDY}") from error
-
-
-def _row_shape(spec: DatasetSpec, column: str) -> tuple[int, ...] | None:
-    """Return the shape of a column's rows, if the spec determines it."""
-    size = spec.image_size
-    return {"pixels": (size, size, 3), "action": (len(spec.action_low),)}.get(column)
+    def _check(self, name: str, path: Path, parts: list[Column], frames: int) -> None:
+        """Check that the last part of a column fits the spec and the first part."""
+        size = self.spec.image_size
+        row = {"pixels": (size, size, 3), "action": (len(self.spec.action_low),)}.get(name)
+        shape = (frames, *(row or parts[0].shape[1:]))
+        dtype = {"pixels": np.uint8, "action": np.float32}.get(name, np.float64)
+        if parts[-1].dtype != dtype or parts[-1].shape != shape:
+            raise UserError(
+                f"{path} holds {parts[-1].dtype} {parts[-1].shape}, and the dataset needs "
+                f"{np.dtype(dtype)} {shape}; {REMEDY}"
+            )

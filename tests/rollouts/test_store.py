@@ -1,105 +1,70 @@
-"""TrainingData: what is collected is what happened, and damage or interruption is noticed."""
+"""What is written is read again; damage and columns that do not fit are refused."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import signal
-import subprocess
-import sys
-import time
-from collections import Counter
-from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import chisquare
 
-from mujepa.envs.behaviour import RedNoise
-from mujepa.envs.registry import TASKS, find_task
+from mujepa.envs.registry import find_task
 from mujepa.envs.world import World
-from mujepa.evaluation.manifest import make_manifest
-from mujepa.rollouts.collection import behave, collect_shard, collect_shards, make_spec, shard_sizes
-from mujepa.rollouts.sampling import sample_windows, split_episodes
 from mujepa.rollouts.store import COLUMNS, Dataset, DatasetSpec, read_meta, write_meta, write_shard
+from mujepa.rollouts.writer import write_dataset
 from mujepa.runtime.errors import UserError
-from mujepa.runtime.files import sha256
-from mujepa.runtime.parallel import Pool
 
-STEPS = 4
-SPEC = DatasetSpec("toy", 0, 3, 2, 9, {}, [-1.0], [1.0])
+SPEC = DatasetSpec("reacher", 0, 3, 2, 9, {}, [-1.0], [1.0])
+RNG = np.random.default_rng(0)
 
 
-def gather_all(folder: Path, episodes: int, workers: int = 2, seed: int = 0) -> Dataset:
-    for _ in collect_shards(folder, make_spec("reacher", seed, STEPS), episodes, Pool(workers)):
-        pass
-    return Dataset(folder)
-
-
-def content(folder: Path) -> dict[str, str]:
-    """Checksum of every file below a folder."""
+def columns(frames: int) -> dict[str, np.ndarray]:
     return {
-        str(path.relative_to(folder)): sha256(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        "pixels": RNG.integers(256, size=(frames, 3, 3, 3)).astype(np.uint8),
+        "action": RNG.standard_normal((frames, 1)).astype(np.float32),
+        "state": RNG.standard_normal((frames, 5)),
+        "achieved": RNG.standard_normal((frames, 2)),
     }
 
 
 def write_toy(folder: Path, lengths_by_shard: list[list[int]]) -> dict[str, list[np.ndarray]]:
     """Write shards of random numbers; return the columns by episode."""
-    rng = np.random.default_rng(0)
     episodes: dict[str, list[np.ndarray]] = {name: [] for name in COLUMNS}
-    names = []
-    for number, lengths in enumerate(lengths_by_shard):
-        frames = sum(lengths)
-        columns = {
-            "pixels": rng.integers(256, size=(frames, 3, 3, 3)).astype(np.uint8),
-            "action": rng.standard_normal((frames, 1)).astype(np.float32),
-            "state": rng.standard_normal((frames, 5)),
-            "achieved": rng.standard_normal((frames, 2)),
-        }
-        names.append(f"shard-{number:05d}")
-        write_shard(folder / names[-1], columns, lengths)
-        for name, column in columns.items():
-            episodes[name] += np.split(column, np.cumsum(lengths)[:-1])
+    names = [f"shard-{number:05d}" for number in range(len(lengths_by_shard))]
+    for name, lengths in zip(names, lengths_by_shard, strict=True):
+        shard = columns(sum(lengths))
+        write_shard(folder / name, shard, lengths)
+        for key, column in shard.items():
+            episodes[key] += np.split(column, np.cumsum(lengths)[:-1])
     write_meta(folder, SPEC, names)
     return episodes
 
 
 @pytest.fixture(scope="module")
-def collected(tmp_path_factory) -> Path:
-    """130 wanted episodes: two shards."""
-    folder = tmp_path_factory.mktemp("data") / "reacher"
-    gather_all(folder, 130)
-    return folder
-
-
-@pytest.fixture
-def copy(collected, tmp_path) -> Path:
-    return shutil.copytree(collected, tmp_path / "copy")
+def toy(tmp_path_factory) -> Dataset:
+    folder = tmp_path_factory.mktemp("toy")
+    write_toy(folder, [[6, 2], [1, 9]])
+    return Dataset(folder, verify=False)
 
 
 # ------------------------------------------------------------------------ writing, reading
 
 
 def test_what_is_written_is_read_again(tmp_path):
-    lengths = [[4, 1, 7], [2], [9, 3]]
-    episodes = write_toy(tmp_path, lengths)
+    episodes = write_toy(tmp_path, [[4, 1, 7], [2], [9, 3]])
     dataset = Dataset(tmp_path)
-    assert len(dataset) == 6
-    assert dataset.frames == 26
+    assert (len(dataset), dataset.frames, dataset.columns) == (6, 26, COLUMNS)
     assert dataset.lengths.tolist() == [4, 1, 7, 2, 9, 3]
     assert dataset.spec == SPEC
     for name in COLUMNS:
         for index in range(6):
             read = dataset.episode(name, index)
             np.testing.assert_array_equal(read, episodes[name][index], strict=True)
+            read[...] = 0  # a copy
+            again = dataset.episode(name, index)
+            np.testing.assert_array_equal(again, episodes[name][index])
 
 
 def test_windows_are_slices_of_their_episodes_whatever_shards_they_come_from(tmp_path):
@@ -113,377 +78,46 @@ def test_windows_are_slices_of_their_episodes_whatever_shards_they_come_from(tmp
 
 
 @given(episode=st.integers(0, 3), offset=st.integers(-3, 10), length=st.integers(1, 10))
-def test_no_window_leaves_its_episode(tmp_path_factory, episode, offset, length):
-    dataset = toy(tmp_path_factory)
-    longest = int(np.argmax(dataset.lengths))
+def test_no_window_leaves_its_episode(toy, episode, offset, length):
+    longest = int(np.argmax(toy.lengths))
     where = np.array([longest, episode]), np.array([0, offset])
-    if offset >= 0 and offset + length <= dataset.lengths[episode]:
-        assert dataset.gather("action", *where, length).shape == (2, length, 1)
+    if offset >= 0 and offset + length <= toy.lengths[episode]:
+        assert toy.gather("action", *where, length).shape == (2, length, 1)
     else:
         with pytest.raises(IndexError, match="leaves its episode"):
-            dataset.gather("action", *where, length)
-
-
-def test_a_gathered_window_is_a_copy(tmp_path):
-    write_toy(tmp_path, [[5]])
-    dataset = Dataset(tmp_path)
-    before = dataset.episode("state", 0)
-    dataset.episode("state", 0)[...] = 0
-    np.testing.assert_array_equal(dataset.episode("state", 0), before)
-
-
-# ------------------------------------------------------------------------------- sampling
-
-
-class Everything:
-    """A random generator that returns every number below the limit once."""
-
-    def integers(self, limit: int, size: int) -> np.ndarray:
-        assert size == limit
-        return np.arange(limit)
-
-
-@given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=8), data=st.data())
-def test_drawn_windows_are_all_those_that_fit_each_as_likely_as_the_others(lengths, data):
-    """Number by number, the draws map one to one onto the windows inside the episodes."""
-    length = data.draw(st.integers(1, max(lengths)))
-    some = data.draw(st.sets(st.sampled_from(range(len(lengths))), min_size=1))
-    fitting = [(e, o) for e in sorted(some) for o in range(lengths[e] - length + 1)]
-    dataset = SimpleNamespace(lengths=np.array(lengths), folder=Path("data"))
-    if not fitting:
-        with pytest.raises(UserError, match=f"no episode of data has {length} frames"):
-            sample_windows(dataset, np.array(sorted(some)), 3, length, Everything())
-        return
-    drawn = sample_windows(dataset, np.array(sorted(some)), len(fitting), length, Everything())
-    assert list(zip(*(part.tolist() for part in drawn), strict=True)) == fitting
-
-
-def test_windows_are_drawn_evenly():
-    dataset = SimpleNamespace(lengths=np.array([9, 2, 4, 12, 3]), folder=Path("data"))
-    episodes = np.array([0, 1, 3, 4])
-    drawn = sample_windows(dataset, episodes, 32_000, 3, np.random.default_rng(0))
-    counts = Counter(zip(*(part.tolist() for part in drawn), strict=True))
-    assert set(counts) == {(e, o) for e in (0, 3, 4) for o in range(dataset.lengths[e] - 2)}
-    assert chisquare(list(counts.values())).pvalue > 0.001
-
-
-@given(st.integers(2, 500), st.floats(0.001, 0.5), st.integers(0, 5))
-def test_the_split_is_by_episode_disjoint_and_complete(episodes, fraction, seed):
-    split = split_episodes(episodes, fraction, seed)
-    both = np.concatenate([split.train, split.validation])
-    np.testing.assert_array_equal(np.sort(both), np.arange(episodes))
-    assert len(split.train) > 0
-    assert len(split.validation) == max(1, round(episodes * fraction))
-    again = split_episodes(episodes, fraction, seed)
-    np.testing.assert_array_equal(again.validation, split.validation)
-
-
-def test_another_seed_splits_otherwise():
-    one, other = (split_episodes(100, 0.1, seed).validation for seed in (0, 1))
-    assert one.tolist() != other.tolist()
-
-
-@pytest.mark.parametrize(("episodes", "fraction"), [(1, 0.02), (3, 0.9), (2, 1.0)])
-def test_too_few_episodes_to_split_are_reported(episodes, fraction):
-    with pytest.raises(UserError, match=f"{episodes} episodes cannot be split"):
-        split_episodes(episodes, fraction, 0)
-
-
-# ----------------------------------------------------------------------- behaviour policy
-
-
-@given(st.integers(0, 1000), st.floats(0, 50))
-def test_actions_stay_within_the_bounds_however_strong_the_noise(world, seed, strength):
-    noise = strength * np.random.default_rng(seed).standard_normal((2, 3, 2))
-    start = world.sample_episode(np.random.default_rng(seed)).start
-    states, actions = behave(world, np.stack([start, start]), noise)
-    assert states.shape == (2, 4, world.state_size)
-    assert actions.shape == (2, 3, 2)
-    assert actions.dtype == np.float32
-    assert (actions >= world.action_low.astype(np.float32)).all()
-    assert (actions <= world.action_high.astype(np.float32)).all()
-
-
-@pytest.mark.parametrize("correlation", [0.0, 0.5, 0.9])
-def test_the_behaviour_policy_has_the_strength_and_the_correlation_asked_for(correlation):
-    policy = RedNoise((0.2, 0.2), (correlation, correlation))
-    actions = policy.draw(np.random.default_rng(0), 40_000, 2)
-    np.testing.assert_allclose(actions.mean(axis=0), 0, atol=0.03)
-    np.testing.assert_allclose(actions.std(axis=0), 0.2, rtol=0.05)
-    for column in actions.T:
-        assert np.corrcoef(column[:-1], column[1:])[0, 1] == pytest.approx(correlation, abs=0.02)
-    assert np.corrcoef(*actions.T)[0, 1] == pytest.approx(0, abs=0.05)
-
-
-def test_the_first_action_is_as_strong_as_the_later_ones():
-    policy = RedNoise((0.2, 0.2), (0.9, 0.9))
-    episodes = [policy.draw(np.random.default_rng(s), 10, 1) for s in range(2000)]
-    np.testing.assert_allclose(np.std(episodes, axis=0), 0.2, rtol=0.08)
-
-
-def test_episodes_differ_in_strength_and_memory_over_the_whole_range():
-    def measure(seed: int) -> tuple[float, float]:
-        policy = RedNoise((0.002, 0.01), (0.1, 0.8))
-        actions = policy.draw(np.random.default_rng(seed), 2000, 1)[:, 0]
-        return float(actions.std()), float(np.corrcoef(actions[:-1], actions[1:])[0, 1])
-
-    strength, correlation = np.array([measure(seed) for seed in range(200)]).T
-    shares = [0.1, 0.5, 0.9]
-    np.testing.assert_allclose(np.quantile(strength, shares), [0.0028, 0.006, 0.0092], atol=0.001)
-    np.testing.assert_allclose(np.quantile(correlation, shares), [0.17, 0.45, 0.73], atol=0.1)
-
-
-# ----------------------------------------------------------------------------- collection
-
-
-def test_a_dataset_holds_what_happened(collected):
-    """From the stored start, the stored actions lead through the stored states and pictures."""
-    dataset, task = Dataset(collected), TASKS["reacher"]
-    world = World(task)
-    low, high = world.action_low, world.action_high
-    assert len(dataset) == 200
-    assert set(dataset.lengths) == {STEPS + 1}
-    for episode in (0, 57, 99, 100, 199):
-        states, actions = dataset.episode("state", episode), dataset.episode("action", episode)
-        replayed, _ = world.rollout(states[:1], actions[None, :-1], hold=task.frame_skip)
-        np.testing.assert_array_equal(replayed[0], states[1:])
-        np.testing.assert_array_equal(dataset.episode("pixels", episode), world.render(states))
-        np.testing.assert_array_equal(dataset.episode("achieved", episode), world.achieved(states))
-        assert (actions >= low).all()
-        assert (actions <= high).all()
-        assert (actions[:-1] != 0).any()
-        np.testing.assert_array_equal(actions[-1], 0)
-    assert len({dataset.episode("state", episode)[0].tobytes() for episode in range(200)}) == 200
-
-
-def test_judged_episodes_are_not_among_the_collected_ones(collected):
-    dataset = Dataset(collected)
-    starts = {dataset.episode("state", episode)[0].tobytes() for episode in range(200)}
-    judged = make_manifest(World(TASKS["reacher"]), 200, dataset.spec.seed).episodes
-    assert not starts & {episode.start.tobytes() for episode in judged}
-
-
-@pytest.mark.parametrize("workers", [1, 3])
-def test_the_number_of_workers_does_not_change_the_data(collected, tmp_path, workers):
-    gather_all(tmp_path, 130, workers)
-    assert content(tmp_path) == content(collected)
-
-
-def test_another_seed_gives_other_data(collected, tmp_path):
-    other = gather_all(tmp_path, 5, seed=1)
-    same = Dataset(collected)
-    assert (other.episode("state", 0)[0] != same.episode("state", 0)[0]).any()
-
-
-def test_more_episodes_append_and_leave_complete_shards_untouched(collected, tmp_path):
-    gather_all(tmp_path, 100)
-    before, changed = content(tmp_path / "shard-00000"), _times(tmp_path / "shard-00000")
-    assert len(gather_all(tmp_path, 300)) == 300
-    assert content(tmp_path / "shard-00000") == before
-    assert _times(tmp_path / "shard-00000") == changed
-    assert content(tmp_path / "shard-00001") == content(collected / "shard-00001")
-
-
-def test_a_small_shard_grows_into_a_full_one(collected, tmp_path):
-    small = gather_all(tmp_path, 20)
-    assert len(small) == 20
-    first = small.episode("pixels", 7)
-    grown = gather_all(tmp_path, 130)
-    np.testing.assert_array_equal(grown.episode("pixels", 7), first)
-    assert content(tmp_path) == content(collected)
-
-
-def test_what_is_there_already_is_not_collected_again(copy):
-    before, times = content(copy), _times(copy / "shard-00001")
-    for wanted in (130, 200, 1):
-        frames = list(collect_shards(copy, make_spec("reacher", 0, STEPS), wanted, Pool(2)))
-        assert frames == []
-    assert content(copy) == before
-    assert _times(copy / "shard-00001") == times
-
-
-def test_leftovers_of_a_crash_are_removed(copy):
-    before = content(copy)
-    (copy / ".shard-00001.123.tmp").mkdir()
-    (copy / ".shard-00001.123.tmp" / "pixels.npy").write_bytes(b"half")
-    gather_all(copy, 130)
-    assert content(copy) == before
-
-
-def test_what_is_complete_is_left_to_others(copy):
-    """Several trainings may begin at once from the same data."""
-    gather_all(copy, 130)
-    another = copy / ".meta.json.elsewhere-1.tmp"
-    another.write_text("{")
-    written = (copy / "meta.json").stat().st_mtime_ns
-    gather_all(copy, 130)
-    assert another.exists()
-    assert (copy / "meta.json").stat().st_mtime_ns == written
+            toy.gather("action", *where, length)
 
 
 @pytest.mark.parametrize(
-    ("change", "field"),
+    ("changes", "answer"),
     [
-        ({"seed": 7}, "seed=0, not 7"),
-        ({"steps": 9}, f"steps={STEPS}, not 9"),
-        ({"image_size": 32}, "image_size=64, not 32"),
-        ({"behaviour": {"strength": (0.1, 0.2), "correlation": (0.0, 0.9)}}, "behaviour="),
+        ({"pixels": np.zeros((4, 8, 8, 3), np.uint8)}, r"uint8 \(4, 8, 8, 3\), and the dataset ne"),
+        ({"pixels": np.zeros((4, 3, 3, 3), np.float32)}, "pixels.npy holds float32"),
+        ({"action": np.zeros((4, 2), np.float32)}, r"action.npy holds float32 \(4, 2\)"),
+        ({"state": np.zeros((3, 5))}, r"state.npy holds float64 \(3, 5\)"),
+        ({"achieved": np.full((4, 2), None)}, "cannot read .*achieved.npy .*objects"),
+        ({"state": None}, "has shards with different columns"),
+        ({"action": None}, "is damaged"),
     ],
 )
-def test_another_recipe_in_the_same_folder_is_refused_by_name(copy, change, field):
-    before = content(copy)
-    spec = replace(make_spec("reacher", 0, STEPS), **change)
-    with pytest.raises(UserError, match=f"was collected with {field}.*choose another folder"):
-        list(collect_shards(copy, spec, 300, Pool(1)))
-    assert content(copy) == before
-
-
-def test_shards_of_an_unknown_recipe_are_not_taken_over(copy, tmp_path):
-    """Without meta.json nobody knows how a shard was collected."""
-    (copy / "meta.json").unlink()
-    gather_all(copy, 130, seed=1)
-    gather_all(tmp_path / "fresh", 130, seed=1)
-    assert content(copy) == content(tmp_path / "fresh")
-
-
-def test_the_recipe_is_on_disk_before_the_first_shard(tmp_path, monkeypatch):
-    """So that whoever goes on after a crash goes on with the same one."""
-    spec = make_spec("reacher", 0, STEPS)
-    monkeypatch.setattr("mujepa.runtime.parallel.ProcessPoolExecutor", _no_process)
-    with pytest.raises(RuntimeError, match="no process today"):
-        list(collect_shards(tmp_path, spec, 5, Pool(1)))
-    assert read_meta(tmp_path)[1] == {}
-    with pytest.raises(UserError, match="was collected with seed=0, not 1"):
-        list(collect_shards(tmp_path, replace(spec, seed=1), 5, Pool(1)))
-    with pytest.raises(UserError, match="holds no complete shard"):
+def test_columns_that_do_not_fit_are_refused_when_a_dataset_is_opened(tmp_path, changes, answer):
+    write_shard(tmp_path / "shard-00000", columns(4), [4])
+    second = {name: it for name, it in (columns(4) | changes).items() if it is not None}
+    write_shard(tmp_path / "shard-00001", second, [4])
+    write_meta(tmp_path, SPEC, ["shard-00000", "shard-00001"])
+    with pytest.raises(UserError, match=answer) as caught:
         Dataset(tmp_path)
-
-
-@pytest.mark.parametrize("episodes", [1, 99, 100, 101, 250])
-def test_shards_hold_at_least_what_is_wanted(episodes):
-    sizes = shard_sizes(episodes)
-    assert sum(sizes) >= episodes
-    assert sizes == [episodes] or set(sizes) == {100}
-    assert sum(sizes) - episodes < 100
-
-
-def test_an_unknown_task_is_reported():
-    with pytest.raises(UserError, match="did you mean 'reacher'"):
-        make_spec("reach", 0)
-
-
-def test_a_worker_that_dies_is_reported_and_its_shard_collected_the_next_time(
-    collected, tmp_path, monkeypatch
-):
-    """The kernel kills the one that takes too much memory."""
-    spec = make_spec("reacher", 0, STEPS)
-    with monkeypatch.context() as patch:
-        patch.setattr("mujepa.rollouts.collection.collect_shard", _die)
-        with pytest.raises(UserError, match="process died; run the same command again"):
-            list(collect_shards(tmp_path, spec, 130, Pool(2)))
-    gather_all(tmp_path, 130)
-    assert content(tmp_path) == content(collected)
-
-
-def wait_for(folder: Path, pattern: str) -> None:
-    deadline = time.monotonic() + 60
-    while not list(folder.glob(pattern)) and time.monotonic() < deadline:
-        time.sleep(0.002)
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory) -> tuple[list[str], Path]:
-    """The command of a collection, to be followed by a folder, and where it ran undisturbed."""
-    command = [sys.executable, "-m", "mujepa.cli", "collect", "reacher", "--episodes", "600"]
-    command += ["--workers", "2", "--steps", "6", "--out"]
-    folder = tmp_path_factory.mktemp("data") / "whole"
-    subprocess.run([*command, str(folder)], check=True, capture_output=True, timeout=120)
-    return command, folder
-
-
-@pytest.mark.parametrize("moment", ["meta.json", "shard-*"])
-def test_a_collection_killed_in_the_middle_goes_on_to_the_same_data(
-    tmp_path, uninterrupted, moment
-):
-    """Kill -9 of the whole process group, and then the same command again."""
-    command, whole = uninterrupted
-    broken = tmp_path / "broken"
-    process = subprocess.Popen([*command, str(broken)], start_new_session=True, stderr=-3)
-    try:
-        wait_for(broken, moment)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-    assert process.wait(timeout=60) == -signal.SIGKILL
-    assert len(list(broken.glob("shard-*"))) < 6
-    (broken / ".meta.json.1.tmp").write_text("{")  # as if killed while it was written
-    subprocess.run([*command, str(broken)], check=True, capture_output=True, timeout=120)
-    assert Dataset(broken).digest == Dataset(whole).digest
-    assert content(broken) == content(whole)
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_workers_end_with_the_process_that_collects(tmp_path, number):
-    command = [sys.executable, "-m", "mujepa.cli", "collect", "reacher", "--episodes", "100000"]
-    command += ["--workers", "2", "--steps", "6", "--out", str(tmp_path)]
-    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE)
-    try:
-        wait_for(tmp_path, "shard-*")
-        process.send_signal(number)
-        process.communicate(timeout=20)  # to the end of stderr, which workers hold open too
-        assert process.returncode == -number
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-
-
-# --------------------------------------------------------------------------------- damage
-
-
-def flip_byte(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[-7] ^= 1
-    path.write_bytes(content)
-
-
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-8])
-
-
-def change_lengths(path: Path) -> None:
-    """Two episodes for one: the columns are as they were."""
-    info = json.loads(path.read_text())
-    first, *rest = info["lengths"]
-    path.write_text(json.dumps(info | {"lengths": [first - 2, 2, *rest]}))
-
-
-def forget(path: Path) -> None:
-    path.write_text("{}")
-
-
-DAMAGES = [
-    *[pytest.param(f"{name}.npy", flip_byte, id=f"byte of {name}") for name in COLUMNS],
-    pytest.param("pixels.npy", truncate, id="truncated"),
-    pytest.param("action.npy", Path.unlink, id="missing"),
-    pytest.param("shard.json", change_lengths, id="other lengths"),
-    pytest.param("shard.json", truncate, id="torn shard.json"),
-    pytest.param("shard.json", forget, id="empty shard.json"),
-    pytest.param("shard.json", Path.unlink, id="no shard.json"),
-    pytest.param(".", shutil.rmtree, id="no shard"),
-]
-
-
-@pytest.mark.parametrize(("file", "damage"), DAMAGES)
-def test_damage_to_a_shard_is_detected_and_mended_by_collecting_again(
-    collected, copy, file, damage, monkeypatch
-):
-    """Each shard that is damaged, and no other."""
-    damage(copy / "shard-00001" / file)
-    with pytest.raises(UserError, match=r"shard-00001.*collect it again with: mujepa") as caught:
-        Dataset(copy)
     assert "\n" not in str(caught.value)
-    frames = list(collect_shards(copy, make_spec("reacher", 0, STEPS), 130, InThisProcess()))
-    assert frames == [100 * (STEPS + 1)]
-    assert content(copy) == content(collected)
+
+
+def test_a_column_that_is_cut_short_while_it_is_in_use_is_reported(tmp_path):
+    write_toy(tmp_path, [[4], [4]])
+    dataset = Dataset(tmp_path)
+    path = tmp_path / "shard-00001" / "pixels.npy"
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(UserError, match=r"pixels\.npy was cut short"):
+        dataset.episode("pixels", 1)
+    assert dataset.episode("pixels", 0).any()
 
 
 @pytest.mark.parametrize(
@@ -492,27 +126,22 @@ def test_damage_to_a_shard_is_detected_and_mended_by_collecting_again(
         "",
         "{",
         "[]",
-        "{}",
+        '{"schema_version": 1, "recipe": {}, "shards": []}',
         '{"schema_version": 2, "spec": {}, "shards": []}',
-        '{"schema_version": 1, "spec": {}, "shards": []}',
-        '{"schema_version": 1, "spec": [], "shards": []}',
-        '{"schema_version": 1, "spec": {}, "shards": 3}',
-        '{"schema_version": 1, "spec": {"task": "reacher"}, "shards": [{}]}',
+        '{"schema_version": 2, "spec": [], "shards": []}',
+        '{"schema_version": 2, "spec": {}, "shards": 3}',
+        '{"schema_version": 2, "spec": {"task": "reacher"}, "shards": [{}]}',
+        '{"schema_version": 2, "spec": {"task": "reacher"}, "shards": [{"name": 1, "sha256": 2}]}',
     ],
 )
-def test_a_damaged_meta_json_is_reported_in_one_line(copy, text):
-    (copy / "meta.json").write_text(text)
-    for use in (Dataset, lambda folder: gather_all(folder, 130)):
-        with pytest.raises(UserError, match=re_escaped(copy)) as caught:
-            use(copy)
+def test_a_damaged_meta_json_is_reported_in_one_line_with_the_remedy(tmp_path, text):
+    write_toy(tmp_path, [[4]])
+    (tmp_path / "meta.json").write_text(text)
+    for use in (Dataset, read_meta):
+        with pytest.raises(UserError, match="mujepa collect TASK --out") as caught:
+            use(tmp_path)
+        assert str(tmp_path) in str(caught.value)
         assert "\n" not in str(caught.value)
-
-
-def test_shards_that_meta_json_does_not_list_properly_are_reported(copy):
-    meta = json.loads((copy / "meta.json").read_text())
-    (copy / "meta.json").write_text(json.dumps(meta | {"shards": [{"name": "shard-00000"}]}))
-    with pytest.raises(UserError, match="damaged"):
-        Dataset(copy)
 
 
 def test_a_missing_dataset_is_reported_with_the_remedy(tmp_path):
@@ -520,48 +149,106 @@ def test_a_missing_dataset_is_reported_with_the_remedy(tmp_path):
         Dataset(tmp_path / "nowhere")
 
 
-# -------------------------------------------------------------------------------- helpers
+# -------------------------------------------------------------------------------- own data
 
 
-def re_escaped(path: Path) -> str:
-    return str(path).replace(".", r"\.")
+def episode(steps: int, last: int = 1, size: int = 8, **more: object) -> dict[str, object]:
+    images = RNG.integers(256, size=(steps + last, size, size, 3)).astype(np.uint8)
+    return {"pixels": images, "action": RNG.uniform(-1, 1, (steps, 2)), "reward": 0.0} | more
 
 
-def _times(folder: Path) -> dict[str, int]:
-    return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+def test_images_and_actions_alone_are_a_dataset(tmp_path):
+    recorded = [episode(6), episode(4, last=0), episode(9)]
+    dataset = write_dataset(
+        tmp_path / "own", iter(recorded), action_low=-1.0, action_high=[1.0, 2.0]
+    )
+    assert dataset.columns == ("pixels", "action")
+    assert (dataset.spec.task, dataset.spec.image_size, dataset.spec.frame_skip) == (None, 8, 1)
+    assert (dataset.spec.action_low, dataset.spec.action_high) == ([-1, -1], [1, 2])
+    assert dataset.lengths.tolist() == [7, 4, 10]
+    again = Dataset(tmp_path / "own")
+    for index, (one, frames) in enumerate(zip(recorded, dataset.lengths.tolist(), strict=True)):
+        np.testing.assert_array_equal(again.episode("pixels", index), one["pixels"])
+        actions = again.episode("action", index)
+        np.testing.assert_array_equal(actions[:-1], one["action"][: frames - 1].astype(np.float32))
+        assert not actions[-1].any()
+    with pytest.raises(UserError, match="has no column 'state'; it holds pixels, action"):
+        again.episode("state", 0)
 
 
-def _no_process(*_: object, **__: object) -> None:
-    raise RuntimeError("no process today")
+def test_bounds_default_to_the_actions_that_occur(tmp_path):
+    recorded = [episode(5), episode(5, action=np.array([[3, -4]] * 5))]
+    spec = write_dataset(tmp_path / "own", recorded).spec
+    assert (spec.action_low[1], spec.action_high[0]) == (-4, 3)
+    assert spec.action_low[0] == pytest.approx(recorded[0]["action"][:, 0].min())
 
 
-class InThisProcess:
-    """In the place of worker processes, which take time to start."""
-
-    def map(self, function, pieces, **_):
-        yield from ((index, function(*piece)) for index, piece in enumerate(pieces))
-
-
-def _die(folder: Path, spec: DatasetSpec, first_episode: int, episodes: int) -> int:
-    if first_episode:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return collect_shard(folder, spec, first_episode, episodes)
+def test_episodes_fill_shards_as_they_come(tmp_path, monkeypatch):
+    monkeypatch.setattr("mujepa.rollouts.writer.EPISODES_PER_SHARD", 2)
+    dataset = write_dataset(tmp_path / "own", (episode(3) for _ in range(5)))
+    assert dataset.names == ["shard-00000", "shard-00001", "shard-00002"]
+    assert dataset.shards.tolist() == [0, 0, 1, 1, 2]
 
 
-def toy(tmp_path_factory) -> Dataset:
-    folder = tmp_path_factory.getbasetemp() / "toy"
-    if not folder.exists():
-        write_toy(folder, [[6, 2], [1, 9]])
-    return Dataset(folder, verify=False)
+def test_states_of_a_task_give_its_bounds_and_goals(tmp_path):
+    world = World(find_task("reacher"))
+    states = np.stack([world.sample_episode(np.random.default_rng(i)).start for i in range(4)])
+    recorded = [episode(3, state=states)]
+    dataset = write_dataset(tmp_path / "own", recorded, task="reacher", frame_skip=4)
+    assert (dataset.spec.task, dataset.columns) == ("reacher", COLUMNS)
+    assert dataset.spec.action_low == world.action_low.tolist()
+    np.testing.assert_array_equal(dataset.episode("achieved", 0), world.achieved(states))
+    with pytest.raises(UserError, match="frame_skip of reacher is 4, got 1; give 4"):
+        write_dataset(tmp_path / "other", recorded, task="reacher")
+    wrong = [episode(3, state=np.zeros((4, 3)))]
+    with pytest.raises(UserError, match=r"has states \(3,\), and reacher needs"):
+        write_dataset(tmp_path / "other", wrong, task="reacher", frame_skip=4)
 
 
-def test_the_registry_and_the_recipe_name_the_same_task():
-    assert find_task(make_spec("reacher", 0).task) is TASKS["reacher"]
+@pytest.mark.parametrize(
+    ("wrong", "answer"),
+    [
+        (
+            {"pixels": np.zeros((4, 8, 8, 3))},
+            r"episode 1 has pixels float64 \(4, 8, 8, 3\); give u",
+        ),
+        ({"pixels": np.zeros((4, 8, 9, 3), np.uint8)}, "episode 1 has pixels uint8"),
+        ({"pixels": np.zeros((4, 9, 9, 3), np.uint8)}, "all episodes need the same columns and si"),
+        ({"pixels": np.zeros((1, 8, 8, 3), np.uint8)}, "has 1 images and 3 actions"),
+        ({"pixels": np.zeros((1, 8, 8, 3), np.uint8), "action": np.zeros((1, 2))}, "at least 2"),
+        ({"action": np.zeros((3, 4))}, "all episodes need the same columns and sizes"),
+        ({"action": np.array([[None, 1]] * 3)}, "has actions object"),
+        ({"action": np.full((3, 2), np.nan)}, "episode 1 holds numbers in action that are not fin"),
+        ({"action": np.full((3, 2), 1.5)}, "leave the bounds .*; clip them, or give wider bounds"),
+        ({"state": np.zeros((3, 5))}, r"has state float64 \(3, 5\); give numbers \(4, N\)"),
+        ({"achieved": np.full((4, 5), np.inf)}, "holds numbers in achieved that are not finite"),
+        ({"pixels": None}, "episode 1 has no 'pixels'; every episode needs pixels and action"),
+    ],
+)
+def test_a_wrong_episode_is_refused_in_one_line_and_leaves_nothing(tmp_path, wrong, answer):
+    second = {name: it for name, it in (episode(3) | wrong).items() if it is not None}
+    with pytest.raises(UserError, match=answer) as caught:
+        write_dataset(tmp_path / "own", [episode(3), second], action_low=-1, action_high=1)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
 
 
-def test_a_column_that_is_cut_short_while_it_is_in_use_is_reported(copy):
-    dataset = Dataset(copy)
-    truncate(copy / dataset.names[-1] / "pixels.npy")
-    with pytest.raises(UserError, match=r"pixels\.npy was cut short"):
-        dataset.episode("pixels", len(dataset) - 1)
-    assert dataset.episode("pixels", 0).any()
+def test_what_cannot_be_written_at_all_is_refused(tmp_path):
+    for episodes, more, answer in (
+        ([], {}, "there are no episodes"),
+        (
+            [episode(3)],
+            {"action_low": [0, 1, 2]},
+            "action_low is .*; give 2 finite numbers",
+        ),
+        ([episode(3)], {"action_low": 1, "action_high": 1}, "is not below action_high"),
+        ([episode(3)], {"frame_skip": 0}, "frame-skip must be at least 1, got 0"),
+        ([episode(3)], {"task": "raecher"}, "did you mean 'reacher'"),
+    ):
+        with pytest.raises(UserError, match=answer):
+            write_dataset(tmp_path / "own", episodes, **more)
+    write_dataset(tmp_path / "own", [episode(3)])
+    before = json.loads((tmp_path / "own" / "meta.json").read_text())
+    with pytest.raises(UserError, match="exists already; choose another folder"):
+        write_dataset(tmp_path / "own", [episode(3)])
+    assert json.loads((tmp_path / "own" / "meta.json").read_text()) == before
