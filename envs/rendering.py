@@ -7,6 +7,7 @@ created.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import copy
 import functools
 import os
@@ -64,7 +65,7 @@ def gl_context() -> Any:  # noqa: ANN401 - MuJoCo's context classes share no bas
                 f"{library}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
             )
         else:
-            atexit.register(context.free)  # later the modules that it needs may be gone
+            atexit.register(_free, context)  # before the modules that it needs are gone
             return context
     raise UserError(
         f"no OpenGL library for off-screen rendering ({'; '.join(failures)}); "
@@ -76,6 +77,11 @@ def free_gl_context() -> None:
     """Free the OpenGL context of this thread, so that another thread can make its own."""
     gl_context().free()
     gl_context.cache_clear()
+
+
+def _free(context: Any) -> None:  # noqa: ANN401
+    with contextlib.suppress(Exception):  # another package may have closed the display
+        context.free()
 
 
 def _linux_context(library: str) -> Any:  # noqa: ANN401

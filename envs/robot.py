@@ -45,12 +45,12 @@ class RobotTask(Task):
     Attributes:
         site: name of the site.
         span: largest distance of joints and servo targets from home [rad].
-        goal_steps: environment steps to a goal, where poses cannot be drawn.
+        random_steps: environment steps to a goal, where poses cannot be drawn.
     """
 
     site: str = ""
     span: float = SPAN
-    goal_steps: int = 50
+    random_steps: int = 50
     behaviour: RedNoise = field(default_factory=lambda: RedNoise((0.3, 1.2), (0.3, 0.97)))
 
     def compile(self) -> Model:
@@ -82,7 +82,7 @@ class RobotTask(Task):
     def sample_ends(self, world: Dynamics, rng: Rng) -> tuple[Array, Array]:
         """Draw two poses, held still if servos can; or what random actions reach."""
         if not len(_posed_joints(world.model)):
-            return rollout_ends(self, world, rng, self.goal_steps)
+            return rollout_ends(self, world, rng, self.random_steps)
         ends = super().sample_ends(world, rng)
         servos = _servos(world.model)
         if len(servos) < world.model.nu:

@@ -38,6 +38,9 @@ class Task(ABC):
         extra_noise_dims: dimensions of noise that `behaviour_action` reads after the action's.
         episodes: default number of episodes of experience.
         episode_steps: model steps of such an episode; None for twice the budget.
+        goal_steps: if above 0, start and goal are states of an episode of the behaviour policy
+            that are this many environment steps apart; otherwise they are independent.
+        lead_steps: environment steps of that episode before the start.
         distance_metric: what diagnostics compare costs with: the distance of the `joints`, or
             `remaining`.
         success_cost: the planner's cost that measures success; if empty, the distance of all that
@@ -63,6 +66,8 @@ class Task(ABC):
     extra_noise_dims: int = 0
     episodes: int = 2000
     episode_steps: int | None = None
+    goal_steps: int = 0
+    lead_steps: int = 0
     distance_metric: DistanceMetric = "joints"
     success_cost: str = ""
     recipe: tuple[str, ...] = ()
@@ -110,12 +115,14 @@ class Task(ABC):
     def sample_start(self, model: Model, rng: Rng) -> JointState:
         """Draw the joint positions and velocities at the start of an evaluation episode."""
 
-    @abstractmethod
     def sample_goal(self, model: Model, rng: Rng) -> Array:
-        """Draw the joint positions (nq,) of a goal; its velocities are zero."""
+        """Draw the joint positions (nq,) of a goal at rest; by default those of another start."""
+        return self.sample_start(model, rng)[0]
 
     def sample_ends(self, world: Dynamics, rng: Rng) -> tuple[Array, Array]:
-        """Draw the states, (S,) each, of a start and of a goal; independently by default."""
+        """Draw the states, (S,) each, of a start and of a goal."""
+        if self.goal_steps:
+            return rollout_ends(self, world, rng, self.goal_steps, self.lead_steps)
         start = world.state(*self.sample_start(world.model, rng))
         return start, world.state(self.sample_goal(world.model, rng))
 

@@ -11,17 +11,14 @@ import functools
 import importlib
 import io
 import warnings
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import gymnasium
 import numpy as np
 
+from mujepa.envs.task import Task
 from mujepa.runtime.errors import UserError, suggestion
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from mujepa.envs.task import Task
 
 SUITES = {
     "gymnasium": ("gymnasium.envs.mujoco",),
@@ -46,17 +43,17 @@ REFUSED = {
         "FrankaKitchen": "what its controller aims at, and the noise it adds, is outside of MuJoCo",
     },
 }
-"""What cannot be a function of MuJoCo's state, by a part of its name, and why."""
+"""Why environments are not supported, by suite and a part of the name."""
 
 
 def is_suite_task(name: str) -> bool:
-    """Return whether a name is that of another suite's environment, known or not."""
+    """Return whether a name has the form of another suite's environment's."""
     return name.partition(":")[0] in SUITES and ":" in name
 
 
 @functools.cache
 def suite_task(name: str) -> Task:
-    """Return the task of another suite's environment; it is built once per process.
+    """Return the task of another suite's environment; it is made once per process.
 
     Raises:
         UserError: the suite is not installed, the name is unknown, or it is not supported.
@@ -66,8 +63,9 @@ def suite_task(name: str) -> Task:
         for part, reason in reasons.items():
             if name.startswith(prefix) and part in identifier:
                 raise UserError(f"{name} is not supported: {reason}")
-    with _quiet():
+    with _silent():
         modules = [_import(module, suite) for module in SUITES[suite]]
+        # Not at the top: they load MuJoCo.
         from mujepa.envs.suites.simulator import ControlSimulator, GymSimulator
         from mujepa.envs.suites.suite_task import make_task
 
@@ -76,7 +74,8 @@ def suite_task(name: str) -> Task:
             _check(name, identifier, [f"{domain}-{task}" for domain, task in control.ALL_TASKS])
             domain, task = identifier.split("-", 1)
             env = control.load(domain, task)
-            simulator = ControlSimulator(name, env, plain=_writes_controls(type(env.task)))
+            own = type(env.task).before_step is not control.base.Task.before_step
+            simulator = ControlSimulator(name, env, plain=not own)
         else:
             if suite == "robotics":
                 gymnasium.register_envs(modules[0])
@@ -88,7 +87,7 @@ def suite_task(name: str) -> Task:
 
 def _import(module: str, suite: str) -> Any:  # noqa: ANN401
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # notices of the day
+        with contextlib.redirect_stderr(io.StringIO()):  # announcements
             return importlib.import_module(module)
     except ImportError as error:
         package = (error.name or module).split(".")[0]
@@ -116,29 +115,26 @@ def _check(name: str, identifier: str, known: Iterable[str]) -> None:
 def _make(name: str, identifier: str) -> Any:  # noqa: ANN401
     options: dict[str, Any] = {"disable_env_checker": True}
     if "cube" in identifier and name.startswith("ogbench"):
-        options |= {"mode": "data_collection", "visualize_info": False}  # cubes lie anywhere
+        options |= {
+            "mode": "data_collection",
+            "visualize_info": False,
+        }  # so that cubes lie anywhere
     try:
         return gymnasium.make(identifier, **options)
-    except Exception as error:  # suites raise what they like, old versions above all
+    except Exception as error:  # suites raise anything
         reason = " ".join(str(error).split())[:150] or type(error).__name__
         raise UserError(f"{name} cannot be made: {reason}") from error
 
 
 def _plain(name: str) -> bool:
-    """Return whether an environment's actions are its controls, as a look at its code says."""
+    """Return whether an environment's actions are its controls, by the suites' code."""
     suite, _, identifier = name.partition(":")
     return suite == "gymnasium" or identifier.startswith(("antmaze", "humanoidmaze"))
 
 
-def _writes_controls(task: type) -> bool:
-    from dm_control.suite import base
-
-    return task.before_step is base.Task.before_step
-
-
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep other packages' warnings, of old versions and of missing displays, to themselves."""
+def _silent() -> Iterator[None]:
+    """Silence the warnings of other packages, about old versions and missing displays."""
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         level, gymnasium.logger.min_level = gymnasium.logger.min_level, gymnasium.logger.ERROR

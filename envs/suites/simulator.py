@@ -1,32 +1,28 @@
-"""Other people's environments as functions of MuJoCo states: reset, step, nothing in between."""
+"""Environments of other suites as functions of MuJoCo states."""
 
 from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import mujoco
 import numpy as np
+from numpy.typing import NDArray
 
 from mujepa.envs.types import Array, Data, Model
 from mujepa.runtime.errors import UserError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from numpy.typing import NDArray
 
 STATE = mujoco.mjtState.mjSTATE_FULLPHYSICS.value
 UNSEEN_GROUP = 5
 """Geoms and sites of this group are not drawn."""
 MARKERS = ("target", "goal")
-"""What the names of things contain that show a suite's own goal; `reached` states are the goal
-here, so that these must not be seen."""
+"""Parts of the names of what shows a suite's own goal, which is not ours and must not be seen."""
 
 
 class Simulator(ABC):
-    """One environment of a suite: its model, its way from actions to controls, its resets.
+    """One environment of a suite: its model, its resets and its steps.
 
     Attributes:
         name: the environment's name.
@@ -35,7 +31,7 @@ class Simulator(ABC):
         substeps: physics steps per environment step.
         action_low: lower bounds of actions, (A,).
         action_high: upper bounds.
-        plain: actions are the controls, so that MuJoCo alone can step it.
+        plain: whether actions are the controls, so that MuJoCo alone can step it.
     """
 
     name: str
@@ -48,7 +44,7 @@ class Simulator(ABC):
 
     @abstractmethod
     def reset(self, seed: int) -> None:
-        """Go to the start of an episode, which depends on the seed alone."""
+        """Start an episode, which depends on the seed alone."""
 
     @abstractmethod
     def act(self, action: Array) -> None:
@@ -56,7 +52,7 @@ class Simulator(ABC):
 
     @property
     def seconds(self) -> float:
-        """Seconds that an environment step simulates."""
+        """Duration of an environment step [s]."""
         return self.substeps * self.model.opt.timestep
 
     def state(self) -> Array:
@@ -81,41 +77,36 @@ class Simulator(ABC):
         return trajectory
 
     def prepare(self) -> None:
-        """Hide the suite's goal, and check that a state is all that an episode is made of.
+        """Hide the suite's goal, and check that MuJoCo's state determines an episode.
 
         Raises:
-            UserError: resets change the model, seeds do not decide, or a step depends on more than
-                the state.
+            UserError: it does not: episodes change the model, do not depend on the seed, or depend
+                on more than the state.
         """
         self.model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_WARMSTART.value
         self.reset(0)
-        hidden = hide_markers(self.model)
-        before, starts = _numbers(self.model, hidden), []
+        hidden = _hide_markers(self.model)
+        before, starts = _copy_arrays(self.model, hidden), []
         for seed in (1, 2, 1):
             self.reset(seed)
             starts.append(self.state())
         if (starts[0] != starts[2]).any():
-            raise UserError(f"{self.name} is not supported: its seed does not decide how it starts")
+            raise unsupported(self.name, "its seed does not decide how it starts")
         rng = np.random.default_rng(0)
         actions = rng.uniform(self.action_low, self.action_high, (2, 4, len(self.action_low)))
         first = self.advance(np.stack(starts[:2]), actions, 1)
         second = self.advance(first[::-1, 1], actions[::-1, 2:], 1)[::-1]
         if (first[:, 2:] != second).any():
-            raise UserError(
-                f"{self.name} is not supported: it keeps something beside MuJoCo's state, so that "
-                "it cannot be continued from one"
-            )
-        after = _numbers(self.model, hidden)
+            raise unsupported(self.name, "a step depends on more than MuJoCo's state")
+        after = _copy_arrays(self.model, hidden)
         changed = [name for name, value in before.items() if (after[name] != value).any()]
         if changed:
-            raise UserError(
-                f"{self.name} is not supported: its episodes change the model itself "
-                f"({', '.join(changed)}), which a state does not hold"
-            )
+            reason = f"its episodes change the model itself ({', '.join(changed)})"
+            raise unsupported(self.name, f"{reason}, which a state does not hold")
 
 
 class GymSimulator(Simulator):
-    """An environment on Gymnasium's interface that holds a MuJoCo `model` and `data`."""
+    """A Gymnasium environment with a MuJoCo `model` and `data`."""
 
     def __init__(self, name: str, env: Any, *, plain: bool) -> None:  # noqa: ANN401
         self.name, self.plain = name, plain
@@ -125,12 +116,12 @@ class GymSimulator(Simulator):
         self.reset(0)
         model = getattr(self._env, "model", None)
         if not isinstance(model, mujoco.MjModel):
-            raise UserError(f"{name} is not supported: it is no MuJoCo world")
+            raise unsupported(name, "it is no MuJoCo world")
         self.model, self.data = model, self._env.data
         self.action_low = np.asarray(self._space.low, np.float64)
         self.action_high = np.asarray(self._space.high, np.float64)
         if not np.isfinite(self.action_low).all() or not np.isfinite(self.action_high).all():
-            raise UserError(f"{name} is not supported: its actions have no bounds")
+            raise unsupported(name, "its actions have no bounds")
         inner = getattr(self._env, "point_env", getattr(self._env, "ant_env", self._env))
         steps = [getattr(inner, each, None) for each in ("frame_skip", "n_substeps", "_n_steps")]
         self.substeps = next(int(count) for count in steps if count)
@@ -139,7 +130,7 @@ class GymSimulator(Simulator):
         )
 
     def reset(self, seed: int) -> None:
-        """Reset with a seed; some suites also draw from their action space and from numpy's own."""
+        """Reset with a seed; some suites also draw from their action space and from numpy."""
         with _global_seed(seed):
             self._space.seed(seed)
             self._env.reset(seed=seed)
@@ -160,7 +151,7 @@ class ControlSimulator(Simulator):
         self.substeps = round(env.control_timestep() / self.model.opt.timestep)
 
     def reset(self, seed: int) -> None:
-        """Begin an episode as the suite does."""
+        """Start an episode as the suite does."""
         self._env.task.random.seed(seed)
         with _global_seed(seed):
             self._env.reset()
@@ -172,38 +163,39 @@ class ControlSimulator(Simulator):
         self._env.task.after_step(self._env.physics)
 
 
-def hide_markers(model: Model) -> dict[str, NDArray[np.int64]]:
-    """Let geoms and sites that show the suite's goal not be drawn; return their indices by kind."""
+def unsupported(name: str, reason: str) -> UserError:
+    """Return the error for an environment that cannot be a task."""
+    return UserError(f"{name} is not supported: {reason}")
 
-    def marks(name: str) -> bool:
-        return any(word in name.lower() for word in MARKERS)
 
-    geoms = [
-        index
-        for index in range(model.ngeom)
-        if marks(model.geom(index).name) or marks(model.body(model.geom_bodyid[index]).name)
-    ]
-    sites = [index for index in range(model.nsite) if marks(model.site(index).name)]
+def _hide_markers(model: Model) -> dict[str, list[int]]:
+    """Hide geoms and sites that show the suite's goal; return the indices of markers by kind."""
+
+    def marked(elements: Callable[[int], Any], count: int) -> list[int]:
+        names = [elements(index).name.lower() for index in range(count)]
+        return [i for i, name in enumerate(names) if any(word in name for word in MARKERS)]
+
+    bodies, sites = marked(model.body, model.nbody), marked(model.site, model.nsite)
+    inside = np.flatnonzero(np.isin(model.geom_bodyid, bodies)).tolist()
+    geoms = sorted({*marked(model.geom, model.ngeom), *inside})
     model.geom_group[geoms] = UNSEEN_GROUP
     model.site_group[sites] = UNSEEN_GROUP
-    bodies = [index for index in range(model.nbody) if marks(model.body(index).name)]
-    return {"geom": np.array(geoms, int), "site": np.array(sites, int), "body": np.array(bodies)}
+    return {"geom": geoms, "site": sites, "body": bodies}
 
 
-def _numbers(model: Model, hidden: dict[str, NDArray[np.int64]]) -> dict[str, NDArray[Any]]:
+def _copy_arrays(model: Model, hidden: dict[str, list[int]]) -> dict[str, NDArray[Any]]:
     """Copy every array of a model, without the rows of what is hidden."""
-    copies = {}
-    for name in dir(model):
-        value = getattr(model, name) if not name.startswith("_") else None
-        if isinstance(value, np.ndarray) and value.size:
-            rows = hidden.get(name.split("_")[0], np.empty(0, int))
-            copies[name] = np.delete(value, rows, axis=0) if len(rows) else value.copy()
-    return copies
+    arrays = {name: getattr(model, name) for name in dir(model) if not name.startswith("_")}
+    return {
+        name: np.delete(value, hidden.get(name.split("_")[0], []), axis=0)
+        for name, value in arrays.items()
+        if isinstance(value, np.ndarray) and value.size
+    }
 
 
 @contextlib.contextmanager
 def _global_seed(seed: int) -> Iterator[None]:
-    """Seed numpy's global generator, which some suites draw from, and put it back afterwards."""
+    """Seed numpy's global generator, which some suites draw from, and restore it afterwards."""
     kept = np.random.get_state()  # noqa: NPY002
     np.random.seed(seed)  # noqa: NPY002
     try:

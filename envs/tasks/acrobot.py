@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 
 from mujepa.envs.task import ASSETS
-from mujepa.envs.tasks.double_pendulum import DoublePendulum
+from mujepa.envs.tasks.double_pendulum import DoublePendulum, Gains
 from mujepa.envs.types import Array
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from mujepa.envs.tasks.double_pendulum import Gains
 
 
 @dataclass(frozen=True)
@@ -29,8 +24,8 @@ class Acrobot(DoublePendulum):
     name: str = "acrobot"
     mjcf: Path = ASSETS / "acrobot.xml"
     gains: Gains = ((19.0, 6.7, 4.75, 2.04),)
-    shake: float = 0.6
-    wobble: float = 0.04
+    noise_share: float = 0.6
+    start_error: float = 0.04
     balanced: int = 3
     episodes: int = 4000
     recipe: tuple[str, ...] = (
@@ -40,10 +35,9 @@ class Acrobot(DoublePendulum):
     )
 
     def remaining(self, achieved: Array, desired: Array) -> Array:
-        """Return the distance, and within 60 cm also how far the weight is off the pivot.
+        """Return the distance, and within 60 cm also that of the weight from above the pivot.
 
-        The nearest pose is not the one to be in: links that lean cannot be held, whereas bent ones
-        whose weight is above the pivot can, and can be stretched from there.
+        Bent links can be balanced and then stretched; straight links that lean cannot.
         """
         away = self.distance(achieved, desired)
         off = np.abs(achieved[..., 0] + achieved[..., 3] - desired[..., 0] - desired[..., 3])

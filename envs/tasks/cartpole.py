@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mujepa.envs.task import ASSETS, Task
 from mujepa.envs.types import Array, Dynamics, JointState, Model, Rng
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -45,10 +41,9 @@ class Cartpole(Task):
         return np.zeros(2)
 
     def behaviour_action(self, world: Dynamics, states: Array, noise: Array) -> Array:
-        """Balance what is near upright above a place, or push at random, as the noise has it.
+        """Balance a pole that is near upright above a moving place, or push at random.
 
-        Left to random forces no pole comes to rest upright, and nobody learns how that is done.
-        The place wanders, or nobody learns how a pole that stands is moved: leaning first.
+        Random actions never stabilise the pole, so the data would contain no balancing.
         """
         cart, pole, cart_speed, pole_speed = states[:, 1:5].T
         lean = (pole + np.pi) % (2 * np.pi) - np.pi
@@ -59,11 +54,7 @@ class Cartpole(Task):
         return np.where(steady, balance + 0.3 * noise[:, 0], push)[:, None]
 
     def sample_anywhere(self, model: Model, rng: Rng) -> JointState:
-        """Draw any place; hanging, upright or at any angle; from rest to fast, upright seldom fast.
-
-        Random forces seldom bring a pole to rest: unless episodes start there, the critic knows
-        neither the start nor the goal.
-        """
+        """Draw a pole that hangs, stands or leans, from rest to fast; random pushes seldom rest."""
         around, spread, power = ((np.pi, 0.3, 1), (0.0, 0.3, 3), (0.0, np.pi, 1))[rng.integers(3)]
         position = np.array([rng.uniform(-0.7, 0.7), around + rng.uniform(-spread, spread)])
         speed = np.array([rng.uniform(-1.5, 1.5), rng.uniform(-12, 12)])

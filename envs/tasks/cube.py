@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mujepa.envs.behaviour import RedNoise
-from mujepa.envs.task import ASSETS, Task, rollout_ends
+from mujepa.envs.task import ASSETS, Task
 from mujepa.envs.types import Array, Dynamics, JointState, Model, Rng
-
-if TYPE_CHECKING:
-    pass
-
 
 ABOVE, REACH = 0.13, 0.08
 """Height from which the gripper comes down on the cube; how far it gets in a model step [m]."""
@@ -53,39 +48,28 @@ class Cube(Task):
         hand = rng.uniform([-0.3, -0.1], [0.3, 0.08])
         return np.array([*hand, 0.0, 0.0, rng.uniform(-0.3, 0.3), 0.0, 0.0]), np.zeros(7)
 
-    def sample_goal(self, model: Model, rng: Rng) -> Array:
-        """Draw any place on the table; judged goals come from `sample_ends`."""
-        return self.sample_start(model, rng)[0]
-
-    def sample_ends(self, world: Dynamics, rng: Rng) -> tuple[Array, Array]:
-        """Draw a start, and where the behaviour policy then brings the cube."""
-        return rollout_ends(self, world, rng, self.goal_steps)
-
     def behaviour_action(self, world: Dynamics, states: Array, noise: Array) -> Array:
-        """Pick the cube up and carry it about, or move with the gripper open (by the noise)."""
+        """Pick the cube up and carry it, or move with the gripper open, as the noise says."""
         achieved = world.achieved(states)
         cube, grasp, grip = achieved[:, [0, 2]], achieved[:, [3, 5]], achieved[:, 6:7]
-        wander = np.clip(noise[:, 3:5], -1, 1) * (0.3, 0.13) + (0, 0.17)
+        elsewhere = np.clip(noise[:, 3:5], -1, 1) * (0.3, 0.13) + (0, 0.17)
         busy = noise[:, 5:6] > -0.5
         over = np.abs(grasp[:, :1] - cube[:, :1]) < 0.025
         around = over & (np.abs(grasp[:, 1:] - cube[:, 1:]) < 0.03)
         held = around & (grip > 0.03)
         target = np.where(over, cube, cube + np.array([0, ABOVE]))
-        target = np.where(held | ~busy, wander, target)
+        target = np.where(held | ~busy, elsewhere, target)
         move = np.clip((target - grasp) / REACH, -1, 1) + 0.3 * noise[:, :2]
         move = np.where(around & ~held & busy, 0.3 * move, move)
         close = np.where(around & busy, 1.0, -1.0) + 0.3 * noise[:, 2:3]
         return np.concatenate([move, close], axis=1)
 
     def distance(self, achieved: Array, desired: Array) -> Array:
-        """Return how far the cube is from where it should be [m]."""
+        """Return the distance of the cube [m]."""
         return np.linalg.norm(achieved[..., :3] - desired[..., :3], axis=-1)
 
     def remaining(self, achieved: Array, desired: Array) -> Array:
-        """Return the distance, and as hints how far the gripper is and whether it closes.
-
-        The gripper's way leads over the cube: down a funnel, the higher the further aside.
-        """
+        """Return the distance, the gripper's way over the cube, and whether it is closed there."""
         away = achieved[..., 3:6] - achieved[..., :3]
         aside = np.abs(away[..., 0])
         way = aside + np.abs(away[..., 2] - np.clip(2 * (aside - 0.01), 0, ABOVE))

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mujepa.envs.task import ASSETS, Task, largest_distance
 from mujepa.envs.types import Array, JointState, Model, Rng
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -31,7 +27,12 @@ class Cup(Task):
     hold_steps: int = 50
     episode_steps: int | None = 60
     recipe: tuple[str, ...] = (
-        *("--critic.history", "2", "--planner.horizon", "10", "--mode", "planner"),
+        "--critic.history",
+        "2",
+        "--planner.horizon",
+        "10",
+        "--mode",
+        "planner",
     )
 
     def sample_start(self, model: Model, rng: Rng) -> JointState:
@@ -56,11 +57,11 @@ class Cup(Task):
         return np.array([*cup, *ball]), speed
 
     def distance(self, achieved: Array, desired: Array) -> Array:
-        """Return how far the ball or the cup is from where it should be, whichever is more [m]."""
+        """Return the larger of the distances of ball and cup [m]."""
         return largest_distance(achieved, desired)
 
     def remaining(self, achieved: Array, desired: Array) -> Array:
-        """Return how far the ball is from lying in the cup, and a little for where the cup is."""
+        """Return the distance of the ball from the cup, and half of the cup's from its goal."""
         ball, cup = achieved[..., :3] - desired[..., :3], achieved[..., 3:] - desired[..., 3:]
         return np.linalg.norm(ball - cup, axis=-1) + 0.5 * np.linalg.norm(cup, axis=-1)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
 import numpy as np
 
@@ -12,10 +12,7 @@ from mujepa.envs.task import ASSETS, Task, largest_distance
 from mujepa.envs.tasks.cartpole import Cartpole
 from mujepa.envs.types import Array, Dynamics, JointState, Model, Rng
 
-if TYPE_CHECKING:
-    pass
-
-    Gains = tuple[tuple[float, float, float, float], ...]
+Gains: TypeAlias = tuple[tuple[float, float, float, float], ...]
 
 
 @dataclass(frozen=True)
@@ -27,9 +24,9 @@ class DoublePendulum(Task):
     Attributes:
         gains: of the balance, from angles and speeds of shoulder and elbow to the motors (A) in
             units of their bounds: the linear-quadratic regulator of the model step.
-        shake: share of the noise that moves links that are balanced.
-        wobble: how far from balance the links start that are to be balanced [rad].
-        balanced: of so many and three more episodes, how many start about balanced.
+        noise_share: share of the noise that is added to the balance.
+        start_error: largest distance from balance of episodes that start balanced [rad].
+        balanced: of `balanced + 3` episodes of experience, this many start balanced.
     """
 
     name: str = "double_pendulum"
@@ -49,8 +46,8 @@ class DoublePendulum(Task):
         *("--cost", "critic + 5*goal"),
     )
     gains: Gains = ((-5.8, -1.4, -1.46, -0.43), (-4.25, -3.6, -1.23, -0.62))
-    shake: float = 0.5
-    wobble: float = 0.25
+    noise_share: float = 0.5
+    start_error: float = 0.25
     balanced: int = 1
 
     def sample_start(self, model: Model, rng: Rng) -> JointState:
@@ -62,27 +59,21 @@ class DoublePendulum(Task):
         return np.zeros(2)
 
     def behaviour_action(self, world: Dynamics, states: Array, noise: Array) -> Array:
-        """Balance what is near upright, or push at random, as the noise has it; see `Cartpole`.
-
-        Near is what the motors can still catch; the elbow bends far while it does.
-        """
+        """Balance links that the motors can still catch, or push at random, as in `Cartpole`."""
         lean = (states[:, 1:3] + np.pi) % (2 * np.pi) - np.pi
         balance = np.concatenate([lean, states[:, 3:5]], axis=1) @ np.array(self.gains).T
         near = (np.abs(lean).max(axis=1) < 1.3) & (np.abs(balance).max(axis=1) < 2)
         pushes, steady = noise[:, :-1], near & (noise[:, -1] > -1)
-        return np.where(steady[:, None], balance + self.shake * pushes, pushes)
+        return np.where(steady[:, None], balance + self.noise_share * pushes, pushes)
 
     def sample_anywhere(self, model: Model, rng: Rng) -> JointState:
-        """Draw one of four: hanging, about balanced, swinging up, or any angles; with speeds.
-
-        As with `Cartpole`, random torques bring the links to few of these by themselves.
-        """
+        """Draw links that are balanced, swing up, hang, or have any angles; with speeds."""
         kind = rng.integers(3 + self.balanced)
-        if kind == 0 or kind > 3:  # balanced: what the elbow bends, the shoulder leans against
+        if kind == 0 or kind > 3:  # balanced: the shoulder leans against the elbow
             bend, speed = rng.uniform(-0.6, 0.6), rng.uniform(-3, 3)
-            wobble = rng.uniform(-self.wobble, self.wobble, (2, 2))
-            return bend * LEANING + wobble[0], rng.random() * (speed * LEANING + 5 * wobble[1])
-        if kind == 1:  # stretched, at about the speed that takes it up
+            error = rng.uniform(-self.start_error, self.start_error, (2, 2))
+            return bend * LEANING + error[0], rng.random() * (speed * LEANING + 5 * error[1])
+        if kind == 1:  # stretched, at about the speed of a swing-up
             turn, bend = rng.uniform(-np.pi, np.pi), rng.uniform(-0.3, 0.3)
             speed = -7.5 * np.sin(turn / 2) * rng.uniform(0.8, 1.3)
             return np.array([turn, bend]), np.array([speed, rng.uniform(-2, 2)])
@@ -92,7 +83,7 @@ class DoublePendulum(Task):
         return rng.uniform(-np.pi, np.pi, 2), speeds
 
     def distance(self, achieved: Array, desired: Array) -> Array:
-        """Return how far tip or elbow are from where they should be, whichever is more [m]."""
+        """Return the larger of the distances of tip and elbow [m]."""
         return largest_distance(achieved, desired)
 
 

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mujepa.envs.task import ASSETS, Task
 from mujepa.envs.types import Array, JointState, Model, Rng
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -27,7 +23,7 @@ class Pendulum(Task):
     budget_steps: int = 150
     hold_steps: int = 25
     episode_steps: int | None = 60
-    recipe: tuple[str, ...] = (*("--critic.history", "2", "--planner.horizon", "15"),)
+    recipe: tuple[str, ...] = ("--critic.history", "2", "--planner.horizon", "15")
 
     def sample_start(self, model: Model, rng: Rng) -> JointState:
         """Draw an angle within 6 degrees of hanging, at rest."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,11 +12,8 @@ import numpy as np
 from mujepa.envs.task import ASSETS, Task
 from mujepa.envs.types import Array, DistanceMetric, Dynamics, JointState, Model, Rng
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
+if TYPE_CHECKING:  # scipy takes half of the time of `mujepa --help`
     from scipy.spatial import KDTree
-
 
 LAYOUT = (
     "########",
@@ -63,12 +61,8 @@ class PointMaze(Task):
 
     def sample_start(self, model: Model, rng: Rng) -> JointState:
         """Draw a place in any free cell, at rest."""
-        return self.sample_goal(model, rng), np.zeros(2)
-
-    def sample_goal(self, model: Model, rng: Rng) -> Array:
-        """Draw a place in any free cell."""
         margin = CELL / 2 - RADIUS
-        return rng.choice(self._cells(".")) + rng.uniform(-margin, margin, 2)
+        return rng.choice(self._cells(".")) + rng.uniform(-margin, margin, 2), np.zeros(2)
 
     def sample_ends(self, world: Dynamics, rng: Rng) -> tuple[Array, Array]:
         """Draw two places with a way of at least `shortest_way` between them."""
@@ -95,7 +89,7 @@ class PointMaze(Task):
     @functools.cached_property
     def _ways(self) -> tuple[Array, KDTree, Array]:
         """Return the nodes (M, 2) that the agent's centre can be at, and all ways between them."""
-        from scipy.sparse.csgraph import dijkstra  # half of the time that `mujepa --help` takes
+        from scipy.sparse.csgraph import dijkstra
         from scipy.spatial import KDTree
 
         offsets = (np.arange(FINE) - (FINE - 1) / 2) * CELL / FINE

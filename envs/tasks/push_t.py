@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mujepa.envs.behaviour import RedNoise
-from mujepa.envs.task import ASSETS, Task, rollout_ends
+from mujepa.envs.task import ASSETS, Task
 from mujepa.envs.types import Array, Dynamics, JointState, Model, Rng
-
-if TYPE_CHECKING:
-    pass
-
 
 POSITION, ANGLE = 0.05, np.deg2rad(20)
 """What counts as reached: within 5 cm and 20 degrees."""
@@ -52,6 +47,7 @@ class PushT(Task):
     )
     success_cost: str = "20*state(block).min + 2.9*state(block_axis).min"  # 5 cm and 20 degrees
     goal_steps: int = 25
+    lead_steps: int = 20
 
     def sample_start(self, model: Model, rng: Rng) -> JointState:
         """Draw where the block lies, and the pusher clear of it, at rest."""
@@ -61,16 +57,8 @@ class PushT(Task):
             if np.linalg.norm(pusher - block[:2]) > 0.25:
                 return np.array([*block, *pusher]), np.zeros(5)
 
-    def sample_goal(self, model: Model, rng: Rng) -> Array:
-        """Draw any place; judged goals come from `sample_ends`."""
-        return self.sample_start(model, rng)[0]
-
-    def sample_ends(self, world: Dynamics, rng: Rng) -> tuple[Array, Array]:
-        """Draw two moments of the behaviour policy between which it moves the block."""
-        return rollout_ends(self, world, rng, self.goal_steps, lead_steps=20)
-
     def behaviour_action(self, world: Dynamics, states: Array, noise: Array) -> Array:
-        """Push at the block, or move about: the noise says where to aim, and whether to push."""
+        """Push at a point of the block, or move to a point of the table, as the noise says."""
         block, turn, pusher = states[:, 1:3], states[:, 3], states[:, 4:6]
         aim, push = np.clip(noise[:, 2:4], -1, 1), noise[:, 4:5] > -0.3
         cosine, sine = np.cos(turn), np.sin(turn)

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mujepa.envs.task import ASSETS, Task
 from mujepa.envs.types import Array, JointState, Model, Rng
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

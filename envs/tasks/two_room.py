@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mujepa.envs.task import ASSETS, Task
 from mujepa.envs.types import Array, DistanceMetric, Dynamics, JointState, Model, Rng
-
-if TYPE_CHECKING:
-    pass
-
 
 ROOM, DOOR = 0.45, 0.05
 """How far the agent's centre gets from the middle: to the walls, and sideways in the door [m]."""

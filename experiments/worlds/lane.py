@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mujepa.envs.behaviour import RedNoise
 from mujepa.envs.task import Task
 from mujepa.envs.types import Array, DistanceMetric, Dynamics, JointState, Model, Rng
-
-if TYPE_CHECKING:
-    pass
-
 
 TOUCHING = 0.12
 """Distance of the middles of puck and pusher where they touch [m]."""

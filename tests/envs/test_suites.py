@@ -89,7 +89,7 @@ def test_a_restored_state_continues_bit_for_bit(name):
 def test_its_steps_are_the_suites_own(name):
     """MuJoCo's threads, or steps from stored states, against the suite's own uninterrupted."""
     world, task = World(find_task(name)), suite_task(name)
-    suite, several = task.suite, actions(world, (1, 6)).astype(float)
+    suite, several = task.simulator, actions(world, (1, 6)).astype(float)
     suite.reset(5)
     start = suite.state()
     ours = world.rollout(start[None], several)[0][0]
@@ -105,7 +105,7 @@ def test_its_steps_are_the_suites_own(name):
 
 @every_name
 def test_images_show_the_episode_and_not_the_suites_own_goal(name):
-    world, suite = World(find_task(name)), suite_task(name).suite
+    world, suite = World(find_task(name)), suite_task(name).simulator
     episode = world.sample_episode(np.random.default_rng(0))
     start, goal = world.render(np.stack([episode.start, episode.goal]))
     assert start.std() > 2
@@ -226,7 +226,7 @@ class Unseeded(ControlSimulator):
 
 @pytest.mark.parametrize(
     ("kind", "reason"),
-    [(Forgetful, "it keeps something beside MuJoCo's state"), (Unseeded, "its seed does not")],
+    [(Forgetful, "a step depends on more than MuJoCo's state"), (Unseeded, "its seed does not")],
 )
 def test_an_environment_that_a_state_does_not_describe_is_refused(kind: type[Simulator], reason):
     from dm_control import suite
