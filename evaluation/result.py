@@ -64,38 +64,11 @@ class Protocol:
 
 @settings
 class Result:
-    """The result of one evaluation. Fields that are None do not occur in result.json.
+    """The result of one evaluation; docs/evaluation.md explains the fields of result.json.
 
-    Attributes:
-        env: name of the task.
-        checkpoint: path of the checkpoint, as it was given.
-        weights: SHA-256 of its weights.
-        seed: of the episodes and of the planner.
-        manifest: digest of the episodes.
-        budget_steps: environment steps of an episode.
-        tolerance: distance at which the goal counts as reached.
-        hold_steps: steps at the end through which it must be held.
-        episodes: number of episodes.
-        success_at_end: rate of episodes that end with the goal held.
-        success_any: rate of episodes that reach the goal at any step.
-        median_final_distance: to the goal.
-        by_distance: success of the nearer and of the farther half of the episodes.
-        actor: what acted: `planner`, `proposing` or `reactive`.
-        planner: settings of the planner.
-        cost: expression of the cost.
-        baselines: figures of the other policies.
-        by_episode: the agent in each episode.
-        command: that made the result.
-        versions: of Python and the packages.
-        machine: processor, cores and system.
-        plan_ms: time of a decision of the agent.
-        reactive_ms: time of a decision of the actor alone.
-        wall_s: duration of the evaluation [s].
-        variation: range of each factor that varied between episodes.
-        goal_steps: environment steps from start to goal, if other than the task's.
-        protocol: the published protocol, if one was followed.
-        violations: visits of the regions that the cost avoids, by region and policy.
-        lab: what the lab of `--full` found.
+    The agent's own figures are those of a `Summary`. `checkpoint` is the path as it was given,
+    `weights` the SHA-256 of its weights, and `manifest` the digest of the episodes. Fields that are
+    None do not occur in result.json.
     """
 
     env: str

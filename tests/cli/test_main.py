@@ -180,7 +180,7 @@ def test_a_command_line_that_cannot_be_read_exits_with_2_and_no_traceback(
         ("train reacher --out run --vary mass=0", "mass=0:0: the range must go upwards and lie"),
         ("train reacher --out run --world-model there", "no checkpoint in there; train one with"),
         ("evaluate run --planner oracle --actor reactive", "--actor reactive is of the agent, "),
-        ("evaluate run --planner oracle --cost goal", "--cost goal has no part in what --planner"),
+        ("evaluate run --planner oracle --cost goal", "--cost goal has no effect on --planner"),
         ("evaluate run --planner best", "'best' is neither a planner (cem, icem, mppi"),
         ("evaluate run --planner samples=many", "--planner samples=many: samples must be a number"),
         ("evaluate run --protocol ahead=0", "--protocol ahead=0 is not ours, lewm or ahead=N"),
