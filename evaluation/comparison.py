@@ -21,15 +21,9 @@ TEMPLATE = Path(__file__).with_name("comparison.html")
 
 @dataclass(frozen=True)
 class Row:
-    """One result of a comparison.
+    """One result: its name, what describes it, and the comparison on common episodes.
 
-    Attributes:
-        name: of the result, usually its path.
-        against: name of the first result with common episodes, if there is one.
-        common: number of common episodes.
-        paired: comparison with it on these episodes.
-
-    The other attributes are those of the result.
+    `against` names the first result that has episodes in common, `common` is their number.
     """
 
     name: str
@@ -51,13 +45,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Several results.
-
-    Attributes:
-        results: a row for each.
-        interquartile_mean: of the success rates of all.
-        tasks: number of tasks.
-    """
+    """A row for each result, the interquartile mean of all, and the number of tasks."""
 
     results: list[Row]
     interquartile_mean: Rate
@@ -117,14 +105,7 @@ def _pair(
 
 
 def write_comparison(path: Path, found: Comparison, command: str, headline: str = "") -> None:
-    """Write a self-contained page.
-
-    Args:
-        path: of the page.
-        found: the comparison.
-        command: that made it.
-        headline: first sentence of the page.
-    """
+    """Write a self-contained page, with the command that made it."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     bars = svg(_bars(found))
@@ -137,8 +118,7 @@ def _bars(found: Comparison) -> Figure:
     axes = figure.subplots()
     for index, row in enumerate(rows):
         rate = row.success_at_end
-        spread = [[rate.rate - rate.low], [rate.high - rate.rate]]
-        axes.errorbar(rate.rate, index, xerr=spread, fmt="o", color="#3b6fe0", capsize=3)
+        axes.errorbar(rate.rate, index, xerr=rate.errors, fmt="o", color="#3b6fe0", capsize=3)
     axes.axvspan(mean.low, mean.high, color="#98a2b3", alpha=0.25, linewidth=0)
     axes.axvline(mean.rate, color="#98a2b3", lw=1)
     axes.set(xlim=(-0.02, 1.02), xlabel="success held at the end")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
+from pydantic import Field
 
 from mujepa.agent.checkpoint import ActorMode
 from mujepa.agent.device import DeviceName
@@ -18,7 +19,6 @@ from mujepa.runtime.errors import UserError
 from mujepa.runtime.settings import Count, Seed, settings
 
 ORACLE = "oracle"
-AHEAD = "ahead="
 
 
 @settings
@@ -40,7 +40,7 @@ class EvaluateConfig:
     vary: tuple[str, ...] = ()
     """Factors that vary from episode to episode, NAME=LOW:HIGH or NAME=VALUE, such as `mass=0.5:2
     light=0.3:1`; starts and goals are the same as without."""
-    protocol: str = "ours"
+    protocol: Annotated[str, Field(pattern=r"^(ours|lewm|ahead=[1-9]\d*)$")] = "ours"
     """`lewm` draws episodes as LeWorldModel's evaluation does, whose success is our `reached`:
     start and goal 25 steps apart on a held-out trajectory, a budget of 50 steps, and starts that
     are already solved kept and counted. `ahead=N`, for tasks whose goals lie a number of steps
@@ -84,31 +84,18 @@ class EvaluateConfig:
                 f"--cost {self.cost} has no effect on --planner oracle, which minimises the task's "
                 "own distance; leave it out"
             )
-        for flag, given in (
-            ("--vary", bool(self.vary)),
-            ("--planner oracle", kind == ORACLE),
-            ("--protocol", self.protocol != "ours"),
-        ):
-            if self.full and given:
-                raise UserError(f"--full does not go with {flag}; run them one after the other")
-        self._check_protocol()
+        alone = {"vary": self.vary, "planner oracle": kind == ORACLE}
+        alone["protocol"] = self.protocol != "ours"
+        for flag in (flag for flag, given in alone.items() if given and self.full):
+            raise UserError(f"--full does not go with --{flag}; run them one after the other")
         check_cluster(self.cluster)
         read_variation(self.vary)
-
-    def _check_protocol(self) -> None:
-        steps = self.protocol.removeprefix(AHEAD)
-        if self.protocol in ("ours", "lewm"):
-            return
-        if steps == self.protocol or not steps.isdigit() or int(steps) < 1:
-            raise UserError(
-                f"--protocol {self.protocol} is not ours, lewm or ahead=N with N at least 1"
-            )
 
     @property
     def goal_steps(self) -> int | None:
         """Environment steps from start to goal, if other than the task's."""
-        ahead = self.protocol.startswith(AHEAD)
-        return int(self.protocol.removeprefix(AHEAD)) if ahead else None
+        _, _, steps = self.protocol.partition("=")
+        return int(steps) if steps else None
 
 
 def read_planner(text: str | None) -> tuple[str | None, dict[str, Any]]:

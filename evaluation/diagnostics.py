@@ -1,35 +1,30 @@
 """What predicts planning success better than the loss: rank correlations, open-loop error.
 
-Prediction loss hardly correlates with success across seeds; whether the cost ranks states and
-candidates as the simulator does is what a planner lives on.
+Prediction loss hardly correlates with success across seeds. What matters to a planner is whether
+the cost ranks states and candidates as the simulator does.
 
 Letters: B batch, N candidates, H horizon, T time, D embedding, A action.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.stats import spearmanr
+from torch import Tensor
 
+from mujepa.agent.configurator import Configurator
+from mujepa.agent.encoder import Observes
+from mujepa.agent.jepa import JEPA
 from mujepa.agent.memory import Memory
+from mujepa.envs.world import Episode, World
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-    from torch import Tensor
-
-    from mujepa.agent.configurator import Configurator
-    from mujepa.agent.encoder import Observes
-    from mujepa.agent.jepa import JEPA
-    from mujepa.envs.world import Episode, World
-
-LOOPED_PROBLEMS, LOOPED_CANDIDATES = 32, 32
-"""Planning problems, and candidates of each, where the world is stepped in a Python loop."""
+PYTHON_STEPPED = 32
+"""Largest number of problems, and of candidates, where the world is stepped in Python."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +46,14 @@ class ValidationSet:
 
 @dataclass(frozen=True)
 class RankingBenchmark:
-    """Action sequences that were tried in the simulator: what a cost is to rank.
+    """Action sequences with their outcome in the simulator, for B start-goal pairs.
 
     Attributes:
-        starts: what the encoder reads where B problems begin, (B, ...).
-        goals: and of what is wanted in them, (B, ...).
+        starts: what the encoder reads at the starts, (B, ...).
+        goals: and at the goals, (B, ...).
         actions: (B, N, H, A), in [-1, 1].
-        nearest: how near each sequence comes to the goal, by the task's distance_metric, (B, N).
-        solved: whether it is within the task's tolerance after one of its steps, (B, N).
+        nearest: smallest distance to the goal, by the task's `distance_metric`, (B, N).
+        solved: whether the goal is within the tolerance after one of the steps, (B, N).
     """
 
     starts: Tensor
@@ -79,7 +74,7 @@ def effective_rank(embeddings: Tensor) -> float:
 
 
 def every_step(embeddings: Tensor, actions: Tensor, history: int) -> tuple[Memory, Tensor, Tensor]:
-    """Return all steps of episodes that have a past.
+    """Return all steps of episodes that have `history` (K) embeddings before them.
 
     Args:
         embeddings: (B, T, D).
@@ -87,7 +82,7 @@ def every_step(embeddings: Tensor, actions: Tensor, history: int) -> tuple[Memor
         history: K.
 
     Returns:
-        B * (T - K) memories, the actions taken there, and the embeddings that follow.
+        B * (T - K) memories, the actions taken there, and the next embeddings.
     """
     now = np.arange(history - 1, embeddings.shape[1] - 1)
     past = now[:, None] + np.arange(1 - history, 1)
@@ -98,18 +93,18 @@ def every_step(embeddings: Tensor, actions: Tensor, history: int) -> tuple[Memor
 def open_loop_error(
     jepa: JEPA, embeddings: Tensor, actions: Tensor, horizon: int, taken: Tensor | None = None
 ) -> tuple[list[float], list[float]]:
-    """Compare imagined embeddings with real ones, from every possible start of every episode.
+    """Compare predicted embeddings with real ones, from every possible start of every episode.
 
     Args:
         jepa: the world model.
         embeddings: (B, T, D).
         actions: (B, T - 1, A), in [-1, 1].
         horizon: H.
-        taken: actions to imagine the future with, if not those that were taken.
+        taken: actions of the predictions, if not the real ones.
 
     Returns:
-        Mean squared error of the prediction by step, and that of a frozen world, in which nothing
-        ever moves; H each.
+        Mean squared error of the prediction by step, and that of the last embedding repeated; H
+        each.
     """
     history = jepa.history
     starts = range(history - 1, embeddings.shape[1] - horizon)
@@ -117,11 +112,11 @@ def open_loop_error(
     past_actions = torch.cat([actions[:, s - history + 1 : s] for s in starts])
     future = torch.cat([embeddings[:, s + 1 : s + 1 + horizon] for s in starts])
     taken = actions if taken is None else taken
-    imagined = jepa.unroll(
-        Memory(past, past_actions), torch.cat([taken[:, s : s + horizon] for s in starts])
-    )
-    frozen = past[:, -1:].expand_as(future)
-    return _by_step(imagined, future), _by_step(frozen, future)
+    chosen = torch.cat([taken[:, s : s + horizon] for s in starts])
+    predicted = jepa.unroll(Memory(past, past_actions), chosen)
+    errors = ((one - future).square().mean(dim=(0, 2)) for one in (predicted, past[:, -1:]))
+    model, frozen = (error.tolist() for error in errors)
+    return model, frozen
 
 
 def distance_correlation(estimated: NDArray[np.float64], true: NDArray[np.float64]) -> float:
@@ -139,7 +134,7 @@ def make_ranking_benchmark(
     seed: int = 0,
     candidates: int = 64,
 ) -> RankingBenchmark:
-    """Try random action sequences in each of B planning problems that the task draws.
+    """Run random action sequences in the simulator.
 
     Args:
         world: the simulator.
@@ -151,58 +146,48 @@ def make_ranking_benchmark(
     """
     rng = np.random.default_rng(seed)
     if world.task.python_stepped:  # seconds instead of minutes
-        episodes, candidates = episodes[:LOOPED_PROBLEMS], LOOPED_CANDIDATES
+        episodes, candidates = episodes[:PYTHON_STEPPED], PYTHON_STEPPED
     batch, size = len(episodes), len(world.action_low)
-    held = rng.uniform(-1, 1, (batch, candidates, 1, size)) + rng.normal(
-        0, 0.3, (batch, candidates, horizon, size)
-    )
-    actions = np.clip(held, -1, 1).astype(np.float32)
+    mean = rng.uniform(-1, 1, (batch, candidates, 1, size))
+    noise = rng.normal(0, 0.3, (batch, candidates, horizon, size))
+    actions = np.clip(mean + noise, -1, 1).astype(np.float32)
     variants = world.variants(episode.draw for episode in episodes)
     starts = np.stack([episode.start for episode in episodes])
     goals = np.stack([episode.goal for episode in episodes])
-    wanted = world.achieved(goals)
-    nearest, solved = np.empty((batch, candidates)), np.empty((batch, candidates), bool)
-    for row in range(batch):  # at once they would fill the memory, where physics steps are many
-        reached, achieved = world.rollout(
+    nearest, solved = [], []
+    for row in range(batch):  # one by one: all physics steps together may not fit into memory
+        states, achieved = world.rollout(
             np.tile(starts[row], (candidates, 1)),
             world.from_unit(actions[row]),
             world.task.frame_skip,
             variants and [variants[row]] * candidates,
         )
         there = np.tile(goals[row], (candidates * horizon, 1))
-        away = world.separation(reached.reshape(-1, world.state_size), there)
-        nearest[row] = away.reshape(candidates, horizon).min(axis=1)
-        distance = world.task.distance(achieved, wanted[row])
-        solved[row] = (distance <= world.task.tolerance).any(axis=1)
+        away = world.separation(states.reshape(-1, world.state_size), there)
+        nearest.append(away.reshape(candidates, horizon).min(axis=1))
+        distance = world.task.distance(achieved, world.achieved(goals[row, None])[0])
+        solved.append((distance <= world.task.tolerance).any(axis=1))
     return RankingBenchmark(
         torch.from_numpy(world.observe(starts, observes, variants)),
         torch.from_numpy(world.observe_goals(goals, observes, variants)),
         torch.from_numpy(actions),
-        nearest,
-        solved,
+        np.stack(nearest),
+        np.stack(solved),
     )
 
 
-def candidate_ranking(configurator: Configurator, trials: RankingBenchmark) -> float:
-    """Rank action sequences by the planner's cost and by what came of them, and correlate.
-
-    Returns:
-        The mean over the problems of Spearman's correlation.
-    """
-    pairs = zip(candidate_costs(configurator, trials), trials.nearest, strict=True)
-    return float(np.mean([distance_correlation(one, near) for one, near in pairs]))
+def candidate_ranking(configurator: Configurator, benchmark: RankingBenchmark) -> float:
+    """Return Spearman's correlation of the planner's cost with the outcome, averaged over pairs."""
+    pairs = zip(candidate_costs(configurator, benchmark), benchmark.nearest, strict=True)
+    return float(np.mean([distance_correlation(cost, near) for cost, near in pairs]))
 
 
 @torch.no_grad()
-def candidate_costs(configurator: Configurator, trials: RankingBenchmark) -> NDArray[np.float32]:
+def candidate_costs(configurator: Configurator, benchmark: RankingBenchmark) -> NDArray[np.float32]:
     """Return the planner's cost of the action sequences, (B, N)."""
     jepa = configurator.jepa
     device = next(jepa.parameters()).device
-    seen = jepa.encode(trials.starts.to(device))
-    memory = Memory.at_rest(seen, jepa.history, jepa.action_size)
-    goal = configurator.goal(trials.goals.to(device))
-    return configurator.cost_fn(memory, goal)(trials.actions.to(device)).cpu().numpy()
-
-
-def _by_step(predicted: Tensor, real: Tensor) -> list[float]:
-    return (predicted - real).square().mean(dim=(0, 2)).tolist()
+    embeddings = jepa.encode(benchmark.starts.to(device))
+    memory = Memory.at_rest(embeddings, jepa.history, jepa.action_size)
+    goal = configurator.goal(benchmark.goals.to(device))
+    return configurator.cost_fn(memory, goal)(benchmark.actions.to(device)).cpu().numpy()

@@ -18,26 +18,21 @@ from mujepa.evaluation.policies import Policy
 from mujepa.evaluation.statistics import Summary, rate_of
 
 State = TypeVar("State")
+OnStep = Callable[[], object]
+"""Called after each environment step of each batch, for progress bars."""
 BATCH = 50
-"""Episodes that run together. The size is fixed, because another batch size may round differently
-and results must not depend on the number of workers."""
+"""Episodes that run together; another size may round differently, and results must not depend on
+the number of workers."""
 
 
 @dataclass(frozen=True)
 class Step(Generic[State]):
-    """One environment step of B episodes.
-
-    Attributes:
-        policy_state: state of the policy after it acted.
-        actions: (B, A).
-        states: simulator states after the step, (B, S).
-        distance: to the goals after the step, (B,).
-    """
+    """One environment step of B episodes; states and distances are those after it."""
 
     policy_state: State
-    actions: NDArray[np.float32]
-    states: NDArray[np.float64]
-    distance: NDArray[np.float64]
+    actions: NDArray[np.float32]  # (B, A)
+    states: NDArray[np.float64]  # (B, S)
+    distance: NDArray[np.float64]  # to the goals, (B,)
 
 
 @dataclass(frozen=True)
@@ -87,15 +82,9 @@ def step_episodes(
 ) -> Iterator[Step[State]]:
     """Run all episodes of a manifest together and yield after each environment step.
 
-    Success does not end an episode. Images are rendered at every `frame_skip`-th step, when
-    policies read them.
-
-    Args:
-        task: the task.
-        image_size: width and height of the images.
-        policy: the policy that acts.
-        manifest: starts, goals and seeds; all randomness of an episode comes from its own seed.
-        steps: environment steps, by default the task's budget.
+    All randomness of an episode comes from its own seed. Success does not end an episode. Images
+    are rendered at every `frame_skip`-th step, when policies read them. `steps` is the number of
+    environment steps, by default the task's budget.
     """
     env = GoalVectorEnv(
         len(manifest.episodes), task, image_size, pixels_every=task.frame_skip, autoreset=False
@@ -114,17 +103,9 @@ def run_episodes(
     image_size: int,
     policy: Policy[Any],
     manifest: Manifest,
-    on_step: Callable[[], object] = lambda: None,
+    on_step: OnStep = lambda: None,
 ) -> Outcome:
-    """Run a policy through the episodes of a manifest, in batches of 50.
-
-    Args:
-        task: the task.
-        image_size: width and height of the images.
-        policy: the policy that acts.
-        manifest: starts, goals and seeds.
-        on_step: called after each environment step of each batch.
-    """
+    """Run a policy through the episodes of a manifest, in batches of 50."""
     return join([run_batch(task, image_size, policy, part, on_step) for part in split(manifest)])
 
 
@@ -133,7 +114,7 @@ def run_batch(
     image_size: int,
     policy: Policy[Any],
     manifest: Manifest,
-    on_step: Callable[[], object] = lambda: None,
+    on_step: OnStep = lambda: None,
 ) -> Outcome:
     """Run a policy through the episodes of one batch, on one thread of torch.
 

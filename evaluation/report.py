@@ -39,14 +39,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Film:
-    """The video of an episode.
-
-    Attributes:
-        index: of the episode.
-        path: of the video.
-        distance: final distance to the goal.
-        held: whether the goal was held at the end.
-    """
+    """The video of an episode, with its index, final distance and success."""
 
     index: int
     path: Path
@@ -81,25 +74,9 @@ def write_report(
 ) -> None:
     """Write the page.
 
-    Args:
-        path: of the page.
-        task: the task.
-        result: the result.
-        outcomes: episodes of each policy, by name.
-        films: videos of episodes.
-        provenance: of the checkpoint.
-        metrics: records of its training, if there are any.
-        lab: sections of the lab.
+    `provenance` is that of the checkpoint, `metrics` are the records of its training, if any.
     """
-    shown = [
-        {
-            "index": film.index,
-            "video": base64.b64encode(film.path.read_bytes()).decode(),
-            "distance": task.text(film.distance),
-            "held": film.held,
-        }
-        for film in films
-    ]
+    videos = [base64.b64encode(film.path.read_bytes()).decode() for film in films]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         result=result,
@@ -108,7 +85,7 @@ def write_report(
         distances=_distances(task, outcomes),
         training=_training(metrics) if metrics else "",
         lab=[(section.title, section.text, svg(section.figure)) for section in lab],
-        films=shown,
+        films=list(zip(films, videos, strict=True)),
         provenance={"command": "unknown"} | provenance,
     )
     write_text(path, page)
@@ -120,8 +97,7 @@ def _bars(result: Result) -> str:
     axes = figure.subplots()
     for row, (name, summary) in enumerate(policies.items()):
         rate = summary.success_at_end
-        errors = [[rate.rate - rate.low], [rate.high - rate.rate]]
-        axes.barh(row, rate.rate, xerr=errors, height=0.6, color=COLOURS[name], capsize=3)
+        axes.barh(row, rate.rate, xerr=rate.errors, height=0.6, color=COLOURS[name], capsize=3)
     axes.set(xlim=(0, 1.02), xlabel="success held at the end", yticks=range(len(policies)))
     axes.set_yticklabels([name.replace("_", " ") for name in policies])
     axes.invert_yaxis()

@@ -19,12 +19,7 @@ REMEDY = "make it with: mujepa evaluate CHECKPOINT"
 
 @dataclass(frozen=True)
 class Latency:
-    """Time of one decision [ms], in one environment on one thread.
-
-    Attributes:
-        median: over decisions.
-        p95: 95th percentile.
-    """
+    """Time of one decision [ms]: median and 95th percentile, one environment, one thread."""
 
     median: NonNegative
     p95: NonNegative
@@ -35,13 +30,9 @@ class Latency:
 
 @dataclass(frozen=True)
 class ByEpisode:
-    """Success and final distance of the agent in each episode.
+    """The agent in each episode; comparisons recognise episodes by the digest of start and goal.
 
-    Attributes:
-        held: whether the goal was held at the end.
-        final_distance: to the goal after the last step, in the task's SI unit.
-        digest: digest of start and goal, by which comparisons recognise an episode; absent from
-            results of earlier versions.
+    Results of earlier versions have no digests.
     """
 
     held: list[bool]
@@ -51,12 +42,7 @@ class ByEpisode:
 
 @dataclass(frozen=True)
 class Protocol:
-    """A published protocol.
-
-    Attributes:
-        name: of the protocol.
-        already_solved: share of episodes whose start is within the tolerance of the goal.
-    """
+    """A published protocol, and the share of starts that are within the tolerance of the goal."""
 
     name: str
     already_solved: Rate

@@ -29,16 +29,9 @@ from mujepa.runtime.parallel import Pool, tick
 
 @dataclass(frozen=True)
 class Setup:
-    """What a configuration describes.
+    """What a configuration describes: checkpoint, simulator, agent and, by name, all policies.
 
-    Attributes:
-        config: the configuration.
-        checkpoint: of the agent.
-        planner: settings of its planner.
-        world: the simulator.
-        agent: the agent.
-        reactive_agent: its actor alone.
-        policies: the agent and the baselines, by name; `agent` first.
+    `policies["agent"]` comes first; it is the oracle if the oracle is evaluated.
     """
 
     config: EvaluateConfig
@@ -70,11 +63,7 @@ class Setup:
 
 
 def build(config: EvaluateConfig, threads: int) -> Setup:
-    """Load the checkpoint and build the policies.
-
-    Args:
-        config: the configuration.
-        threads: threads that step the oracle's simulations.
+    """Load the checkpoint and build the policies; `threads` step the oracle's simulations.
 
     Raises:
         UserError: the checkpoint is missing or damaged, or does not fit the configuration.
@@ -134,7 +123,10 @@ def run_policies(setup: Setup, manifest: Manifest, workers: Cluster | Pool) -> d
     todo = setup.manifests(manifest)
     local = setup.agent.device.type != "cpu" or len(split(manifest)) == 1
     if local and not setup.config.cluster:
-        outcomes = {name: _run_here(setup, name, part) for name, part in todo.items()}
+        outcomes = {
+            name: _run_here(setup.world, name, setup.policies[name], part)
+            for name, part in todo.items()
+        }
     else:
         outcomes = _run_shards(setup, todo, workers)
     if "reactive" not in outcomes:
@@ -142,11 +134,10 @@ def run_policies(setup: Setup, manifest: Manifest, workers: Cluster | Pool) -> d
     return outcomes
 
 
-def _run_here(setup: Setup, name: str, manifest: Manifest) -> Outcome:
-    task, size = setup.world.task, setup.world.image_size
-    steps = task.budget_steps * len(split(manifest))
+def _run_here(world: World, name: str, policy: Policy[Any], manifest: Manifest) -> Outcome:
+    steps = world.task.budget_steps * len(split(manifest))
     with console.progress_bar(steps, name.replace("_", " "), unit="step") as bar:
-        return run_episodes(task, size, setup.policies[name], manifest, bar.update)
+        return run_episodes(world.task, world.image_size, policy, manifest, bar.update)
 
 
 def _run_shards(
@@ -181,8 +172,6 @@ def run_parallel(
         label: of the progress bar.
         device: of the agents.
     """
-    if not pieces:
-        return []
     found: dict[int, Outcome] = {}
     before = workers.ticks
 

@@ -23,20 +23,18 @@ class Rate:
     low: Share
     high: Share
 
+    @property
+    def errors(self) -> list[list[float]]:
+        """Lengths of the error bar below and above the rate, as matplotlib takes them."""
+        return [[self.rate - self.low], [self.high - self.rate]]
+
     def __str__(self) -> str:
         return f"{self.rate:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Figures of a policy.
-
-    Attributes:
-        episodes: number of episodes.
-        success_at_end: rate of episodes that end with the goal held.
-        success_any: rate of episodes that reach the goal at any step.
-        median_final_distance: to the goal, in the task's SI unit.
-    """
+    """Figures of a policy: rates of episodes that end with the goal held, and that reach it."""
 
     episodes: Count
     success_at_end: Rate
@@ -46,15 +44,10 @@ class Summary:
 
 @dataclass(frozen=True)
 class Paired:
-    """Comparison of two policies A and B on the same episodes.
+    """Comparison of A with B: episodes that only A or only B held, and A's rate less B's.
 
-    Attributes:
-        gained: episodes that only A held.
-        lost: episodes that only B held.
-        p_value: of McNemar's exact test (McNemar 1947).
-        difference: success rate of A less that of B.
-        low: of its 95 % interval, a bootstrap over episodes.
-        high: of that interval.
+    `p_value` is that of McNemar's exact test (McNemar 1947); `low` and `high` are the 95 % interval
+    of the difference, a bootstrap over episodes.
     """
 
     gained: Index

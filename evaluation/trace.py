@@ -23,8 +23,6 @@ class EpisodeTrace:
     """One episode of T environment steps.
 
     Attributes:
-        world: the simulator.
-        agent: the agent.
         variant: the episode's varied world, or None for the task's own.
         goal: goal state, (S,).
         states: simulator states, from the start on, (T + 1, S).

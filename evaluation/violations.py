@@ -23,8 +23,8 @@ def violations(
     """Count visits of a region in the episodes whose start and goal lie outside of it.
 
     Returns:
-        `episodes`, the number of these episodes, and for each policy that ran some of them `steps`,
-        the share of environment steps that end inside the region, and `success_at_end`.
+        `episodes`, the number of these episodes, and for each policy `steps`, the share of
+        environment steps that end inside the region, and `success_at_end`.
     """
     counts = outside(region, world, manifest)
     result: dict[str, Any] = {"episodes": int(counts.sum())}
