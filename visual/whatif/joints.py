@@ -1,4 +1,4 @@
-"""The joints of a model that the what-if page can set and push."""
+"""The joints and actuators of a simulator that the what-if page shows."""
 
 from __future__ import annotations
 
@@ -12,11 +12,8 @@ FREE, BALL, SLIDE, HINGE = range(4)
 """The values of mjtJoint."""
 ROTATIONS = ("turn_x", "turn_y", "turn_z")
 VELOCITIES = {
-    FREE: ("x", "y", "z", *ROTATIONS),
-    BALL: ROTATIONS,
-    SLIDE: ("x",),
-    HINGE: ("turn",),
-}
+    FREE: ("x", "y", "z", *ROTATIONS), BALL: ROTATIONS, SLIDE: ("x",), HINGE: ("turn",)
+}  # fmt: skip
 """Names of a joint's velocities, by its type."""
 STARTS = 32
 """Starts that are sampled to find the range of a slide joint without limits."""
@@ -67,6 +64,13 @@ def joint_pushes(world: World) -> list[Push]:
             largest = (8.0, "rad/s") if part.startswith("turn") else (2.0, "m/s")
             pushes.append(Push(name, *largest))
     return pushes
+
+
+def action_names(world: World) -> list[str]:
+    """Return the names of the actions, (A,)."""
+    model, count = world.model, len(world.action_low)
+    names = [model.actuator(i).name if model.nu == count else "" for i in range(count)]
+    return [name or f"action {index}" for index, name in enumerate(names)]
 
 
 def _name(world: World, joint: int) -> str:

@@ -10,39 +10,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 from nicegui import background_tasks, ui
 from nicegui.events import GenericEventArguments, UploadEventArguments
 
 from mujepa.runtime.errors import UserError
 from mujepa.visual.decoder import Decoder
-from mujepa.visual.whatif.joints import joint_pushes, joint_sliders
+from mujepa.visual.whatif.joints import action_names, joint_pushes, joint_sliders
 from mujepa.visual.whatif.session import Session
 from mujepa.visual.whatif.state import WhatIfState, write_state
 from mujepa.visual.whatif.store import Store
 from mujepa.visual.whatif.view import View, view
+from mujepa.visual.whatif.widgets import Curves, button, panel, picture, row
 
 Value = TypeVar("Value")
 LARGEST = 1_000_000
 """Maximum size of a state as JSON [bytes]."""
 STYLE = Path(__file__).with_name("page.css")
-
-
-class Curves(ui.element, component="curves.js"):
-    """One curve for each action, whose points can be dragged; emits `change`."""
-
-    def __init__(self, names: list[str], horizon: int) -> None:
-        super().__init__()
-        self._props.update(
-            names=names, sequence=np.zeros((horizon, len(names))).tolist(), before=None, shown=0,
-            height=max(40, min(110, 232 // len(names))),
-        )  # fmt: skip
-
-    def show(self, state: WhatIfState, shown: int) -> None:
-        """Show the sequence and the one before it, and mark step `shown`."""
-        before = None if state.before is None else state.before.tolist()
-        self._props.update(sequence=state.sequence.tolist(), before=before, shown=shown)
-        self.update()
 
 
 class Page:
@@ -56,8 +39,9 @@ class Page:
         self.state = store.latest
         self.client = ui.context.client
         self.shown = session.horizon
-        self.running, self._looping = False, False
         self._stale, self._drawing = False, False
+        interval = max(session.seconds, 0.15)
+        self.timer = ui.timer(interval, self._plan_and_step, active=False, immediate=False)
         self._build()
         self._show_state()
 
@@ -75,21 +59,16 @@ class Page:
             self.state = after
             self._show_state()
 
-    async def run(self) -> None:
-        """Plan and step, in real time at most, until stopped or the page is closed."""
-        self.running = not self.running
-        if self._looping:
+    async def _plan_and_step(self) -> None:
+        """Plan, show the plan, and execute its first action, while the page is open."""
+        if not self.client.has_socket_connection:
+            self.timer.deactivate()
             return
-        self._looping = True
-        while self.running and self.client.has_socket_connection:
-            pause = asyncio.create_task(asyncio.sleep(max(self.session.seconds, 0.15)))
-            await self.compute(self.session.plan)
-            while self._drawing:
-                await asyncio.sleep(0.01)
-            await pause
-            if self.running:
-                await self.compute(self.session.step)
-        self._looping = self.running = False
+        await self.compute(self.session.plan)
+        while self._drawing:
+            await asyncio.sleep(0.01)
+        if self.timer.active:
+            await self.compute(self.session.step)
 
     async def _submit(self, function: Callable[..., Value], *arguments: Any) -> Value:  # noqa: ANN401
         loop = asyncio.get_running_loop()
@@ -146,6 +125,9 @@ class Page:
 
     # ---------------------------------------------------------------- events
 
+    def _run_or_stop(self) -> None:
+        self.timer.active = not self.timer.active
+
     def _set_action(self, event: GenericEventArguments) -> None:
         self.state = self.session.set_action(self.state, **event.args)
         self.curves._props["sequence"] = self.state.sequence.tolist()
@@ -190,8 +172,7 @@ class Page:
 
     async def _random_episode(self) -> None:
         self.number.set_value(None)
-        rng = np.random.default_rng()
-        await self.compute(lambda state: self.session.random_episode(rng, state.cost))
+        await self.compute(lambda state: self.session.episode(None, state.cost))
 
     # ---------------------------------------------------------------- layout
 
@@ -215,22 +196,20 @@ class Page:
                 ui.label("What happens if I do this?").classes("text-lg font-semibold")
                 checkpoint = self.session.checkpoint
                 ui.label(f"{checkpoint.task_name} · {checkpoint.folder}").classes("hint")
-            with ui.row().classes("items-center gap-2"):
+            with row().style("width: auto"):
                 self.clock = ui.label().classes("hint figure")
-                self.upload = ui.upload(
-                    on_upload=self._open, auto_upload=True, max_file_size=LARGEST
-                )
-                self.upload.classes("hidden").props("accept=.json")
-                _button("Open", "folder_open", lambda: self.upload.run_method("pickFiles"))
-                _button("Save as", "download", self._save)
+                upload = ui.upload(on_upload=self._open, auto_upload=True, max_file_size=LARGEST)
+                self.upload = upload.classes("hidden").props("accept=.json")
+                button("Open", "folder_open", lambda: self.upload.run_method("pickFiles"))
+                button("Save as", "download", self._save)
 
     def _build_start(self) -> None:
-        with _panel("Start and goal"):
-            with ui.row().classes("items-center gap-2 no-wrap w-full"):
+        with panel("Start and goal"):
+            with row():
                 self.number = ui.number("Episode", min=0, precision=0).props("dense")
                 self.number.classes("w-16").on("keydown.enter", self._load_episode)
-                _button("Load", "login", self._load_episode)
-                _button("Random", "casino", self._random_episode)
+                button("Load", "login", self._load_episode)
+                button("Random", "casino", self._random_episode)
             self.positions: list[tuple[ui.slider, int]] = []
             for joint in joint_sliders(self.session.world):
                 with ui.element("div").classes("joint"):
@@ -245,7 +224,7 @@ class Page:
             self._compute_button("Set goal to current", "flag", self.session.set_goal_to_current)
 
     def _build_cost(self) -> None:
-        with _panel("Cost that the planner minimises"):
+        with panel("Cost that the planner minimises"):
             self.cost = ui.textarea(value=self.state.cost).props("dense outlined autogrow")
             self.cost.classes("w-full font-mono").props("input-class='text-xs' rows=1")
             self.cost.on("keydown.enter.prevent", self._set_cost).on("blur", self._set_cost)
@@ -265,12 +244,12 @@ class Page:
         async def push() -> None:
             await self.compute(self.session.perturb, self.pushed.value, change())
 
-        with _panel("Perturbation"):
-            with ui.row().classes("items-center gap-2 no-wrap w-full"):
+        with panel("Perturbation"):
+            with row():
                 names = {index: push.name for index, push in enumerate(pushes)}
                 self.pushed = ui.select(names, value=0, on_change=describe)
                 self.pushed.props("dense options-dense").classes("grow")
-                _button("Push", "air", push)
+                button("Push", "air", push)
             with ui.element("div").classes("joint"):
                 text = ui.label().classes("figure whitespace-nowrap")
                 self.push = ui.slider(min=-1, max=1, step=0.05, value=0.5, on_change=describe)
@@ -281,11 +260,11 @@ class Page:
     def _build_pictures(self) -> None:
         with ui.column().classes("panel"):
             with ui.element("div").classes("pictures"):
-                self.real, self.real_text = _picture("Simulator", "real", "world-picture")
-                self.imagined, self.imagined_text = _picture(
+                self.real, self.real_text = picture("Simulator", "real", "world-picture")
+                self.imagined, self.imagined_text = picture(
                     "Imagined by the model", "imagined", "model-picture"
                 )
-            with ui.row().classes("items-center no-wrap w-full gap-4"):
+            with row():
                 horizon = self.session.horizon
                 time = ui.slider(min=0, max=horizon, step=1, value=horizon)
                 time.props("dense markers aria-label='steps ahead'")
@@ -295,21 +274,21 @@ class Page:
     def _build_actions(self) -> None:
         session = self.session
         with ui.column().classes("panel"):
-            with ui.row().classes("items-center gap-2 no-wrap w-full"):
+            with row():
                 ui.label("Planned actions").classes("heading grow")
                 self._compute_button("Plan", "auto_fix_high", session.plan)
                 self._compute_button("Step", "skip_next", session.step)
-                run = _button("Run", "play_arrow", self.run)
-                run.bind_text_from(self, "running", lambda on: "Stop" if on else "Run")
-                run.bind_icon_from(self, "running", lambda on: "stop" if on else "play_arrow")
+                run = button("Run", "play_arrow", self._run_or_stop)
+                run.bind_text_from(self.timer, "active", lambda on: "Stop" if on else "Run")
+                run.bind_icon_from(self.timer, "active", lambda on: "stop" if on else "play_arrow")
                 self._compute_button("Zero", "horizontal_rule", session.zero_actions)
                 self._compute_button("Restart", "replay", session.restart)
-            self.curves = Curves(session.action_names, session.horizon)
+            self.curves = Curves(action_names(session.world), session.horizon)
             self.curves.on("change", self._set_action, throttle=0.02)
 
     def _build_goal(self) -> None:
         with ui.column().classes("panel"):
-            self.goal, _ = _picture("Goal", "goal", "goal-picture")
+            self.goal, _ = picture("Goal", "goal", "goal-picture")
         with ui.column().classes("panel"):
             ui.label("Cost by step").classes("heading")
             self.costs = ui.echart({}).classes("chart")
@@ -323,22 +302,4 @@ class Page:
     def _compute_button(
         self, text: str, icon: str, function: Callable[[WhatIfState], WhatIfState]
     ) -> None:
-        _button(text, icon, lambda: self.compute(function))
-
-
-def _button(text: str, icon: str, act: Callable[..., Any]) -> ui.button:
-    return ui.button(text, icon=icon, on_click=act).props("dense flat no-caps size=12px")
-
-
-def _panel(heading: str) -> ui.column:
-    with ui.column().classes("panel") as panel:
-        ui.label(heading).classes("heading")
-    return panel
-
-
-def _picture(heading: str, colour: str, name: str) -> tuple[ui.interactive_image, ui.label]:
-    """Return a picture under a heading, and the caption below it."""
-    with ui.column().classes("gap-1 items-stretch w-full"):
-        ui.label(heading).classes(f"heading {colour}")
-        image = ui.interactive_image(sanitize=False, size=(360, 360)).classes(f"picture {name}")
-        return image, ui.label().classes(f"figure {colour}")
+        button(text, icon, lambda: self.compute(function))

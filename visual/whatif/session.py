@@ -99,42 +99,26 @@ class Session:
         self.seconds = checkpoint.config.frame_skip * world.step_seconds
         """Duration of a model step [s]."""
 
-    @property
-    def action_names(self) -> list[str]:
-        """Names of the actions, (A,)."""
-        model = self.world.model
-        named = model.nu == self.actions
-        names = [model.actuator(i).name if named else "" for i in range(self.actions)]
-        return [name or f"action {index}" for index, name in enumerate(names)]
-
     def read(self, raw: object) -> WhatIfState:
-        """Return the state that `write_state` wrote.
-
-        Raises:
-            UserError: it is damaged, belongs to another task or model, or its cost is invalid.
-        """
-        shape = (self.horizon, self.actions)
-        state = read_state(
-            raw, self.checkpoint.task_name, self.jepa.history, self.world.state_size, shape
-        )
+        """Return the state that `write_state` wrote, if it is valid; see `read_state`."""
+        task, shape = self.checkpoint.task_name, (self.horizon, self.actions)
+        state = read_state(raw, task, self.jepa.history, self.world.state_size, shape)
         return self.set_cost(state, state.cost)
 
     # ---------------------------------------------------------------- starts
 
-    def episode(self, number: int, cost: str | None = None) -> WhatIfState:
-        """Return the start of an evaluation episode, with zero actions.
+    def episode(self, number: int | None, cost: str | None = None) -> WhatIfState:
+        """Return the start of an evaluation episode, or of a random one, with zero actions.
 
         Raises:
             UserError: the number is negative.
         """
-        if number < 0:
+        if number is None:
+            drawn = self.world.sample_episode(np.random.default_rng())
+        elif number >= 0:
+            drawn = draw_episode(self.world, number, self.seed)
+        else:
             raise UserError(f"there is no episode {number}; the first is 0")
-        drawn = draw_episode(self.world, number, self.seed)
-        return self._start(drawn.start, drawn.goal, self.cost if cost is None else cost)
-
-    def random_episode(self, rng: np.random.Generator, cost: str | None = None) -> WhatIfState:
-        """Return the start of a random episode, with zero actions."""
-        drawn = self.world.sample_episode(rng)
         return self._start(drawn.start, drawn.goal, self.cost if cost is None else cost)
 
     def restart(self, state: WhatIfState) -> WhatIfState:
@@ -162,11 +146,7 @@ class Session:
         return replace(state, goal=self.world.state(positions))
 
     def set_action(self, state: WhatIfState, step: int, action: int, value: float) -> WhatIfState:
-        """Change one number of the sequence, clipped to the bounds.
-
-        Raises:
-            UserError: there is no such step or action, or the value is not finite.
-        """
+        """Change one number of the sequence, clipped to the bounds; `UserError` if invalid."""
         if not (0 <= step < self.horizon and 0 <= action < self.actions and np.isfinite(value)):
             raise UserError(
                 f"step {step}, action {action}, value {value}: there are {self.horizon} steps "
@@ -181,21 +161,15 @@ class Session:
         return replace(state, sequence=np.zeros_like(state.sequence), before=None)
 
     def set_cost(self, state: WhatIfState, cost: str) -> WhatIfState:
-        """Change the cost.
-
-        Raises:
-            UserError: the cost is invalid.
-        """
+        """Change the cost; `UserError` if it is invalid."""
         self._agent(cost)
         return replace(state, cost=cost)
 
     def perturb(self, state: WhatIfState, velocity: int, change: float) -> WhatIfState:
         """Add to one velocity (index into qvel) of the current state [rad/s or m/s].
 
-        An agent that sees images notices it with the next image.
-
-        Raises:
-            UserError: there is no such velocity, or the change is not finite.
+        An agent that sees images notices it with the next image. `UserError` if there is no such
+        velocity, or the change is not finite.
         """
         model = self.world.model
         if not (0 <= velocity < model.nv and np.isfinite(change)):

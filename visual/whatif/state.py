@@ -5,7 +5,7 @@ Letters: H horizon in model steps, K history, S state, A action.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -70,22 +70,17 @@ class _Saved:
 
 def write_state(state: WhatIfState, task: str) -> dict[str, Any]:
     """Return a state of a task's page as values that JSON can hold."""
-    values = {field.name: getattr(state, field.name) for field in fields(state)}
-    lists = {key: it.tolist() if isinstance(it, np.ndarray) else it for key, it in values.items()}
+    values = vars(state).items()
+    lists = {name: it.tolist() if isinstance(it, np.ndarray) else it for name, it in values}
     return {"format": FORMAT, "task": task} | lists
 
 
 def read_state(
     raw: object, task: str, history: int, state_size: int, shape: tuple[int, int]
 ) -> WhatIfState:
-    """Return the state that `write_state` wrote; its cost is not checked.
+    """Return the state that `write_state` wrote, with sequences of shape (H, A).
 
-    Args:
-        raw: the values that JSON held.
-        task: name of the task.
-        history: K.
-        state_size: S.
-        shape: of a sequence, (H, A).
+    The cost is not checked.
 
     Raises:
         UserError: the values are damaged, or belong to another task or model.
@@ -93,27 +88,23 @@ def read_state(
     if not isinstance(raw, dict) or raw.get("format") != FORMAT or raw.get("task") != task:
         raise UserError(f"this is no what-if state of task {task!r}; {REMEDY}")
     saved = read_settings(_Saved, raw, "the what-if state", REMEDY)
-    if not 1 <= len(saved.states) <= history:
-        raise UserError(f"there are {len(saved.states)} states, the model remembers {history}")
-
-    def actions(name: str, count: int) -> NDArray[np.float32]:
-        return _array(saved, name, (count, shape[1])).astype(np.float32)
-
-    return WhatIfState(
-        start=_array(saved, "start", (state_size,)),
-        goal=_array(saved, "goal", (state_size,)),
-        states=_array(saved, "states", (len(saved.states), state_size)),
-        taken=actions("taken", len(saved.states) - 1),
-        sequence=actions("sequence", shape[0]),
-        cost=saved.cost,
-        step=saved.step,
-        before=None if saved.before is None else actions("before", shape[0]),
-    )
+    count = len(saved.states)
+    if not 1 <= count <= history:
+        raise UserError(f"there are {count} states, the model remembers {history}")
+    shapes = {
+        "start": (state_size,), "goal": (state_size,), "states": (count, state_size),
+        "taken": (count - 1, shape[1]), "sequence": shape,
+    }  # fmt: skip
+    if saved.before is not None:
+        shapes["before"] = shape
+    arrays = {name: _array(saved, name, shape) for name, shape in shapes.items()}
+    return WhatIfState(cost=saved.cost, step=saved.step, **arrays)
 
 
-def _array(saved: _Saved, name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
+def _array(saved: _Saved, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    kind = np.float32 if name in ("taken", "sequence", "before") else np.float64
     try:
-        array = np.array(getattr(saved, name) or np.empty((0, *shape[1:])), np.float64)
+        array = np.array(getattr(saved, name) or np.empty((0, *shape[1:])), kind)
     except ValueError as error:  # rows of different lengths
         raise UserError(f"{name} must be an array of shape {shape}; {REMEDY}") from error
     if array.shape != shape:

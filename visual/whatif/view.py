@@ -10,16 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mujepa.visual.decoder import Decoder
-from mujepa.visual.whatif.drawing import (
-    BEFORE,
-    GOAL,
-    IMAGINED,
-    PICTURE,
-    REAL,
-    data_url,
-    goal_svg,
-    path_svg,
-)
+from mujepa.visual.whatif import drawing
+from mujepa.visual.whatif.drawing import BEFORE, GOAL, IMAGINED, PICTURE, REAL
 from mujepa.visual.whatif.session import Future, Futures, Session
 from mujepa.visual.whatif.state import WhatIfState
 
@@ -50,10 +42,10 @@ def view(session: Session, decoder: Decoder, state: WhatIfState, shown: int) -> 
     goal, task = session.goal_point(state), world.task
 
     def overlay(size: float, *paths: tuple[Future | None, str, int | None]) -> str:
-        parts = [] if goal is None else [goal_svg(goal, size)]
+        parts = [] if goal is None else [drawing.goal_svg(goal, size)]
         for future, colour, at in paths:
             if future is not None and future.path is not None:
-                parts.append(path_svg(future.path, colour, size, at))
+                parts.append(drawing.path_svg(future.path, colour, size, at))
         return "".join(parts)
 
     def text(future: Future) -> str:
@@ -64,9 +56,9 @@ def view(session: Session, decoder: Decoder, state: WhatIfState, shown: int) -> 
     reached = futures.real.distance[shown] <= task.tolerance
     unit, tolerance = task.per_unit, task.per_unit * task.tolerance
     return View(
-        goal=data_url(world.enlarge(state.goal)),
-        real=data_url(world.enlarge(futures.states[shown])),
-        imagined=data_url(decoded),
+        goal=drawing.data_url(world.enlarge(state.goal)),
+        real=drawing.data_url(world.enlarge(futures.states[shown])),
+        imagined=drawing.data_url(decoded),
         over_goal=overlay(PICTURE),
         over_real=overlay(PICTURE, before, imagined, real),
         over_imagined=overlay(len(decoded), before, (*real[:2], None), imagined),
