@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +11,7 @@ from typing import Annotated
 import tyro
 
 from mujepa.evaluation.comparison import Comparison, compare_all, write_comparison
-from mujepa.evaluation.result import read_result
+from mujepa.evaluation.result import Result, read_result
 from mujepa.runtime import console
 from mujepa.runtime.command import run
 from mujepa.runtime.errors import UserError
@@ -47,13 +48,21 @@ def compare(config: CompareConfig) -> None:
     Raises:
         UserError: a result is missing or damaged, or the comparison cannot be written.
     """
-    found = compare_all([(str(path), read_result(path)) for path in config.results])
-    make_folder(config.out)
-    write_comparison(config.out / "comparison.html", found, command())
-    provenance = {"command": command(), "versions": versions()}
-    write_json(config.out / "comparison.json", asdict(found) | provenance)
+    found = write_pages(config.out, [(str(path), read_result(path)) for path in config.results])
     _print(found)
     console.print(f"{config.out / 'comparison.html'}  {config.out / 'comparison.json'}")
+
+
+def write_pages(
+    folder: Path, named: Sequence[tuple[str, Result]], headline: str = ""
+) -> Comparison:
+    """Write comparison.html and comparison.json of some results, and return the comparison."""
+    found = compare_all(named)
+    make_folder(folder)
+    write_comparison(folder / "comparison.html", found, command(), headline)
+    provenance = {"command": command(), "versions": versions()}
+    write_json(folder / "comparison.json", asdict(found) | provenance)
+    return found
 
 
 def _print(found: Comparison) -> None:

@@ -1,123 +1,94 @@
-"""Try several settings of the training of a task, and find the best."""
+"""`mujepa sweep`: train a task with several settings, evaluate each agent, and compare them.
+
+Ray Tune runs the trainings and prunes them by ASHA (arXiv:1810.05934). The state of a run is
+in its own folder: a resumed sweep reports the records of each run to the scheduler again, and
+continues the runs that have no evaluation yet.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import itertools
 import json
-import math
 import os
-import re
 import shutil
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import tyro
 
+from mujepa.cli.compare import write_pages
 from mujepa.envs.registry import find_task
 from mujepa.envs.world import World
 from mujepa.evaluate import evaluate
-from mujepa.evaluation.comparison import compare_all, write_comparison
 from mujepa.evaluation.config import EvaluateConfig
 from mujepa.evaluation.result import Result, read_result
 from mujepa.runtime import console
 from mujepa.runtime.cluster import LOCAL, RETRIES, Caller, Cluster, connect, perform
-from mujepa.runtime.command import run
+from mujepa.runtime.command import flag_names, run
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import make_folder, read_json, write_json
 from mujepa.runtime.provenance import command, versions
+from mujepa.runtime.seeds import Stream, stream
+from mujepa.runtime.settings import Count, settings
 from mujepa.train import learn_quietly, provide
 from mujepa.training.config import TrainConfig
 from mujepa.training.state import check_settings, read_metrics
 from mujepa.training.trainer import STAGE_SHARE, make_networks
 
 METRIC, TIME = "candidate_ranking", "percent"
-FIRST_LOOK, KEPT = 25, 2
-"""Per cent of a run after which it may be pruned first, and one in how many is kept then; again
-after twice the time, and so on."""
-FRESH_SEED = 1
-"""Seed of the episodes that the best is judged on once more; all are judged on those of 0."""
+GRACE, KEPT = 25, 2
+"""ASHA compares runs at 25 %, 50 % and 100 % of the training, and continues every second one."""
+NEW_SEED = 1
+"""Seed of the episodes on which the best agent is evaluated again; all are evaluated on seed 0."""
 FIXED = {
-    "task", "out", "resume", "cluster", "processes", "workers", "wandb", "threads", "device"
+    "task", "out", "episodes", "resume", "cluster", "processes", "workers", "wandb", "threads",
+    "device",
 }  # fmt: skip
-"""What cannot differ between the runs of a sweep."""
+"""Flags that cannot differ between the runs of a sweep; `--try data=FOLDER,FOLDER` differs in
+episodes."""
 
 
-@dataclass(frozen=True)
+@settings
 class SweepConfig(TrainConfig):
-    """Train a task with several settings, judge each agent, and compare them.
+    """Train a task with several settings, evaluate each agent, and compare them.
 
-    Takes every flag of `mujepa train`, and what is to differ:
+    Takes every flag of `mujepa train`, and the settings to try:
 
         mujepa sweep reacher --out runs/sweep --try learning-rate=1e-3,2e-3,4e-3 batch=64,128
 
-    trains all six combinations; `--runs 4` draws four of them. `--try learning-rate=1e-4:1e-2:log
-    --runs 8` draws eight from a range. Each run is a folder of `mujepa train` with its
-    evaluation; the comparison of all, best first, is written beside them. The runs are tasks of Ray
-    (`pip install 'mujepa[cluster]'`), on this machine unless `--cluster` says where; each has one
-    thread unless `--threads` says more.
+    trains all six combinations; `--runs 4` draws four of them. Each run is a folder of `mujepa
+    train` with its evaluation. The runs are tasks of Ray (`pip install 'mujepa[cluster]'`), on this
+    machine unless `--cluster` is given; each has one thread unless `--threads` is given.
     """
 
     out: Path
     """Folder of the sweep: sweep.json, comparison.html, best/ and a folder for each run."""
     tried: Annotated[tuple[str, ...], tyro.conf.arg(name="try")] = ()
-    """What differs between runs: FLAG=VALUE,VALUE,..., FLAG=LOW:HIGH (drawn evenly) or
-    FLAG=LOW:HIGH:log (evenly in the logarithm), for flags of `mujepa train` without dashes."""
-    runs: int | None = None
-    """How many settings to draw; by default all combinations of the values."""
+    """Settings to try: FLAG=VALUE,VALUE,... for flags of `mujepa train`, without dashes."""
+    runs: Count | None = None
+    """Number of combinations to draw; by default all are trained."""
     prune: bool = True
-    """Stop runs early whose costs rank worse than those of others at the same point of training."""
-    judged_episodes: int = 100
-    """Episodes that each agent is judged on."""
+    """Stop runs early that rank worse than others at the same point of training."""
+    evaluation_episodes: Count = 100
+    """Episodes of each evaluation."""
     resume: bool = False
-    """Go on where the sweep in --out stopped: what is done stays, what was begun goes on."""
+    """Continue the sweep in --out: finished runs stay, unfinished ones continue."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.tried:
-            raise UserError("--try says what is to differ, as in: --try learning-rate=1e-3,2e-3")
+            raise UserError("--try names what to try, as in: --try learning-rate=1e-3,2e-3")
         if self.online:
-            raise UserError("a sweep tries settings on data that are there; leave --online out")
-        for name in ("runs", "judged_episodes"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
-        plain = asdict(TrainConfig(self.task, self.out))
-        for one in self.tried:
-            flag = read_choice(one).flag
-            if flag in FIXED or flag not in _flags(plain):
-                raise UserError(f"--try {one}: {flag!r} is no flag of mujepa train that can differ")
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What a flag may be: one of some values, or a number in a range."""
-
-    flag: str
-    values: tuple[str, ...] = ()
-    low: float = 0.0
-    high: float = 0.0
-    log: bool = False
-    whole: bool = False
-
-    def draw(self, rng: np.random.Generator) -> str:
-        """Draw a value."""
-        if self.values:
-            return self.values[rng.integers(len(self.values))]
-        low, high = (math.log(end) if self.log else end for end in (self.low, self.high))
-        drawn = float(rng.uniform(low, high))
-        drawn = math.exp(drawn) if self.log else drawn
-        return str(round(drawn)) if self.whole else f"{drawn:.4g}"
+            raise UserError("the runs of a sweep share one dataset; leave --online out")
+        for text in self.tried:
+            read_choice(text)
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a sweep: the name of its folder, what is its own, and all of its settings."""
+    """One run of a sweep: the name of its folder, the settings tried, and all settings."""
 
     name: str
     tried: dict[str, str]
@@ -125,8 +96,13 @@ class Run:
 
     @property
     def label(self) -> str:
-        """What it is called where it stands beside others."""
+        """Its name in tables and figures."""
         return f"{self.name}: " + ", ".join(f"{flag}={value}" for flag, value in self.tried.items())
+
+    @property
+    def finished(self) -> bool:
+        """Whether it was trained and evaluated."""
+        return (self.config.out / "evaluation" / "result.json").exists()
 
 
 def sweep(config: SweepConfig) -> None:
@@ -136,187 +112,134 @@ def sweep(config: SweepConfig) -> None:
         UserError: bad input, no Ray, or results that cannot be written.
     """
     runs = plan_runs(config)
-    for one in runs:
+    for one in runs:  # settings that do not fit are an error before anything is written
         make_networks(one.config, World(find_task(one.config.task_name)))
     with connect(config.cluster or LOCAL, config.workers) as cluster:
         assert isinstance(cluster, Cluster)
-        ledger = Ledger(config, runs)
+        content = _begin(config, runs)
         for one in {run.config.dataset: run for run in runs}.values():
             provide(one.config, config.cluster or LOCAL)
-        _train_all(cluster, config, runs, ledger)
-        _report(config, runs, ledger)
+        found = _train_runs(cluster, config, runs)
+        content["runs"] = [
+            {"name": one.name, "tried": one.tried, **facts}
+            for one, facts in zip(runs, found, strict=True)
+        ]
+        write_json(config.out / "sweep.json", content)
+        _report(config, runs, content)
 
 
 def plan_runs(config: SweepConfig) -> list[Run]:
     """Return the runs, the same for the same configuration.
 
     Raises:
-        UserError: a range without a number of runs, or runs that need different data.
+        UserError: a value is invalid.
     """
-    choices = [read_choice(one) for one in config.tried]
-    if len({choice.flag for choice in choices}) < len(choices):
+    tried = [read_choice(text) for text in config.tried]
+    if len({flag for flag, _ in tried}) < len(tried):
         raise UserError("--try names a flag twice; give all of its values at once")
-    base = {field.name: getattr(config, field.name) for field in fields(TrainConfig)}
-    plain = TrainConfig(**(base | {"resume": False, "cluster": None}))
-    ranges = [choice.flag for choice in choices if not choice.values]
-    if ranges and config.runs is None:
-        raise UserError(f"--try {ranges[0]} is a range; --runs says how many values to draw")
-    rng = np.random.default_rng([config.seed, 7])
-    if ranges:
-        drawn = [[choice.draw(rng) for choice in choices] for _ in range(config.runs or 0)]
-    else:
-        drawn = list(itertools.product(*(choice.values for choice in choices)))
-        if config.runs is not None and config.runs < len(drawn):
-            kept = sorted(rng.choice(len(drawn), config.runs, replace=False).tolist())
-            drawn = [drawn[index] for index in kept]
+    combinations = list(itertools.product(*(values for _, values in tried)))
+    if config.runs is not None and config.runs < len(combinations):
+        rng = stream(config.seed, Stream.SWEEP)
+        kept = sorted(rng.choice(len(combinations), config.runs, replace=False).tolist())
+        combinations = [combinations[index] for index in kept]
+    base: dict[str, Any] = {
+        field.name: getattr(config, field.name) for field in fields(TrainConfig)
+    }
+    base |= {"resume": False, "cluster": None, "threads": config.threads or 1}
     runs = []
-    for index, values in enumerate(drawn):
+    for index, values in enumerate(combinations):
         name = f"run-{index:03d}"
-        tried = dict(zip((choice.flag for choice in choices), values, strict=True))
-        words = [word for flag, value in tried.items() for word in (f"--{flag}", value)]
-        given = replace(plain, out=config.out / name, threads=config.threads or 1)
-        runs.append(Run(name, tried, tyro.cli(TrainConfig, args=words, default=given)))
-    episodes: dict[Path | str, int | None] = {}
-    for one in runs:
-        if episodes.setdefault(one.config.dataset, one.config.episodes) != one.config.episodes:
-            raise UserError(
-                f"--try episodes: the runs share {one.config.dataset}, all of which is used; "
-                "collect data of each size, and --try data=FOLDER,FOLDER"
-            )
+        chosen = dict(zip((flag for flag, _ in tried), values, strict=True))
+        words = [word for flag, value in chosen.items() for word in (f"--{flag}", value)]
+        given = replace(TrainConfig(**base), out=config.out / name)
+        runs.append(Run(name, chosen, tyro.cli(TrainConfig, args=words, default=given)))
     return runs
 
 
-def read_choice(text: str) -> Choice:
-    """Read FLAG=VALUE,VALUE or FLAG=LOW:HIGH or FLAG=LOW:HIGH:log.
+def read_choice(text: str) -> tuple[str, list[str]]:
+    """Return the flag and the values of FLAG=VALUE,VALUE,...
 
     Raises:
-        UserError: it is none of them.
+        UserError: it is none, or no flag that can vary.
     """
     flag, _, values = text.partition("=")
     flag = flag.removeprefix("--").replace("_", "-")
     if not flag or not values:
-        raise UserError(f"--try {text} is neither FLAG=VALUE,VALUE nor FLAG=LOW:HIGH")
-    number = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?"
-    found = re.fullmatch(rf"({number}):({number})(:log)?", values, re.IGNORECASE)
-    if found is None:
-        return Choice(flag, tuple(value.strip() for value in values.split(",")))
-    low, high, log = float(found[1]), float(found[2]), found[3] is not None
-    if not low < high or (log and low <= 0):
-        raise UserError(f"--try {text}: the range must go upwards{' from above 0' * log}")
-    whole = all(end.lstrip("+-").isdigit() for end in (found[1], found[2]))
-    return Choice(flag, (), low, high, log, whole)
+        raise UserError(f"--try {text} is not FLAG=VALUE,VALUE")
+    if flag in FIXED or flag not in flag_names(TrainConfig):
+        raise UserError(f"--try {text}: {flag!r} is no flag of mujepa train that can vary")
+    return flag, [value.strip() for value in values.split(",")]
 
 
-class Ledger:
-    """sweep.json: what is tried, and what became of each run.
-
-    Args:
-        config: of the sweep.
-        runs: of it.
+def _begin(config: SweepConfig, runs: list[Run]) -> dict[str, Any]:
+    """Write sweep.json, or compare it with that of the sweep that is resumed; return its content.
 
     Raises:
-        UserError: the folder holds another sweep, or `--resume` was not asked for.
+        UserError: the folder holds another sweep, or `--resume` was not given.
     """
-
-    def __init__(self, config: SweepConfig, runs: list[Run]) -> None:
-        self._path = config.out / "sweep.json"
-        plain = json.loads(json.dumps([run.config.settings() for run in runs], default=str))
-        settings = [{k: v for k, v in one.items() if k != "workers"} for one in plain]
-        self._content: dict[str, Any] = {
-            "command": command(),
-            "judged_episodes": config.judged_episodes,
-            "runs": [{"name": run.name, "tried": run.tried, "state": "waiting"} for run in runs],
-            "settings": settings,
-            "versions": versions(),
-        }
-        if self._path.exists():
-            if not config.resume:
-                raise UserError(
-                    f"{config.out} holds a sweep already; "
-                    "continue it with --resume or choose another --out"
-                )
-            there = read_json(self._path, f"delete {config.out} and sweep anew")
-            for key in ("settings", "judged_episodes"):
-                if there.get(key) != self._content[key]:
-                    raise UserError(
-                        f"{config.out} was begun with other {key.replace('_', ' ')}; "
-                        "resume it with the same command"
-                    )
-            self._content["runs"] = there["runs"]
-        self._write()
-
-    def __getitem__(self, name: str) -> dict[str, Any]:
-        """Return what is known of a run."""
-        return next(run for run in self._content["runs"] if run["name"] == name)
-
-    @property
-    def waiting(self) -> int:
-        """How many runs are left."""
-        return sum(run["state"] == "waiting" for run in self._content["runs"])
-
-    def note(self, name: str, **known: Any) -> None:  # noqa: ANN401
-        """Keep what became of a run."""
-        self[name].update(known)
-        self._write()
-
-    def conclude(self, **found: Any) -> None:  # noqa: ANN401
-        """Keep what came of it all."""
-        self._content.update(found)
-        self._write()
-
-    def _write(self) -> None:
-        make_folder(self._path.parent)
-        write_json(self._path, self._content)
+    path = config.out / "sweep.json"
+    all_settings = [one.config.settings() | {"workers": 0} for one in runs]
+    found = {"evaluation_episodes": config.evaluation_episodes, "settings": all_settings}
+    found = json.loads(json.dumps(found, default=str))
+    if path.exists():
+        if not config.resume:
+            raise UserError(
+                f"{config.out} holds a sweep already; "
+                "continue it with --resume or choose another --out"
+            )
+        there = read_json(path, f"delete {config.out} and sweep anew")
+        if any(there.get(key) != value for key, value in found.items()):
+            raise UserError(
+                f"{config.out} was begun with other settings; resume it with the same command"
+            )
+    make_folder(config.out)
+    found |= {"command": command(), "versions": versions()}
+    write_json(path, found)
+    return found
 
 
-def _train_all(cluster: Cluster, config: SweepConfig, runs: list[Run], ledger: Ledger) -> None:
-    """Let Ray Tune train and judge what is left, and prune."""
-    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C ends the sweep here
+def _train_runs(cluster: Cluster, config: SweepConfig, runs: list[Run]) -> list[dict[str, Any]]:
+    """Let Ray Tune train, evaluate and prune the runs; return what became of each."""
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C is handled below
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one cannot be silenced
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new output cannot be silenced
     from ray import tune
-    from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+    from ray.tune.schedulers import ASHAScheduler
 
-    left = [run for run in runs if ledger[run.name]["state"] == "waiting"]
-    if not left:
-        return
+    found: list[dict[str, Any]] = [{} for _ in runs]
 
     class Watch(tune.Callback):
-        """Keeps what became of a run as soon as it ends."""
+        """Keeps and prints what became of a run as soon as it ends."""
 
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:  # noqa: ANN401
-            one, last = runs[trial.config["run"]], trial.last_result
-            if ledger[one.name]["state"] == "waiting":
-                state = last.get("state", "pruned")
-                told = {key: last[key] for key in (METRIC, TIME, "reason") if key in last}
-                ledger.note(one.name, state=state, **told)
-                reason = f" ({told['reason']})" if "reason" in told else ""
-                console.print(f"{one.label}: {state}{reason}, {ledger.waiting} of {len(runs)} left")
+            index, last = trial.config["run"], {"state": "pruned"} | trial.last_result
+            if runs[index].finished:  # though the scheduler may have pruned what it reported again
+                last["state"] = "done"
+            kept = ("state", METRIC, TIME, "reason")
+            found[index].update({key: last[key] for key in kept if key in last})
+            reason = f" ({last['reason']})" if "reason" in last else ""
+            left = found.count({})
+            console.print(
+                f"{runs[index].label}: {last['state']}{reason}, {left} of {len(runs)} left"
+            )
 
-    cores = max(run.config.threads for run in runs)
-    resources: dict[str, float] = {
-        "cpu": min(cores, cluster.cores), "gpu": cluster.accelerators(config.device)
-    }  # fmt: skip
-    states = {run.name: ledger[run.name]["state"] for run in runs}
-    trial = tune.with_parameters(
-        _trial, caller=Caller(), runs=runs, states=states,
-        config=config,
+    scheduler = ASHAScheduler(
+        time_attr=TIME, metric=METRIC, mode="max", max_t=101, grace_period=GRACE,
+        reduction_factor=KEPT,
     )  # fmt: skip
+    cores = min(max(run.config.threads for run in runs), cluster.cores)
+    resources: dict[str, float] = {"cpu": cores, "gpu": cluster.accelerators(config.device)}
+    trial = tune.with_parameters(
+        _trial, caller=Caller(), runs=runs, episodes=config.evaluation_episodes
+    )
+    order = sorted(range(len(runs)), key=lambda index: not runs[index].finished)
     scratch = (config.out / ".tune").absolute()
-    # What was trained before tells its records again, so that the scheduler knows them.
-    told = [i for i, run in enumerate(runs) if states[run.name] in ("done", "pruned")]
-    order = told + [runs.index(run) for run in left]
-    scheduler = FIFOScheduler()
-    if config.prune:
-        scheduler = ASHAScheduler(
-            time_attr=TIME, metric=METRIC, mode="max", max_t=101, grace_period=FIRST_LOOK,
-            reduction_factor=KEPT,
-        )  # fmt: skip
     tuner = tune.Tuner(
         tune.with_resources(trial, resources),
         param_space={"run": tune.grid_search(order)},
         tune_config=tune.TuneConfig(
-            scheduler=scheduler, reuse_actors=False, max_concurrent_trials=config.workers or None
+            scheduler=scheduler if config.prune else None, reuse_actors=False,
+            max_concurrent_trials=config.workers or None,
         ),
         run_config=tune.RunConfig(
             name="sweep", storage_path=str(scratch), verbose=0, callbacks=[Watch()],
@@ -326,120 +249,98 @@ def _train_all(cluster: Cluster, config: SweepConfig, runs: list[Run], ledger: L
     try:
         results = tuner.fit()
     except KeyboardInterrupt:
-        console.print(f"interrupted; --resume goes on with what is left in {config.out}")
+        console.print(f"interrupted; --resume continues the runs that are left in {config.out}")
         raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     for error in results.errors:
-        raise UserError(f"a run was lost again and again ({error}); --resume goes on")
+        raise UserError(f"a run was lost again and again ({error}); --resume continues it")
+    return found
 
 
-def _trial(
-    settings: dict[str, int],
-    caller: Caller,
-    runs: list[Run],
-    states: dict[str, str],
-    config: SweepConfig,
-) -> None:
-    """Train and judge one run; what a worker of a cluster does."""
+def _trial(params: dict[str, int], caller: Caller, runs: list[Run], episodes: int) -> None:
+    perform(caller, _train_one, runs[params["run"]], episodes)
+
+
+def _train_one(one: Run, episodes: int) -> None:
+    """Report the earlier records of a run to the scheduler, and do what is left of it."""
     from ray import tune
 
-    one = runs[settings["run"]]
+    config, ranks = one.config, []
 
-    def tell(record: dict[str, Any]) -> None:
+    def report(record: dict[str, Any]) -> None:
         if METRIC in record:
-            tune.report({METRIC: record[METRIC], TIME: percent(one.config, record)})
+            ranks.append(record[METRIC])
+            tune.report({METRIC: ranks[-1], TIME: percent(config, record)})
 
-    def work() -> None:
-        for record in read_metrics(one.config.out / "metrics.jsonl"):
-            tell(record)
-        if states[one.name] != "waiting":
-            return
-        try:
-            check_settings(one.config.out, one.config.settings(), resume=True)
-            learn_quietly(replace(one.config, resume=True), tell)
-            _judge(config, one.config, one.config.out / "evaluation", 0, None)
-        except UserError as error:
-            tune.report({METRIC: -1.0, TIME: 100, "state": "failed", "reason": str(error)})
-        else:
-            records = read_metrics(one.config.out / "metrics.jsonl")
-            rank = next(one[METRIC] for one in reversed(records) if METRIC in one)
-            tune.report({METRIC: rank, TIME: 100, "state": "done"})
-
-    perform(caller, work)
+    for record in read_metrics(config.out / "metrics.jsonl"):
+        report(record)
+    if one.finished:
+        return
+    try:
+        check_settings(config.out, config.settings(), resume=True)
+        learn_quietly(replace(config, resume=True), report)
+        _evaluate(config, episodes, config.out / "evaluation", 0)
+    except UserError as error:
+        tune.report({METRIC: -1.0, TIME: 100, "state": "failed", "reason": str(error)})
+    else:
+        tune.report({METRIC: ranks[-1], TIME: 100, "state": "done"})
 
 
 def percent(config: TrainConfig, record: dict[str, Any]) -> int:
-    """Return how far a run is at a record, by the time that stages take [%]."""
+    """Return how far a run is at a record, by the usual duration of the stages [%]."""
     shares = [STAGE_SHARE[name] for name in config.stage_updates]
     stage = record["stage_index"]
     within = shares[stage] * record["update"] / list(config.stage_updates.values())[stage]
     return round(100 * (sum(shares[:stage]) + within) / sum(shares))
 
 
-def _judge(config: SweepConfig, one: TrainConfig, out: Path, seed: int, where: str | None) -> None:
-    with contextlib.redirect_stdout(io.StringIO()):  # the sweep has a table of its own
-        evaluate(
+def _evaluate(
+    config: TrainConfig, episodes: int, out: Path, seed: int, cluster: str | None = None
+) -> Result:
+    with console.quiet():
+        return evaluate(
             EvaluateConfig(
-                one.out, episodes=config.judged_episodes, seed=seed, vary=one.vary, oracle=False,
-                out=out, device=one.device, cluster=where,
+                config.out, episodes=episodes, seed=seed, vary=config.vary, oracle=False, out=out,
+                device=config.device, cluster=cluster,
             )
         )  # fmt: skip
 
 
-def _report(config: SweepConfig, runs: list[Run], ledger: Ledger) -> None:
-    """Compare what is done, best first, and judge the best on other episodes than it was chosen by.
+def _report(config: SweepConfig, runs: list[Run], content: dict[str, Any]) -> None:
+    """Compare the finished runs, best first, and evaluate the best on new episodes.
 
     Raises:
-        UserError: nothing is done.
+        UserError: no run finished.
     """
-    done = [run for run in runs if ledger[run.name]["state"] == "done"]
+    done = [(one, read_result(one.config.out)) for one in runs if one.finished]
     if not done:
-        raise UserError(f"no run came to its end; {config.out / 'sweep.json'} says why")
-    results = {one.name: read_result(one.config.out) for one in done}
-    done.sort(key=lambda run: _rank(results[run.name]))
-    best, where = done[0], config.out / "best"
-    _judge(config, best.config, where, FRESH_SEED, config.cluster or LOCAL)
-    chosen, fresh = (found.success_at_end for found in (results[best.name], read_result(where)))
-    count = config.judged_episodes
+        raise UserError(f"no run finished; {config.out / 'sweep.json'} says why")
+    done.sort(key=lambda pair: _order(pair[1]), reverse=True)
+    for one, result in done:
+        console.print(f"{result.success_at_end}  {one.label}")
+    best, selected = done[0]
+    episodes = config.evaluation_episodes
+    new = _evaluate(best.config, episodes, config.out / "best", NEW_SEED, config.cluster or LOCAL)
     text = (
-        f"Best of {len(runs)}: {best.label}. It held {chosen} of the {count} episodes that it was "
-        f"chosen by, and {fresh} of {count} others, which is what to expect of it."
+        f"Best of {len(runs)}: {best.label}. Success {selected.success_at_end} on the {episodes} "
+        f"episodes of the selection and {new.success_at_end} on {episodes} new ones; expect the "
+        "latter."
     )
-    found = compare_all([(one.label, results[one.name]) for one in done])
-    write_comparison(config.out / "comparison.html", found, command(), text)
-    provenance = {"command": command(), "versions": versions()}
-    write_json(config.out / "comparison.json", asdict(found) | provenance)
-    for one in done:
-        ledger.note(one.name, success_at_end=asdict(results[one.name].success_at_end))
-    ledger.conclude(
-        best={
-            "name": best.name,
-            "tried": best.tried,
-            "success_at_end": asdict(chosen),
-            "fresh_success_at_end": asdict(fresh),
-        }
-    )
-    for one in done:
-        console.print(f"{results[one.name].success_at_end}  {one.label}")
+    write_pages(config.out, [(one.label, result) for one, result in done], text)
+    content["best"] = {
+        "name": best.name,
+        "tried": best.tried,
+        "success_at_end": asdict(selected.success_at_end),
+        "new_success_at_end": asdict(new.success_at_end),
+    }
+    write_json(config.out / "sweep.json", content)
     console.print(text)
     console.print(f"{config.out / 'comparison.html'}  {config.out / 'sweep.json'}")
 
 
-def _rank(result: Result) -> tuple[float, float, float]:
-    """Return what the best result is least in."""
-    held, reached = result.success_at_end.rate, result.success_any.rate
-    return -held, -reached, result.median_final_distance
-
-
-def _flags(settings: dict[str, Any], above: str = "") -> Iterator[str]:
-    """Yield the names of the flags of settings."""
-    for name, value in settings.items():
-        flag = above + name.replace("_", "-")
-        if isinstance(value, dict):
-            yield from _flags(value, f"{flag}.")
-        else:
-            yield flag
+def _order(result: Result) -> tuple[float, float, float]:
+    return result.success_at_end.rate, result.success_any.rate, -result.median_final_distance
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ class Stream(IntEnum):
     LAB = 5
     HELD_OUT = 6
     EXPECTATION = 7
+    SWEEP = 8
 
 
 class Draw(IntEnum):

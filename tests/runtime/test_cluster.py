@@ -14,17 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
-from mujepa.agent.checkpoint import load_checkpoint
 from mujepa.cli.main import main
-from mujepa.cli.sweep import SweepConfig, percent, plan_runs, read_choice
 from mujepa.runtime.cluster import connect
-from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import sha256
-from mujepa.training.config import TrainConfig
 
 ray = pytest.importorskip("ray", reason="pip install 'mujepa[cluster]'")
 pytestmark = pytest.mark.filterwarnings("ignore:::ray.*", "ignore::ResourceWarning")
@@ -32,9 +27,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:::ray.*", "ignore::ResourceWarni
 TOY = """--episodes 12 --updates 20 --critic-updates 20 --ensemble-updates 20 --actor-updates 20
 --batch 8 --critic-batch 32 --actor-batch 12 --checkpoint-every 8 --threads 1 --device cpu"""
 
-TINY = """--episodes 12 --updates 4 --critic-updates 2 --ensemble-updates 2 --actor-updates 2
---batch 8 --critic-batch 32 --actor-batch 12 --checkpoint-every 1 --threads 1 --device cpu
---planner.samples 16 --planner.iterations 1 --planner.elites 4"""
 ROOT = Path(__file__).parents[2]
 PRETRAINED = ROOT / "pretrained" / "reacher"
 
@@ -88,16 +80,6 @@ def ancestors(process: int) -> Iterator[int]:
         status = Path(f"/proc/{process}/status").read_text()
         process = int(status.partition("PPid:")[2].split()[0])
         yield process
-
-
-def session(leader: int) -> list[int]:
-    """Return the processes of the session that a process leads."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if os.getsid(int(folder.name)) == leader:
-                found.append(int(folder.name))
-    return found
 
 
 def wait_for(what, seconds: float = 300):
@@ -217,130 +199,6 @@ def test_what_a_worker_cannot_do_is_said_in_one_line(here, data, tmp_path, capfd
     assert main([*command.split(), "--learning-rate", "1e30"]) == 2
     line = capfd.readouterr().err.splitlines()[-1]
     assert line.startswith("mujepa: training stopped: ")
-
-
-# ---------------------------------------------------------------------------------- sweeps
-
-
-def test_a_sweep_that_was_killed_goes_on_with_what_is_left_and_prunes(here, data, tmp_path, capsys):
-    """Kill -9 of all its processes as soon as one run is done.
-
-    The second run learns nearly nothing and the third is the first once more: whichever kind ranks
-    worse, one of the two is stopped early, as long as what the first recorded is remembered.
-    """
-    out = tmp_path / "sweep"
-    command = f"""sweep reacher --out {out} --data {data} {TINY} --try
-    learning-rate=2e-3,1e-9,2e-3 --judged-episodes 4 --workers 1""".split()
-
-    def states() -> list[str]:
-        text = (out / "sweep.json").read_text() if (out / "sweep.json").exists() else '{"runs": []}'
-        return [run["state"] for run in json.loads(text)["runs"]]
-
-    killed = subprocess.Popen(
-        [sys.executable, "-m", "mujepa.cli", *command], start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        wait_for(lambda: "done" in states() or killed.poll() is not None)
-    finally:
-        for process in session(killed.pid):
-            with suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
-        complaint = killed.communicate()[1]
-    assert states() == ["done", "waiting", "waiting"], complaint
-    before = content(out / "run-000")
-    assert main([*command, "--cluster", "local"]) == 2  # without --resume
-    assert main([*command, "--cluster", "local", "--resume"]) == 0
-    assert content(out / "run-000") == before
-    assert sorted(states()) == ["done", "done", "pruned"]
-    found = json.loads((out / "sweep.json").read_text())
-    done = [run for run in found["runs"] if run["state"] == "done"]
-    (pruned,) = (out / run["name"] for run in found["runs"] if run["state"] == "pruned")
-    assert not (pruned / "evaluation").exists()
-    load_checkpoint(pruned)  # each run is one of `mujepa train`
-    best = found["best"]
-    assert best["success_at_end"]["rate"] == max(run["success_at_end"]["rate"] for run in done)
-    assert best["fresh_success_at_end"].keys() == {"rate", "low", "high"}
-    assert f"Best of 3: {best['name']}" in (out / "comparison.html").read_text()
-    assert len(json.loads((out / "comparison.json").read_text())["results"]) == 2
-    assert "which is what to expect of it" in capsys.readouterr().out
-    assert not (out / ".tune").exists()
-
-
-def sweep(*tried: str, **more) -> list[dict[str, str]]:
-    return [
-        run.tried for run in plan_runs(SweepConfig("reacher", Path("out"), tried=tried, **more))
-    ]
-
-
-def test_all_combinations_are_tried_or_as_many_as_are_asked_for():
-    everything = sweep("learning-rate=1e-3,2e-3", "critic.history=1,2")
-    assert everything == [
-        {"learning-rate": rate, "critic.history": history}
-        for rate in ("1e-3", "2e-3")
-        for history in ("1", "2")
-    ]
-    some = sweep("learning-rate=1e-3,2e-3", "critic.history=1,2", runs=3)
-    assert len(some) == 3
-    assert all(one in everything for one in some)
-    assert some == sweep("learning-rate=1e-3,2e-3", "critic.history=1,2", runs=3)
-
-
-def test_the_runs_are_trainings_with_these_settings_and_all_others_as_given():
-    config = SweepConfig(
-        "reacher", Path("out"), updates=7, tried=("critic.history=2", "cost=critic + 5*goal")
-    )
-    (one,) = plan_runs(config)
-    assert one.config.critic.history == 2
-    assert one.config.cost == "critic + 5*goal"
-    assert one.config.updates == 7
-    assert one.config.out == Path("out/run-000")
-    assert type(one.config) is TrainConfig
-
-
-def test_what_is_drawn_lies_in_its_range():
-    rng = np.random.default_rng(0)
-    rates, batches = map(read_choice, ("learning-rate=1e-4:1e-2:log", "batch=16:64"))
-    rate = sorted(float(rates.draw(rng)) for _ in range(200))
-    assert 1e-4 <= rate[0] < rate[-1] <= 1e-2
-    assert 0.5e-3 < rate[100] < 2e-3  # half of them below the middle of the logarithm
-    assert {16 <= int(batches.draw(rng)) <= 64 for _ in range(200)} == {True}
-    drawn = sweep("learning-rate=1e-4:1e-2:log", "batch=16:64", runs=3)
-    assert len({tuple(one.values()) for one in drawn}) == 3
-    assert drawn == sweep("learning-rate=1e-4:1e-2:log", "batch=16:64", runs=3)
-
-
-@pytest.mark.parametrize(
-    ("tried", "answer"),
-    [
-        ("learning-rate", "neither FLAG=VALUE,VALUE nor FLAG=LOW:HIGH"),
-        ("learning-rat=1", "'learning-rat' is no flag of mujepa train that can differ"),
-        ("out=a,b", "'out' is no flag of mujepa train that can differ"),
-        ("batch=64:16", "the range must go upwards"),
-        ("imagined=0:1:log", "the range must go upwards from above 0"),
-        ("batch=16:64", "batch is a range; --runs says how many values to draw"),
-        ("episodes=10,20", "the runs share data/reacher-seed0, all of which is used"),
-        ("batch=0,1", "--batch must be at least 1, got 0"),
-    ],
-)
-def test_what_cannot_be_tried_is_refused_by_name(tried, answer):
-    with pytest.raises(UserError, match=answer.replace("(", r"\(")):
-        sweep(tried)
-
-
-def test_how_far_a_run_is_grows_to_a_hundred():
-    config = TrainConfig("reacher", Path("out"))
-    moments = [(0, 500), (0, 2000), (1, 2000), (2, 250), (2, 2500), (3, 1000)]
-    far = [percent(config, {"stage_index": s, "update": u}) for s, u in moments]
-    assert far == sorted(far)
-    assert (far[0], far[-1]) == (18, 100)
-
-
-def test_a_choice_is_read_as_it_was_meant():
-    assert read_choice("--learning_rate=1,2").flag == "learning-rate"
-    assert read_choice("vary=mass=0.5:2").values == ("mass=0.5:2",)
-    assert read_choice("batch=16:64").whole
-    assert not read_choice("imagined=0:1.0").whole
 
 
 # -------------------------------------------------------------------------- without a cluster
