@@ -235,11 +235,11 @@ def compare_specs(
             f"{folder} was collected with another version of {parse(wanted.task).path}; "
             "delete it, or choose another folder"
         )
-    old = asdict(there)
-    for key, value in sorted(asdict(wanted).items()):
-        if key not in except_for and _text(old[key]) != _text(value):
+    old, new = (json.loads(json.dumps(asdict(spec))) for spec in (there, wanted))
+    for key in sorted(new.keys() - set(except_for)):
+        if old[key] != new[key]:
             raise UserError(
-                f"{folder} was collected with {key}={old[key]!r}, not {value!r}; {remedy}"
+                f"{folder} was collected with {key}={old[key]!r}, not {new[key]!r}; {remedy}"
             )
 
 
@@ -328,7 +328,3 @@ def behave(
         after, _ = world.rollout(states[-1], actions[-1][:, None], world.task.frame_skip, variants)
         states.append(after[:, -1])
     return np.stack(states, axis=1), np.stack(actions, axis=1)
-
-
-def _text(value: object) -> str:
-    return json.dumps(value, sort_keys=True)

@@ -1,4 +1,14 @@
-"""Write a dataset of your own: images and actions, with or without a simulator."""
+"""Write a dataset of your own: images and actions, with or without a simulator.
+
+Each episode is a mapping with these arrays; other entries are ignored:
+
+    pixels      (T + 1, P, P, 3) uint8, square images; with T images the last action is left out
+    action      (T, A), the action taken after each image
+    state       (T + 1, S), optional: simulator states
+    achieved    (T + 1, G), optional: achieved goals; computed from states of a `task`
+
+Episodes may differ in length T.
+"""
 
 from __future__ import annotations
 
@@ -30,58 +40,46 @@ def write_dataset(
     task: str | None = None,
     behaviour: Mapping[str, Any] | None = None,
 ) -> Dataset:
-    """Write episodes that were recorded elsewhere as a dataset, whole or not at all.
+    """Write recorded episodes as a dataset, whole or not at all.
 
-    `mujepa train data:FOLDER` trains from it without a simulator. Episodes may differ in length;
-    an iterator is consumed one shard at a time. Each episode is a mapping with these arrays; other
-    entries are ignored:
-
-        pixels      (T + 1, P, P, 3) uint8, square images; T images do as well, and the last
-                    action is then left out
-        action      (T, A), the action taken after each image
-        state       (T + 1, S), optional: simulator states
-        achieved    (T + 1, G), optional: achieved goals; with `state` and `task` computed
+    `mujepa train data:FOLDER` trains from it without a simulator. An iterator of episodes is
+    consumed shard by shard.
 
     Args:
         folder: of the new dataset.
-        episodes: the episodes.
+        episodes: mappings with `pixels` (T + 1, P, P, 3) uint8 and `action` (T, A), and optionally
+            `state` and `achieved`; see the module.
         action_low: lower bounds of the action, A numbers or one; by default those of the task, or
             the smallest actions that occur.
         action_high: upper bounds; by default those of the task, or the largest actions.
         frame_skip: environment steps between two images.
         task: name of the task whose simulator the episodes come from, if any.
-        behaviour: `imported` names the source; other entries describe how it was recorded.
-
-    Returns:
-        The dataset.
+        behaviour: how the episodes were recorded; `imported` names the source.
 
     Raises:
         UserError: the folder exists, an array has a wrong shape or type or numbers that are not
             finite, an episode is too short, or an action is out of bounds.
     """
-    folder, world = Path(folder), None
+    folder, world = Path(folder), World(find_task(task)) if task else None
     if folder.exists():
         raise UserError(f"{folder} exists already; choose another folder")
-    if task is not None:
-        world = World(find_task(task))
-        if frame_skip != world.task.frame_skip:
-            skip = world.task.frame_skip
-            raise UserError(f"frame_skip of {task} is {skip}, got {frame_skip}; give {skip}")
-        action_low = world.action_low if action_low is None else action_low
-        action_high = world.action_high if action_high is None else action_high
-    shards: list[str] = []
-    longest, size, low, high = 0, 0, np.array(np.inf), np.array(-np.inf)
+    if world and frame_skip != (skip := world.task.frame_skip):
+        raise UserError(f"frame_skip of {task} is {skip}, got {frame_skip}; give {skip}")
+    shards, longest, size, low, high = [], 0, 1, np.array(np.inf), np.array(-np.inf)
     with replacing_folder(folder) as temporary:
         for part in _parts(_checked(episodes, world)):
             columns = {name: np.concatenate([it[name] for it in part]) for name in part[0]}
-            lengths = [len(it["pixels"]) for it in part]
             shards.append(f"shard-{len(shards):05d}")
-            write_shard(temporary / shards[-1], columns, lengths)
+            write_shard(temporary / shards[-1], columns, [len(it["pixels"]) for it in part])
             actions = np.concatenate([it["action"][:-1] for it in part])
             low, high = np.minimum(low, actions.min(axis=0)), np.maximum(high, actions.max(axis=0))
-            longest, size = max(longest, *lengths), columns["pixels"].shape[1]
+            longest = max(longest, *(len(it["pixels"]) for it in part))
+            size = columns["pixels"].shape[1]
         if not shards:
             raise UserError(f"there are no episodes to write into {folder}; give at least one")
+        action_low = world.action_low if world and action_low is None else action_low
+        action_high = world.action_high if world and action_high is None else action_high
+        bounds = _bounds(action_low, action_high, low, high)
         spec = DatasetSpec(
             task=world.task.name if world else None,
             seed=0,
@@ -89,10 +87,9 @@ def write_dataset(
             frame_skip=frame_skip,
             steps=longest - 1,
             behaviour=dict(behaviour or {"imported": "write_dataset"}),
-            action_low=_bound("action_low", action_low, low),
-            action_high=_bound("action_high", action_high, high),
+            action_low=bounds[0],
+            action_high=bounds[1],
         )
-        _check_bounds(spec, low, high)
         write_meta(temporary, spec, shards)
     return Dataset(folder, verify=False)
 
@@ -115,8 +112,10 @@ def _checked(episodes: Iterable[Mapping[str, ArrayLike]], world: World | None) -
     first = None
     for number, episode in enumerate(episodes):
         columns = _columns(f"episode {number}", episode)
-        if world and "state" in columns and columns["state"].shape[1] == world.state_size:
-            columns.setdefault("achieved", world.achieved(columns["state"]))
+        if world:
+            _check_task(f"episode {number}", columns, world)
+            if "state" in columns:
+                columns.setdefault("achieved", world.achieved(columns["state"]))
         layout = {name: column.shape[1:] for name, column in columns.items()}
         first = first or layout
         if layout != first:
@@ -124,71 +123,66 @@ def _checked(episodes: Iterable[Mapping[str, ArrayLike]], world: World | None) -
                 f"episode {number} has rows {layout}, and episode 0 {first}; all episodes need the "
                 "same columns and sizes"
             )
-        if world and (size := layout["action"]) != world.action_low.shape:
-            raise UserError(
-                f"episode {number} has actions of {size[0]} numbers, and {world.task.name} takes "
-                f"{len(world.action_low)}; name another task, or none"
-            )
-        if world and layout.get("state", (world.state_size,)) != (world.state_size,):
-            raise UserError(
-                f"episode {number} has states {layout['state']}, and {world.task.name} needs "
-                f"{(world.state_size,)}: time, qpos, qvel; correct them, or leave them out"
-            )
         yield columns
+
+
+def _check_task(name: str, columns: Columns, world: World) -> None:
+    """Check the sizes of actions and states."""
+    sizes = {"action": len(world.action_low), "state": world.state_size}
+    for key in sizes.keys() & columns.keys():
+        if columns[key].shape[1] != sizes[key]:
+            raise UserError(
+                f"{name} has {key} {columns[key].shape}, and {world.task.name} needs {sizes[key]} "
+                "numbers in a row; name another task, or none"
+            )
 
 
 def _columns(name: str, episode: Mapping[str, ArrayLike]) -> Columns:
     """Check the arrays of one episode, and return its columns."""
     if missing := {"pixels", "action"} - episode.keys():
         raise UserError(f"{name} has no {min(missing)!r}; every episode needs pixels and action")
-    pixels, action = np.asarray(episode["pixels"]), np.asarray(episode["action"])
-    shape = pixels.shape
-    if pixels.dtype != np.uint8 or len(shape) != 4 or shape[1] != shape[2] or shape[3] != 3:
+    pixels, frames = np.asarray(episode["pixels"]), np.shape(episode["pixels"])[:1]
+    if pixels.dtype != np.uint8 or pixels.shape != (*frames, *2 * pixels.shape[1:2], 3):
         raise UserError(f"{name} has pixels {_text(pixels)}; give uint8 (T + 1, P, P, 3)")
-    if action.dtype.kind not in "fiu" or action.ndim != 2 or not action.shape[1]:
-        raise UserError(f"{name} has actions {_text(action)}; give numbers (T, A)")
-    frames = len(pixels)
-    if frames - len(action) not in (0, 1):
-        raise UserError(
-            f"{name} has {frames} images and {len(action)} actions; give one action after each "
-            "image, except the last"
-        )
-    if frames < 2:
-        raise UserError(f"{name} has {frames} images; give at least 2, or leave it out")
-    columns: Columns = {"pixels": pixels, "action": np.zeros((frames, action.shape[1]), np.float32)}
-    columns["action"][:-1] = action[: frames - 1]
-    for key in ("state", "achieved"):
-        if key in episode:
-            column = np.asarray(episode[key])
-            if column.dtype.kind not in "fiu" or column.ndim != 2 or len(column) != frames:
-                raise UserError(f"{name} has {key} {_text(column)}; give numbers ({frames}, N)")
-            columns[key] = column.astype(np.float64)
-    for key, column in columns.items():
-        if not np.isfinite(column).all():
+    if len(pixels) < 2:
+        raise UserError(f"{name} has {len(pixels)} images; give at least 2, or leave it out")
+    numbers = {
+        it: np.asarray(episode[it]) for it in ("action", "state", "achieved") if it in episode
+    }
+    for key, array in numbers.items():
+        lengths = {len(pixels)} if key != "action" else {len(pixels), len(pixels) - 1}
+        if array.dtype.kind not in "fiu" or array.ndim != 2 or len(array) not in lengths:
+            raise UserError(
+                f"{name} has {key} {_text(array)} and {len(pixels)} images; give numbers "
+                f"({min(lengths)}, N)"
+            )
+        if not np.isfinite(array).all():
             raise UserError(f"{name} holds numbers in {key} that are not finite; leave it out")
-    return columns
+    action = np.zeros((len(pixels), numbers["action"].shape[1]), np.float32)
+    action[:-1] = numbers.pop("action")[: len(pixels) - 1]
+    rest = {key: array.astype(np.float64) for key, array in numbers.items()}
+    return {"pixels": pixels, "action": action} | rest
 
 
-def _bound(name: str, given: ArrayLike | None, found: NDArray[Any]) -> list[float]:
-    """Return a bound of the actions: the one given, or the one found in the data."""
-    bound = np.asarray(found if given is None else given, np.float64)
-    if bound.shape not in ((), found.shape) or not np.isfinite(bound).all():
-        raise UserError(f"{name} is {bound.tolist()}; give {len(found)} finite numbers, or one")
-    return np.broadcast_to(bound, found.shape).tolist()
-
-
-def _check_bounds(spec: DatasetSpec, low: NDArray[Any], high: NDArray[Any]) -> None:
-    """Check that the actions, from `low` to `high`, lie within the bounds of the spec."""
-    lower, upper = np.array(spec.action_low, np.float32), np.array(spec.action_high, np.float32)
+def _bounds(
+    low: ArrayLike | None, high: ArrayLike | None, least: NDArray[Any], most: NDArray[Any]
+) -> tuple[list[float], list[float]]:
+    """Return bounds of actions from `least` to `most`: those given, or these."""
+    bounds = []
+    for name, given, found in (("action_low", low, least), ("action_high", high, most)):
+        bound = np.asarray(found if given is None else given, np.float64)
+        if bound.shape not in ((), found.shape) or not np.isfinite(bound).all():
+            raise UserError(f"{name} is {bound.tolist()}; give {len(found)} finite numbers, or one")
+        bounds.append(np.broadcast_to(bound, found.shape).tolist())
+    lower, upper = np.array(bounds, np.float32)
     if (lower >= upper).any():
+        raise UserError(f"action_low {bounds[0]} is not below action_high {bounds[1]}; give bounds")
+    if (least < lower).any() or (most > upper).any():
         raise UserError(
-            f"action_low {spec.action_low} is not below action_high {spec.action_high}; give bounds"
+            f"actions from {least.tolist()} to {most.tolist()} leave the bounds {bounds[0]} to "
+            f"{bounds[1]}; clip them, or give wider bounds"
         )
-    if (low < lower).any() or (high > upper).any():
-        raise UserError(
-            f"actions from {low.tolist()} to {high.tolist()} leave the bounds {spec.action_low} to "
-            f"{spec.action_high}; clip them, or give wider bounds"
-        )
+    return bounds[0], bounds[1]
 
 
 def _text(array: NDArray[Any]) -> str:

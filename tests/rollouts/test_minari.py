@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import re
 import shutil
@@ -19,14 +18,15 @@ from mujepa.envs.registry import find_task
 from mujepa.envs.world import World
 from mujepa.rollouts.collection import collect_shards, make_spec
 from mujepa.rollouts.replay import resized
-from mujepa.rollouts.sampling import sample_windows
-from mujepa.rollouts.store import COLUMNS, Dataset, DatasetSpec, write_meta, write_shard
+from mujepa.rollouts.store import Dataset, DatasetSpec, write_meta, write_shard
+from mujepa.rollouts.writer import write_dataset
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import sha256
 from mujepa.runtime.parallel import Pool
 
 minari = pytest.importorskip("minari", reason="pip install 'mujepa[data]'")
 h5py = pytest.importorskip("h5py", reason="pip install 'mujepa[data]'")
+EpisodeBuffer = pytest.importorskip("minari.data_collector").EpisodeBuffer
 
 PENDULUM = "gymnasium:InvertedPendulum-v5"
 TOY = """--updates 2 --critic-updates 2 --ensemble-updates 2 --actor-updates 2 --batch 4
@@ -74,53 +74,48 @@ def exported(reacher) -> Path:
 def test_what_was_exported_comes_back_bit_for_bit(reacher, exported):
     assert main(f"import {exported} --out back".split()) == 0
     assert content(Path("back")) == content(reacher)
-    there, back = Dataset(reacher), Dataset(Path("back"))
-    assert back.digest == there.digest
-    for column in COLUMNS:
-        windows = [
-            dataset.gather(
-                column,
-                *sample_windows(dataset, np.arange(6), 64, 6, np.random.default_rng(0)),
-                6,
-            )
-            for dataset in (there, back)
-        ]
-        np.testing.assert_array_equal(*windows, strict=True)
+    assert Dataset(Path("back")).digest == Dataset(reacher).digest
 
 
-def test_shards_varied_worlds_and_episodes_of_unequal_length_come_back():
+def test_shards_agents_and_episodes_of_unequal_length_come_back():
     rng, world = np.random.default_rng(0), World(find_task("reacher"))
-    spec = DatasetSpec(
-        "reacher", 3, 64, 4, 9, {"strength": [0.1, 0.2]}, [-1.0, -1.0], [1.0, 1.0],
-        {"mass": [0.5, 2.0]},
-    )  # fmt: skip
-    for number, lengths in enumerate(([4, 9], [2, 6, 3])):
+    behaviour, variation = {"strength": [0.1, 0.2]}, {"mass": [0.5, 2.0]}
+    low, high, names = [-1.0, -1.0], [1.0, 1.0], ["on-policy-00001", "shard-00000"]
+    spec = DatasetSpec("reacher", 3, 16, 4, 9, behaviour, low, high, variation)
+    for name, lengths in zip(names, ([4, 9], [2, 6, 3]), strict=True):
         frames = sum(lengths)
         columns = {
-            "pixels": rng.integers(256, size=(frames, 64, 64, 3)).astype(np.uint8),
+            "pixels": rng.integers(256, size=(frames, 16, 16, 3)).astype(np.uint8),
             "action": rng.uniform(-1, 1, (frames, 2)).astype(np.float32),
             "state": rng.standard_normal((frames, world.state_size)),
             "achieved": rng.standard_normal((frames, 3)),
         }
-        columns["action"][np.cumsum(lengths) - 1] = 0  # none is held after the last frame
-        write_shard(Path(f"there/shard-{number:05d}"), columns, lengths)
-    write_meta(Path("there"), spec, ["shard-00000", "shard-00001"])
+        columns["action"][np.cumsum(lengths) - 1] = 0  # none after the last frame
+        agent = {"weights": "abc"} if name == names[0] else None
+        write_shard(Path(f"there/{name}"), columns, lengths, agent)
+    write_meta(Path("there"), spec, names)
     assert main(["export", "there", "--out", "exported"]) == 0
     assert main(["import", "exported", "--out", "back"]) == 0
     assert content(Path("back")) == content(Path("there"))
 
 
+def test_images_and_actions_alone_come_back():
+    rng = np.random.default_rng(0)
+    images = rng.integers(256, size=(5, 8, 8, 3)).astype(np.uint8)
+    write_dataset(Path("own"), [{"pixels": images, "action": rng.uniform(-1, 1, (4, 2))}])
+    assert main(["export", "own", "--out", "exported"]) == 0
+    assert main(["import", "exported", "--out", "back"]) == 0
+    assert content(Path("back")) == content(Path("own"))
+
+
 def test_minari_reads_what_was_exported(reacher, root):
     assert main(["export", str(reacher)]) == 0
-    dataset = minari.load_dataset("mujepa/reacher-v0")
-    assert dataset.total_episodes == 6
-    assert dataset.total_steps == 6 * 12
-    there = Dataset(reacher)
+    dataset, there = minari.load_dataset("mujepa/reacher-v0"), Dataset(reacher)
+    assert (dataset.total_episodes, dataset.total_steps) == (6, 6 * 12)
     for episode in dataset:
-        np.testing.assert_array_equal(
-            episode.observations["pixels"], there.episode("pixels", episode.id)
-        )
-        np.testing.assert_array_equal(episode.actions, there.episode("action", episode.id)[:-1])
+        images, actions = (there.episode(name, episode.id) for name in ("pixels", "action"))
+        np.testing.assert_array_equal(episode.observations["pixels"], images)
+        np.testing.assert_array_equal(episode.actions, actions[:-1])
         assert dataset.action_space.contains(episode.actions[0])
         last = {name: array[-1] for name, array in episode.observations.items()}
         assert dataset.observation_space.contains(last)
@@ -138,67 +133,53 @@ def hold_upright(observation: np.ndarray, rng: np.random.Generator) -> np.ndarra
     return np.clip([feedback + rng.normal(0, 0.3)], -3, 3).astype(np.float32)
 
 
-def record(env: gymnasium.Env, name: str, act, lengths: list[int], how: str = "buffers", **kw):
+def record(
+    env: gymnasium.Env, name: str, act, lengths: list[int], infos: tuple[str, ...] = (), **kw
+) -> list[np.ndarray]:
     """Have Minari record episodes; return the states of MuJoCo that they passed."""
     rng, passed, buffers = np.random.default_rng(0), [], []
+    for seed, length in enumerate(lengths):
+        observations, actions, data = [env.reset(seed=seed)[0]], [], env.unwrapped.data
+        states = [np.r_[data.qpos, data.qvel]]
+        for _ in range(length):
+            actions.append(act(observations[-1], rng))
+            observations.append(env.step(actions[-1])[0])
+            states.append(np.r_[data.qpos, data.qvel])
+        passed.append(np.stack(states))
+        qpos, qvel = np.split(passed[-1], [env.unwrapped.model.nq], axis=1)
+        arrays = {"qpos": qpos, "qvel": qvel}
+        arrays |= {"x_position": qpos[:, 0], "y_position": qpos[:, 1]}
+        buffers.append(buffer(observations, actions, {it: arrays[it] for it in infos} or None))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Minari asks for authors
-        if how == "collector":
-            env = minari.DataCollector(env, **kw)
-        for seed, length in enumerate(lengths):
-            observation, _ = env.reset(seed=seed)
-            data = env.unwrapped.data
-            observations, actions, states = [observation], [], [np.r_[data.qpos, data.qvel]]
-            for _ in range(length):
-                actions.append(act(observation, rng))
-                observation, *_ = env.step(actions[-1])
-                observations.append(observation)
-                states.append(np.r_[data.qpos, data.qvel])
-            passed.append(np.stack(states))
-            buffers.append(buffer(observations, actions, states))
-        if how == "collector":
-            env.create_dataset(name)
-        else:
-            minari.create_dataset_from_buffers(name, buffers, env=env, **kw)
-        env.close()
-        del env
-        gc.collect()  # here, as Minari leaves a folder to the garbage collector, which warns
+        minari.create_dataset_from_buffers(name, buffers, env=env, **kw)
+    env.close()
     return passed
 
 
-def buffer(observations: list, actions: list, states: list):
-    from minari.data_collector import EpisodeBuffer
-
-    steps = len(actions)
-    if isinstance(observations[0], dict):
-        keys = observations[0]
+def buffer(observations: list, actions: list, infos: dict | None):
+    if isinstance(keys := observations[0], dict):
         observations = {key: np.stack([it[key] for it in observations]) for key in keys}
+    steps = len(actions)
     return EpisodeBuffer(
-        observations=observations, actions=actions, rewards=[0.0] * steps,
-        terminations=[False] * steps, truncations=[False] * (steps - 1) + [True],
-    )  # fmt: skip
-
-
-def seen_pendulum() -> gymnasium.Env:
-    """One that Gymnasium renders, as its observation `pixels`, beside the numbers in `state`."""
-    size = {"width": 96, "height": 96}
-    env = gymnasium.make(
-        "InvertedPendulum-v5", render_mode="rgb_array", disable_env_checker=True, **size
-    )
-    return AddRenderObservation(env, render_only=False)
-
-
-@pytest.fixture(params=["buffers", "collector"])
-def recorded(request, root) -> list[np.ndarray]:
-    """Minari's own file, with images that Gymnasium has rendered, and the states passed."""
-    if request.param == "collector":
-        pytest.importorskip("jax", reason="Minari's DataCollector needs it")
-    return record(
-        seen_pendulum(), "pendulum/balance-v0", hold_upright, [41, 40, 30, 8], request.param
+        observations=observations,
+        actions=actions,
+        rewards=[0.0] * steps,
+        terminations=[False] * steps,
+        truncations=[False] * (steps - 1) + [True],
+        infos=infos,
     )
 
 
-def test_a_dataset_that_minari_recorded_is_learned_from(recorded, capfd):
+def pendulum(*, seen: bool = False) -> gymnasium.Env:
+    """An inverted pendulum; `seen` adds rendered images, `pixels`, to the numbers in `state`."""
+    more = {"render_mode": "rgb_array", "width": 96, "height": 96} if seen else {}
+    env = gymnasium.make("InvertedPendulum-v5", disable_env_checker=True, **more)
+    return AddRenderObservation(env, render_only=False) if seen else env
+
+
+def test_a_dataset_that_minari_recorded_is_learned_from(root, capfd):
+    recorded = record(pendulum(seen=True), "pendulum/balance-v0", hold_upright, [41, 40, 30, 8])
     assert main(["import", "pendulum/balance-v0", "--out", "data"]) == 0
     said = capfd.readouterr().out
     assert "states from state; replaying the actions reproduces them" in said
@@ -211,88 +192,50 @@ def test_a_dataset_that_minari_recorded_is_learned_from(recorded, capfd):
         np.testing.assert_array_equal(states[:, 1:], passed[::2][: len(states)])
         np.testing.assert_array_equal(dataset.episode("pixels", episode), world.render(states))
         np.testing.assert_array_equal(dataset.episode("achieved", episode), world.achieved(states))
-    for encoder in ("cnn", "mlp"):
-        kind = f"--jepa.encoder.kind {encoder}"
-        assert main(f"train {PENDULUM} --out {encoder} --data data {kind} {TOY}".split()) == 0
-    evaluation = "--episodes 2 --no-oracle --planner samples=16,iterations=1"
-    assert main(["evaluate", "cnn", *evaluation.split()]) == 0
+    assert main(f"train {PENDULUM} --out run --data data {TOY}".split()) == 0
 
 
 def test_recorded_images_are_taken_where_they_are_asked_for(root, capfd):
-    record(seen_pendulum(), "pendulum/balance-v0", hold_upright, [20, 24], jpeg_encoding=False)
+    env = pendulum(seen=True)
+    record(env, "pendulum/balance-v0", hold_upright, [20, 24], jpeg_encoding=False)
     assert main(["import", "pendulum/balance-v0", "--out", "data", "--pixels", "pixels"]) == 0
-    assert re.search(
-        r"the recorded images differ by \d+\.\d of 255 grey levels", capfd.readouterr().out
-    )
-    dataset, there = Dataset(Path("data")), minari.load_dataset("pendulum/balance-v0")
-    recorded = there[1].observations["pixels"]
-    np.testing.assert_array_equal(dataset.episode("pixels", 1), resized(recorded[::2], 64))
+    said = capfd.readouterr().out
+    assert re.search(r"the recorded images differ by \d+\.\d of 255 grey levels", said)
+    recorded = minari.load_dataset("pendulum/balance-v0")[1].observations["pixels"]
+    taken = Dataset(Path("data")).episode("pixels", 1)
+    np.testing.assert_array_equal(taken, resized(recorded[::2], 64))
 
 
-def test_the_action_of_a_model_step_is_the_mean_of_those_that_were_taken(root):
-    env = gymnasium.make("InvertedPendulum-v5", disable_env_checker=True)
-    record(env, "toy/pendulum-v0", hold_upright, [21, 24])
+def test_the_action_of_a_model_step_is_the_mean_of_those_taken_clipped_to_the_bounds(root, capfd):
+    def strong(observation: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return 3 * hold_upright(observation, rng)
+
+    record(pendulum(), "toy/pendulum-v0", strong, [21, 24])
     assert main(["import", "toy/pendulum-v0", "--out", "data"]) == 0
-    actions, there = (
-        Dataset(Path("data")).episode("action", 0),
-        minari.load_dataset("toy/pendulum-v0"),
-    )
-    means = there[0].actions[:20].reshape(10, 2, 1).astype(np.float64).mean(axis=1)
+    assert "out of bounds, and clipped: " in capfd.readouterr().out
+    actions = Dataset(Path("data")).episode("action", 0)
+    taken = minari.load_dataset("toy/pendulum-v0")[0].actions[:20].reshape(10, 2, 1)
+    assert np.abs(taken).max() > 3
+    means = np.clip(taken.astype(np.float64), -3, 3).mean(axis=1)
     np.testing.assert_allclose(actions[:-1], means, atol=1e-6)
     np.testing.assert_array_equal(actions[-1], 0)
 
 
-def test_actions_outside_of_the_bounds_are_clipped_as_the_simulator_does(root, capfd):
-    env = gymnasium.make("InvertedPendulum-v5", disable_env_checker=True)
-
-    def strong(observation: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        return 3 * hold_upright(observation, rng)
-
-    record(env, "toy/pendulum-v0", strong, [21, 24])
-    assert main(["import", "toy/pendulum-v0", "--out", "data"]) == 0
-    assert "out of bounds, and clipped: " in capfd.readouterr().out
-    assert np.abs(Dataset(Path("data")).episode("action", 0)).max() <= 3
-
-
-def test_states_are_found_under_qpos_and_qvel_and_as_roots_beside_observations(root, capfd):
+@pytest.mark.parametrize("infos", [("qpos", "qvel"), ("x_position", "y_position")])
+def test_states_are_found_under_qpos_and_qvel_and_as_roots_in_infos(root, capfd, infos):
     """As D4RL's mazes and Minari's MuJoCo datasets have them."""
+
+    def act(_: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return rng.uniform(-1, 1, 2).astype(np.float32)
+
     env = gymnasium.make("Swimmer-v5", disable_env_checker=True)
-    rng = np.random.default_rng(0)
-    for infos in (("qpos", "qvel"), ("x_position", "y_position")):
-        buffers, passed = [], []
-        for seed in range(2):
-            observations = [env.reset(seed=seed)[0]]
-            data, actions = env.unwrapped.data, []
-            states = [np.r_[data.qpos, data.qvel]]
-            for _ in range(30):
-                actions.append(rng.uniform(-1, 1, 2).astype(np.float32))
-                observations.append(env.step(actions[-1])[0])
-                states.append(np.r_[data.qpos, data.qvel])
-            made, states = buffer(observations, actions, states), np.stack(states)
-            columns = {"qpos": states[:, :5], "qvel": states[:, 5:]}
-            columns |= {"x_position": states[:, 0], "y_position": states[:, 1]}
-            buffers.append(type(made)(**vars(made) | {"infos": {it: columns[it] for it in infos}}))
-            passed.append(states)
-        name = f"swimmer/{infos[0].replace('_', '-')}-v0"
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            minari.create_dataset_from_buffers(name, buffers, env=env)
-        assert main(f"import {name} --out {infos[0]} --shortest 2".split()) == 0
-        assert f"states from infos/{infos[0]}, " in capfd.readouterr().out
-        dataset = Dataset(Path(infos[0]))
-        states = dataset.episode("state", 1)
-        skip = dataset.spec.frame_skip
-        np.testing.assert_array_equal(states[:, 1:], passed[1][::skip][: len(states)])
-    env.close()
-
-
-@pytest.mark.parametrize("data_format", ["arrow", "parquet"])
-def test_minaris_other_formats_are_read_too(root, data_format):
-    pytest.importorskip("pyarrow", reason="pip install pyarrow")
-    env = gymnasium.make("InvertedPendulum-v5", disable_env_checker=True)
-    record(env, "toy/pendulum-v0", hold_upright, [20, 24], data_format=data_format)
-    assert main(["import", "toy/pendulum-v0", "--out", "data"]) == 0
-    assert Dataset(Path("data")).lengths.tolist() == [11, 13]
+    passed = record(env, "swimmer/random-v0", act, [30, 30], infos)
+    assert main(["import", "swimmer/random-v0", "--out", "data", "--shortest", "2"]) == 0
+    assert f"states from infos/{infos[0]}, " in capfd.readouterr().out
+    dataset = Dataset(Path("data"))
+    states = dataset.episode("state", 1)
+    expected = passed[1][:: dataset.spec.frame_skip][: len(states)]
+    np.testing.assert_array_equal(states[:, 1:], expected)
 
 
 def test_areas_are_averaged_where_images_are_made_smaller():
@@ -308,8 +251,7 @@ def test_areas_are_averaged_where_images_are_made_smaller():
 @pytest.fixture
 def balanced(root) -> Path:
     """A dataset of Minari's without images."""
-    env = gymnasium.make("InvertedPendulum-v5", disable_env_checker=True)
-    record(env, "pendulum/balance-v0", hold_upright, [24, 24, 24])
+    record(pendulum(), "pendulum/balance-v0", hold_upright, [24, 24, 24])
     return root / "pendulum" / "balance-v0" / "data"
 
 
@@ -323,10 +265,7 @@ def change(folder: Path, **changes: object) -> None:
 @pytest.mark.parametrize(
     ("flags", "answer"),
     [
-        (
-            "nothing/there-v0",
-            "no Minari dataset 'nothing/there-v0': neither a folder, nor in",
-        ),
+        ("nothing/there-v0", "no Minari dataset 'nothing/there-v0': neither a folder, nor in"),
         ("pendulum/balance-v0 --pixels pixels", "names no square images; there are none"),
         ("pendulum/balance-v0 --task reacher", "actions (1,) of float32, and reacher takes 2"),
         (

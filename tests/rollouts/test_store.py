@@ -201,7 +201,7 @@ def test_states_of_a_task_give_its_bounds_and_goals(tmp_path):
     with pytest.raises(UserError, match="frame_skip of reacher is 4, got 1; give 4"):
         write_dataset(tmp_path / "other", recorded, task="reacher")
     wrong = [episode(3, state=np.zeros((4, 3)))]
-    with pytest.raises(UserError, match=r"has states \(3,\), and reacher needs"):
+    with pytest.raises(UserError, match=r"has state \(4, 3\), and reacher needs"):
         write_dataset(tmp_path / "other", wrong, task="reacher", frame_skip=4)
 
 
@@ -214,13 +214,16 @@ def test_states_of_a_task_give_its_bounds_and_goals(tmp_path):
         ),
         ({"pixels": np.zeros((4, 8, 9, 3), np.uint8)}, "episode 1 has pixels uint8"),
         ({"pixels": np.zeros((4, 9, 9, 3), np.uint8)}, "all episodes need the same columns and si"),
-        ({"pixels": np.zeros((1, 8, 8, 3), np.uint8)}, "has 1 images and 3 actions"),
+        ({"pixels": np.zeros((2, 8, 8, 3), np.uint8)}, r"action float64 \(3, 2\) and 2 images"),
         ({"pixels": np.zeros((1, 8, 8, 3), np.uint8), "action": np.zeros((1, 2))}, "at least 2"),
         ({"action": np.zeros((3, 4))}, "all episodes need the same columns and sizes"),
-        ({"action": np.array([[None, 1]] * 3)}, "has actions object"),
+        ({"action": np.array([[None, 1]] * 3)}, "has action object"),
         ({"action": np.full((3, 2), np.nan)}, "episode 1 holds numbers in action that are not fin"),
         ({"action": np.full((3, 2), 1.5)}, "leave the bounds .*; clip them, or give wider bounds"),
-        ({"state": np.zeros((3, 5))}, r"has state float64 \(3, 5\); give numbers \(4, N\)"),
+        (
+            {"state": np.zeros((3, 5))},
+            r"has state float64 \(3, 5\) and 4 images; give numbers \(4, N\)",
+        ),
         ({"achieved": np.full((4, 5), np.inf)}, "holds numbers in achieved that are not finite"),
         ({"pixels": None}, "episode 1 has no 'pixels'; every episode needs pixels and action"),
     ],
