@@ -103,16 +103,15 @@ def find_far_task(name: str, goal_steps: int | None) -> Task:
         UserError: its goals do not lie a number of steps ahead.
     """
     task = find_task(name)
-    if goal_steps is None:
+    if not goal_steps:
         return task
-    usual = getattr(task, "goal_steps", None)
-    if usual is None:
+    if not task.goal_steps:
         raise UserError(
             f"--protocol ahead={goal_steps} is for tasks whose goals lie a number of steps ahead; "
             f"{name!r} draws them freely; leave it out"
         )
-    budget = task.budget_steps * goal_steps // usual
-    return replace(task, goal_steps=goal_steps, budget_steps=budget)  # pyright: ignore
+    budget = task.budget_steps * goal_steps // task.goal_steps
+    return replace(task, goal_steps=goal_steps, budget_steps=budget)
 
 
 def run_policies(setup: Setup, manifest: Manifest, workers: Cluster | Pool) -> dict[str, Outcome]:

@@ -185,7 +185,7 @@ def test_a_command_line_that_cannot_be_read_exits_with_2_and_no_traceback(
         ("evaluate run --planner samples=many", "--planner samples=many: samples must be a number"),
         (
             "evaluate run --protocol ahead=0",
-            "--protocol is invalid: string should match pattern '^(ours|lewm|ahead=",
+            "--protocol ahead=0 is not ours, lewm or ahead=N",
         ),
         ("train reacher --out run --actor-updates 0", "--actor-updates must be at least 1"),
         ("evaluate run --vary light=2:1", "light=2:1: the range must go upwards and lie from 0"),
