@@ -33,34 +33,36 @@ from mujepa.evaluation.manifest import Manifest, make_manifest
 from mujepa.evaluation.policies import AgentPolicy
 from mujepa.evaluation.statistics import paired, success_rate
 from mujepa.runtime import console
-from mujepa.runtime.command import read, run
+from mujepa.runtime.command import run
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import read_json, sha256, write_json, write_text
 from mujepa.runtime.provenance import machine, versions
-from mujepa.train import TrainConfig, train
-from mujepa.training.data import TRIALS
-from mujepa.training.stages import CLEARLY, COSTS, judge_cost
+from mujepa.train import train
+from mujepa.training.config import TrainConfig
+from mujepa.training.data import RANKED_PAIRS
+from mujepa.training.diagnostics import CLEARLY, COSTS, rank_cost
+from mujepa.training.recipes import apply_recipe
 
 ROOT = Path(__file__).parents[1]
 PARTS = "cost", "ensemble", "planner", "horizon", "actor", "loss", "critic"
 """What is varied, in the order of the table."""
 KEY = "variant", "weights", "episodes", "seed"
 """What a table's first row says of what all of its rows have in common."""
-LOSSES = {
-    ("loss", "variance and covariance instead of SIGReg"): (
-        *("--loss.sigreg", "0", "--loss.variance", "1", "--loss.covariance", "0.1"),
-    ),
-    ("loss", "no regulariser"): ("--loss.sigreg", "0"),
-    ("loss", "no inverse dynamics"): ("--loss.inverse-dynamics", "0"),
+LOSSES: dict[tuple[str, str], dict[str, Any]] = {
+    ("loss", "variance and covariance in place of SIGReg"): {
+        "loss": {"sigreg": 0.0, "variance": 1.0, "covariance": 0.1},
+    },
+    ("loss", "no regulariser"): {"loss": {"sigreg": 0.0}},
+    ("loss", "no inverse dynamics"): {"loss": {"inverse_dynamics": 0.0}},
 }
-"""Flags of the variants of the world model."""
-HEADS = {
-    ("critic", "temporal and Bellman"): ("--critic-loss.bellman", "1"),
-    ("critic", "Bellman alone"): (*("--critic-loss.bellman", "1", "--critic-loss.temporal", "0"),),
-    ("critic", "temporal and contrastive"): ("--critic-loss.contrastive", "1"),
-    ("critic", "seen starts alone"): ("--imagined", "0"),
+"""Settings of the variants of the world model."""
+HEADS: dict[tuple[str, str], dict[str, Any]] = {
+    ("critic", "temporal and Bellman"): {"critic_loss": {"bellman": 1.0}},
+    ("critic", "Bellman alone"): {"critic_loss": {"bellman": 1.0, "temporal": 0.0}},
+    ("critic", "temporal and contrastive"): {"critic_loss": {"contrastive": 1.0}},
+    ("critic", "seen starts alone"): {"imagined": 0.0},
 }
-"""Flags of the variants of what is trained on the world model."""
+"""Settings of the variants of what is trained on the world model."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ def judge(name: str, config: AblationsConfig) -> Iterator[dict[str, Any]]:
     folder = ROOT / "pretrained" / name
     shipped = load_checkpoint(folder, "cpu")
     held = None
-    fresh = make_manifest(world, TRIALS, config.seed + 1).episodes
+    fresh = make_manifest(world, RANKED_PAIRS, config.seed + 1).episodes
     observes, horizon = shipped.networks.jepa.observes, shipped.config.planner.horizon
     trials = make_ranking_benchmark(world, observes, fresh, horizon)
     cost = shipped.config.cost
@@ -176,7 +178,7 @@ def judge(name: str, config: AblationsConfig) -> Iterator[dict[str, Any]]:
         if variant.of == "shipped":
             row |= {"seed": config.seed, "weights": sha256(folder / "model.safetensors")}
         if variant.cost and variant.of != "ensemble":
-            row["rank"] = round(judge_cost(trials, checkpoint.networks, variant.cost), 3)
+            row["rank"] = round(rank_cost(trials, checkpoint.networks, variant.cost), 3)
         yield row | {"success_at_end": asdict(rate)} | asdict(test)
         console.print(
             f"{name:<12}{variant.of:<12}{variant.text:<44}{rate.rate:.3f} "
@@ -192,23 +194,22 @@ def act(checkpoint: Checkpoint, variant: Variant, manifest: Manifest) -> Any:  #
     return run_episodes(task, checkpoint.config.image_size, AgentPolicy(agent), manifest)
 
 
-Flags = dict[tuple[str, str], tuple[str, ...]]
+Settings = dict[tuple[str, str], dict[str, Any]]
 
 
-def pick(flags: Flags, parts: tuple[str, ...]) -> Flags:
-    """Return the flags of the variants of these parts."""
-    return {key: more for key, more in flags.items() if key[0] in parts}
+def pick(settings: Settings, parts: tuple[str, ...]) -> Settings:
+    """Return the settings of the variants of these parts."""
+    return {key: more for key, more in settings.items() if key[0] in parts}
 
 
 def retrained(
-    name: str, flags: Flags, world_model: Path | None = None
+    name: str, settings: Settings, world_model: Path | None = None
 ) -> Iterator[tuple[Variant, Checkpoint]]:
     """Train variants on the data of the shipped checkpoint, perhaps on its world model."""
-    kept = ("--world-model", str(world_model)) if world_model else ()
-    for (of, text), more in flags.items():
+    for (of, text), more in settings.items():
         with tempfile.TemporaryDirectory() as folder:
-            train(read(TrainConfig, [name, "--out", folder, "--threads", "1", *kept, *more]))
-            yield Variant(of, text), load_checkpoint(folder, "cpu")
+            config = TrainConfig(name, Path(folder), threads=1, world_model=world_model)
+            yield Variant(of, text), train(apply_recipe(config, more))
 
 
 def page(tasks: dict[str, list[dict[str, Any]]]) -> str:

@@ -163,9 +163,8 @@ def _success(task: str, device: torch.device) -> dict[str, Any]:
     """Collect, train and judge; return the minutes of each, and the success."""
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        train(TrainConfig(task, out=Path(folder) / "run", device=device.type))
+        agent = train(TrainConfig(task, Path(folder) / "run", device=device.type)).agent()
         trained = time.perf_counter()
-        agent = load_checkpoint(Path(folder) / "run", device.type).agent()
         manifest = make_manifest(World(find_task(task)), 200, 0)
         outcome = run_episodes(find_task(task), 64, AgentPolicy(agent), manifest)
         judged = time.perf_counter()

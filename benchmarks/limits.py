@@ -37,9 +37,10 @@ from mujepa.runtime.files import write_json
 from mujepa.runtime.malloc import keep_freed_memory
 from mujepa.runtime.parallel import Pool
 from mujepa.runtime.provenance import machine, versions
-from mujepa.training.data import TrainingData, load_training_data
-from mujepa.training.losses import LossConfig, weighted_sum
-from mujepa.training.stages import WorldModelStage
+from mujepa.training.config import TrainConfig
+from mujepa.training.data import LatentDataset, TrainingData, load_training_data
+from mujepa.training.losses import weighted_sum
+from mujepa.training.trainer import make_stage
 
 CANDIDATES, ITERATIONS, ELITES, HORIZON = 300, 10, 30, 5
 AGAIN = 20
@@ -225,10 +226,8 @@ def an_update(
     networks = load_checkpoint(checkpoint, device.type).networks
     networks.requires_grad_(requires_grad=True)
     experience = load_training_data(data, 0.02, 0, device)
-    stage = WorldModelStage(
-        experience, networks, LossConfig(), updates=1, batch=batch, rollout=ROLLOUT,
-        learning_rate=1e-3,
-    )  # fmt: skip
+    config = TrainConfig("reacher", data / "run", batch=batch, rollout=ROLLOUT)
+    stage = make_stage("world model", config, LatentDataset(experience, networks.jepa), networks)
     modules = stage.modules().train()
     optimizer = torch.optim.AdamW(modules.parameters(), lr=1e-6)
 

@@ -35,9 +35,11 @@ from mujepa.runtime.files import write_json
 from mujepa.runtime.malloc import keep_freed_memory
 from mujepa.runtime.parallel import Pool
 from mujepa.runtime.provenance import machine, versions
-from mujepa.training.data import load_training_data
-from mujepa.training.losses import LossConfig, weighted_sum
-from mujepa.training.stages import WorldModelStage
+from mujepa.training.config import TrainConfig
+from mujepa.training.data import LatentDataset, load_training_data
+from mujepa.training.losses import weighted_sum
+from mujepa.training.stages import Stage
+from mujepa.training.trainer import make_stage
 
 FRAMES = 1000
 
@@ -129,15 +131,14 @@ def _plain_renderer(world: World) -> tuple[Callable[[np.ndarray], int], Callable
     return draw, renderer.close
 
 
-def _stage(data: Path, networks: Networks) -> WorldModelStage:
+def _stage(folder: Path, networks: Networks) -> Stage:
     networks.requires_grad_(requires_grad=True)
-    experience = load_training_data(data, 0.02, 0, torch.device("cpu"))
-    return WorldModelStage(
-        experience, networks, LossConfig(), updates=1, batch=128, rollout=4, learning_rate=1e-3
-    )
+    data = load_training_data(folder, 0.02, 0, torch.device("cpu"))
+    config, latents = TrainConfig("reacher", folder / "run"), LatentDataset(data, networks.jepa)
+    return make_stage("world model", config, latents, networks)
 
 
-def _train(stage: WorldModelStage) -> int:
+def _train(stage: Stage) -> int:
     stage.modules().train()
     for update in range(3):
         weighted_sum(stage.terms(update), stage.weights).backward()

@@ -36,11 +36,11 @@ from mujepa.evaluation.policies import OraclePolicy, Policy, RandomPolicy
 from mujepa.planners import make_planner
 from mujepa.rollouts.collection import EPISODES_PER_SHARD, collect_shard, make_spec
 from mujepa.runtime import console
-from mujepa.runtime.command import read, run
+from mujepa.runtime.command import run
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import read_json, write_json
 from mujepa.runtime.provenance import machine, versions
-from mujepa.train import TrainConfig
+from mujepa.training.config import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 
@@ -149,7 +149,7 @@ def judged(task: Task) -> dict[str, Any] | None:
 
 def measure_success(task: Task, config: TasksConfig) -> dict[str, Any]:
     """Return the success at the end of random actions and of the oracle, and its planner."""
-    planner = read(TrainConfig, [task.name, "--out", "unused"]).planner
+    planner = TrainConfig(task.name, Path("unused")).resolved().planner
     world = World(task, threads=2)
     manifest = make_manifest(world, max(config.episodes, config.oracle_episodes), seed=0)
     policies: dict[str, tuple[Policy[Any], int]] = {

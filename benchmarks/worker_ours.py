@@ -94,19 +94,19 @@ def training(folder: str, batch: int, updates: int) -> Work:
     import torch
 
     from mujepa.agent.checkpoint import load_checkpoint
-    from mujepa.training.data import load_training_data
-    from mujepa.training.losses import LossConfig, weighted_sum
-    from mujepa.training.stages import WorldModelStage
+    from mujepa.training.config import TrainConfig
+    from mujepa.training.data import LatentDataset, load_training_data
+    from mujepa.training.losses import weighted_sum
+    from mujepa.training.trainer import make_stage
 
     torch.set_num_threads(_threads())
-    experience = load_training_data(Path(folder), 0.02, 0, torch.device("cpu"))
+    data = load_training_data(Path(folder), 0.02, 0, torch.device("cpu"))
     networks = load_checkpoint(ROOT / "pretrained" / "reacher", "cpu").networks
-    stage = WorldModelStage(
-        experience, networks, LossConfig(), updates=1, batch=batch, rollout=4, learning_rate=2e-3
-    )
+    config = TrainConfig("reacher", Path(folder) / "run", batch=batch)
+    stage = make_stage("world model", config, LatentDataset(data, networks.jepa), networks)
     modules = stage.modules()
     modules.requires_grad_(requires_grad=True).train()
-    optimizer = torch.optim.AdamW(modules.parameters(), lr=stage.learning_rate, weight_decay=1e-4)
+    optimizer = torch.optim.AdamW(modules.parameters(), lr=config.learning_rate, weight_decay=1e-4)
 
     def work() -> int:
         for update in range(updates):
@@ -115,7 +115,7 @@ def training(folder: str, batch: int, updates: int) -> Work:
             weighted_sum(terms, stage.weights).backward()
             torch.nn.utils.clip_grad_norm_(modules.parameters(), 1.0)
             optimizer.step()
-        return updates * batch * (networks.jepa.history + stage.rollout)
+        return updates * batch * (networks.jepa.history + config.rollout)
 
     work()
     return work

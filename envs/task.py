@@ -45,7 +45,6 @@ class Task(ABC):
             `remaining`.
         success_cost: the planner's cost that measures success; if empty, the distance of all that
             the sensors read.
-        recipe: flags of `mujepa train` for this task.
         observation_camera: camera of the agent's images.
         pretty_camera: camera of the images for people.
         antialias: smooth the edges in the agent's images, where a fraction of a pixel matters;
@@ -70,7 +69,6 @@ class Task(ABC):
     lead_steps: int = 0
     distance_metric: DistanceMetric = "joints"
     success_cost: str = ""
-    recipe: tuple[str, ...] = ()
     observation_camera: Camera = "observation"
     pretty_camera: Camera = "pretty"
     antialias: bool = False

@@ -28,23 +28,6 @@ PYTHON_STEPPED = 32
 
 
 @dataclass(frozen=True)
-class ValidationSet:
-    """Held-out episodes of equal length, small enough to stay in memory.
-
-    Attributes:
-        observations: what the encoder reads, (B, T, ...).
-        actions: (B, T - 1, A), in [-1, 1].
-        states: (B, T, S) simulator states.
-        achieved: (B, T, G) achieved goals.
-    """
-
-    observations: Tensor
-    actions: Tensor
-    states: NDArray[np.float64]
-    achieved: NDArray[np.float64]
-
-
-@dataclass(frozen=True)
 class RankingBenchmark:
     """Action sequences with their outcome in the simulator, for B start-goal pairs.
 

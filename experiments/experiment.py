@@ -47,7 +47,7 @@ SUMMARY = ROOT / "docs" / "does-it-hold.md"
 SHIPPED = ROOT / "pretrained"
 TOY = (
     *("--episodes", "12", "--updates", "2", "--batch", "8", "--ensemble-updates", "2"),
-    *("--critic-updates", "2", "--critic-batch", "8", "--actor-updates", "2", "--actor-batch", "8"),
+    *("--critic-updates", "2", "--actor-updates", "2"),
 )
 """Flags of trainings that learn next to nothing."""
 

@@ -285,7 +285,7 @@ def train(part: Part) -> Path:
     out, size = part.folder / part.name, part.size
     flags: dict[str, object] = {
         "--out": out, "--data": part.data, "--episodes": size.episodes, "--seed": part.seed,
-        "--updates": size.updates, "--batch": size.batch, "--rollout": size.rollout,
+        "--updates": size.updates, "--batch": size.batch,
         "--jepa.predictor.history": part.history, "--checkpoint-every": size.updates,
         "--predictor-updates": size.further, "--ensemble-updates": size.ensemble,
         "--critic-updates": 1, "--actor-updates": 1,
@@ -298,9 +298,8 @@ def train(part: Part) -> Path:
         contextlib.redirect_stdout(log),
         contextlib.redirect_stderr(log),
     ):
-        code = main(["train", TASK, *words, "--resume"])
-    if code:
-        raise UserError(f"training failed; see {log.name}")
+        config = read(TrainConfig, [TASK, *words, "--resume"])
+        train_agent(replace(config, rollout=size.rollout))
     return out
 
 

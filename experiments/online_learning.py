@@ -151,8 +151,7 @@ class Study:
             flags += ["--online-episodes", str(self.sizes.episodes)]
         else:
             flags += ["--episodes", str(self.random_episodes()), "--data", str(out / "data")]
-        if more:
-            flags += ["--then-vary", CHANGE, "--then-at", str(rounds)]
+        change = {"then_vary": (CHANGE,), "then_at": rounds} if more else {}
         if arm == "curious":
             flags += ["--explore", str(CURIOSITY)]
         names = ("updates", "ensemble-updates", "critic-updates", "actor-updates")

@@ -80,7 +80,7 @@ SCENES: dict[str, tuple[str, ...]] = {
 """What varies, as after `--vary`."""
 MODELS = {
     "embeddings": (),
-    "pixels": ("--loss.prediction", "0", "--loss.sigreg", "0"),
+    "pixels": ("--loss.sigreg", "0"),
 }
 """Flags of the two kinds of world model."""
 WEIGHTS = {"embeddings": 0.0, "pixels": 3000.0}
@@ -90,8 +90,7 @@ TASKS = {
     "two_room": ("--cost", "critic"),
     "push_t": (
         *("--cost", "goal.min + 0.02*effort", "--critic-updates", "1"),
-        *("--jepa.encoder.dim", "32", "--jepa.predictor.width", "192"),
-        *("--jepa.predictor.depth", "2", "--planner.horizon", "5"),
+        *("--jepa.encoder.dim", "32", "--jepa.predictor.width", "192", "--planner.horizon", "5"),
     ),
 }
 """Flags of the tasks. `push_t` has networks of the usual size, as its recipe's are for many more
@@ -232,7 +231,10 @@ def learn(cell: Cell, model: str) -> None:
         flags += ["--vary", *SCENES[cell.scene]]
     with (cell.folder / f"{model}.log").open("a") as log, quiet(log):
         extra = [pixels(WEIGHTS[model])] if WEIGHTS[model] else []
-        train(read(TrainConfig, flags), extra)
+        config = read(TrainConfig, flags)
+        jepa = replace(config.jepa, predictor=replace(config.jepa.predictor, depth=2))
+        loss = replace(config.loss, prediction=0.0) if extra else config.loss
+        train(replace(config, jepa=jepa, loss=loss), extra)
 
 
 @contextlib.contextmanager

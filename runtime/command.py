@@ -8,7 +8,8 @@
         betas: Advanced[tuple[float, float]] = (0.9, 0.95)
         loss: Advanced[LossConfig] = LossConfig()
 
-They can be given like all others; `--help-all` lists them too.
+They can be given like all others; `--help-all` lists them too. Fields marked `NoFlag` are set in
+Python alone, and of a group marked `Flags("horizon")` only the fields named there have a flag.
 """
 
 from __future__ import annotations
@@ -32,14 +33,24 @@ Config = TypeVar("Config")
 ADVANCED = "advanced"
 Advanced = Annotated[T, ADVANCED]
 """The type of a field that only `--help-all` shows; it needs a default."""
+NO_FLAG = "no flag"
+NoFlag = Annotated[T, NO_FLAG]
+"""The type of a field that the command line cannot set; it needs a default."""
+
+
+class Flags:
+    """Marks a group of settings of which only some have flags, such as `encoder.dim`."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
 
 
 @runtime_checkable
-class HasFlags(Protocol):
-    """A configuration that knows better defaults than its own, once it was read."""
+class HasDefaults(Protocol):
+    """A configuration whose defaults depend on some of its settings, such as the task."""
 
-    def flags(self) -> Sequence[str]:
-        """Return flags to put before those of the user, who has the last word."""
+    def defaults(self) -> Any:  # noqa: ANN401 - of its own type
+        """Return the configuration that the command line then changes."""
         ...
 
 
@@ -65,7 +76,7 @@ def run(
 
 
 def read(config: type[Config], arguments: Sequence[str], name: str | None = None) -> Config:
-    """Return a configuration from the command line; flags that it asks for itself come first.
+    """Return a configuration from the command line.
 
     Raises:
         UserError: a flag is unknown, or a value is not allowed.
@@ -73,15 +84,15 @@ def read(config: type[Config], arguments: Sequence[str], name: str | None = None
     """
     try:
         if "--help-all" in arguments:
-            return _parse(config, ["--help"], name)
+            return _parse(_basic(config, (NO_FLAG,)), ["--help"], name)
         if {"-h", "--help"} & set(arguments):
-            basic = _basic(config)
+            basic = _basic(config, (NO_FLAG, ADVANCED))
             note = "" if basic is config else "\n\n--help-all shows all settings."
             return _parse(basic, ["--help"], name, note)
         _check_flags(config, arguments, name)
         settings = _parse(config, arguments, name)
-        if isinstance(settings, HasFlags):
-            settings = _parse(config, [*settings.flags(), *arguments], name)
+        if isinstance(settings, HasDefaults):
+            settings = _parse(config, arguments, name, default=settings.defaults())
         return settings
     except UserError as error:
         if console.is_main_process():  # every process of a training reads the same line
@@ -89,43 +100,69 @@ def read(config: type[Config], arguments: Sequence[str], name: str | None = None
         raise SystemExit(2) from None
 
 
-def flag_names(config: type, prefix: str = "") -> Iterator[str]:
+def flag_names(
+    config: type, prefix: str = "", only: tuple[str, ...] | None = None
+) -> Iterator[str]:
     """Yield the flags of a configuration without dashes, such as `jepa.encoder.width`."""
     hints = get_type_hints(config, include_extras=True)
     for field in dataclasses.fields(config):
         metadata = getattr(hints[field.name], "__metadata__", ())
+        if NO_FLAG in metadata or not _named(field.name, only):
+            continue
         name = next((it.name for it in metadata if getattr(it, "name", None)), field.name)
         flag, hint = prefix + name.replace("_", "-"), hints[field.name]
         kind = hint.__origin__ if metadata else hint
         if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-            yield from flag_names(kind, f"{flag}.")
+            yield from flag_names(kind, f"{flag}.", _only(field.name, metadata, only))
         else:
             yield flag
 
 
+def _named(field: str, only: tuple[str, ...] | None) -> bool:
+    """Return whether a field has a flag, or fields within it have."""
+    return only is None or any(name.partition(".")[0] == field for name in only)
+
+
+def _only(
+    field: str, metadata: tuple[object, ...], only: tuple[str, ...] | None
+) -> tuple[str, ...] | None:
+    """Return which fields of a group have flags: those that are named, or all (None)."""
+    inner = [name.partition(".")[2] for name in only or () if name.startswith(f"{field}.")]
+    return tuple(inner) or next((it.names for it in metadata if isinstance(it, Flags)), None)
+
+
 def _parse(
-    config: type[Config], arguments: Sequence[str], name: str | None, note: str = ""
+    config: type[Config],
+    arguments: Sequence[str],
+    name: str | None,
+    note: str = "",
+    default: Config | None = None,
 ) -> Config:
     import tyro
 
     return tyro.cli(
         config, args=arguments, prog=name,
+        default=tyro.MISSING_NONPROP if default is None else default,
         description=inspect.cleandoc(config.__doc__ or "") + note,
         console_outputs=console.is_main_process(),
     )  # fmt: skip
 
 
 @functools.cache
-def _basic(config: type) -> type:
-    """Return a configuration whose advanced fields have no flags, to show its help."""
+def _basic(config: type, hidden: tuple[str, ...], only: tuple[str, ...] | None = None) -> type:
+    """Return a configuration whose hidden fields have no flags, to show its help."""
     import tyro
 
     hints: dict[str, Any] = {}
     fields = dict(config.__dataclass_fields__)  # type: ignore[attr-defined]
     for name, hint in get_type_hints(config, include_extras=True).items():
-        if ADVANCED in getattr(hint, "__metadata__", ()):
+        metadata = getattr(hint, "__metadata__", ())
+        kind = hint.__origin__ if metadata else hint
+        if not _named(name, only) or any(mark in metadata for mark in hidden):
             hints[name] = tyro.conf.Suppress[hint]
-        elif dataclasses.is_dataclass(hint) and (basic := _basic(hint)) is not hint:
+        elif dataclasses.is_dataclass(kind):
+            if (basic := _basic(kind, hidden, _only(name, metadata, only))) is kind:
+                continue
             hints[name] = basic
             fields[name] = field = copy.copy(fields[name])
             if field.default_factory is not dataclasses.MISSING:

@@ -33,6 +33,9 @@ class Draw(IntEnum):
     ENSEMBLE = 2
     ACTOR = 3
     GOALS = 4
+    ONLINE_EVALUATION = 6
+    ON_POLICY = 7
+    ROUND = 8
     PREDICTOR = 9
 
 

@@ -17,7 +17,7 @@ from mujepa.evaluation.loop import run_episodes
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.policies import AgentPolicy
 from mujepa.runtime.files import sha256
-from mujepa.training.stages import COSTS, choose_cost, judge_cost
+from mujepa.training.diagnostics import COSTS, choose_cost, rank_cost
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
 
@@ -94,7 +94,7 @@ def test_the_critic_is_planned_with_where_it_knows_best_and_only_there(untrained
     trials = make_ranking_benchmark(world, "pixels", episodes, horizon=5)
 
     def ranks():
-        return {cost: judge_cost(trials, networks, cost) for cost in COSTS}
+        return {cost: rank_cost(trials, networks, cost) for cost in COSTS}
 
     learned = ranks()
     assert learned["critic"] > 0.7 > 0.5 > learned["goal"]

@@ -8,7 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import imageio.v3 as iio
 import numpy as np
@@ -17,28 +19,35 @@ import torch
 
 import mujepa
 import mujepa.evaluate
+import mujepa.train
 from mujepa.agent.checkpoint import load_checkpoint
 from mujepa.agent.critic import CriticConfig
 from mujepa.cli.main import main
 from mujepa.planners import CEM, PlannerConfig
 from mujepa.rollouts.store import Dataset
+from mujepa.runtime.command import run as run_command
 from mujepa.runtime.files import sha256
 from mujepa.training import frozen_stages as frozen
-from mujepa.training.data import load_training_data
-from mujepa.training.frozen_stages import CriticStage
-from mujepa.training.latent_dataset import LatentDataset
+from mujepa.training.config import TrainConfig
+from mujepa.training.data import LatentDataset, load_training_data
+from mujepa.training.diagnostics import COSTS, choose_cost
 from mujepa.training.schedule import Clock
-from mujepa.training.stages import COSTS, choose_cost
+from mujepa.training.trainer import make_stage
 
 UPDATES, EVERY = 20, 8
 STAGES = ("world model", "ensemble", "critic", "actor")
 
 
-def train(out: Path, data: Path, *more: str) -> int:
+def train(out: Path, data: Path, *more: str, **settings: Any) -> int:
+    """Run `mujepa train`, with settings that have no flag."""
     toy = f"""--episodes 12 --updates {UPDATES} --critic-updates {UPDATES} --batch 8
-    --ensemble-updates {UPDATES} --actor-updates {UPDATES} --actor-batch 12 --critic-batch 32
+    --ensemble-updates {UPDATES} --actor-updates {UPDATES}
     --checkpoint-every {EVERY} --threads 1 --device cpu""".split()
-    return main(["train", "reacher", "--out", str(out), "--data", str(data), *toy, *more])
+    small = {"actor_batch": 12, "critic_batch": 32} | settings
+    return run_command(
+        lambda config: mujepa.train.train(replace(config, **small)), TrainConfig,
+        ["reacher", "--out", str(out), "--data", str(data), *toy, *more],
+    )  # fmt: skip
 
 
 def evaluate(run: Path, out: Path, *more: str) -> dict:
@@ -85,7 +94,7 @@ def test_from_nothing_to_a_video_in_four_commands(tmp_path, monkeypatch, capsys)
     """With the default folders; training collects what is missing."""
     monkeypatch.chdir(tmp_path)
     toy = """--updates 3 --critic-updates 3 --ensemble-updates 3 --actor-updates 3 --batch 4
-    --critic-batch 8 --actor-batch 6 --threads 1"""
+    --threads 1"""
     for command in (
         "collect reacher --out data/reacher-seed0 --episodes 10",
         f"train reacher --out runs/a --episodes 15 {toy}",
@@ -171,8 +180,7 @@ def test_training_twice_with_the_same_seed_gives_the_same_weights(trained, data,
 
 
 def test_the_later_stages_leave_the_world_model_alone(trained, data, tmp_path):
-    other = "--critic-learning-rate", "0.01"
-    assert train(tmp_path / "other", data, *other) == 0
+    assert train(tmp_path / "other", data, critic_learning_rate=0.01) == 0
     one, two = (load_checkpoint(run / "last").networks for run in (trained, tmp_path / "other"))
     for (name, left), right in zip(
         one.state_dict().items(), two.state_dict().values(), strict=True
@@ -187,16 +195,11 @@ class Crash(BaseException):
 
 def test_strangers_stand_still_for_the_critic_as_goals_do(data, untrained, tiny, monkeypatch):
     """Otherwise rushing past the goal looks like being there, where speed counts."""
-    experience = load_training_data(data, 0.3, 0, torch.device("cpu"))
-    config = tiny(
-        critic=CriticConfig(history=2, width=16, features=4),
-        observation_shape=experience.validation.observations.shape[2:],
-    )
-    networks = untrained(config).networks
-    stage = CriticStage(
-        LatentDataset(experience, networks.jepa), networks, updates=1, batch=64, imagined=0.5,
-        learning_rate=1e-3, cost="critic",
-    )  # fmt: skip
+    critic = CriticConfig(history=2, width=16, features=4)
+    networks = untrained(tiny(critic=critic, observation_shape=(64, 64, 3))).networks
+    latents = LatentDataset(load_training_data(data, 0.3, 0, torch.device("cpu")), networks.jepa)
+    config = TrainConfig("reacher", data, critic_batch=64)
+    stage = make_stage("critic", config, latents, networks)
     seen = []
     monkeypatch.setattr(frozen, "critic_terms", lambda batch: seen.append(batch) or {})
     stage.terms(0)
@@ -210,7 +213,7 @@ def crash_at_update(stage: str, update: int):
         check = mujepa.training.trainer.Training._check_finite
 
         def dying(self, values, at, now) -> None:
-            if (at.name, now) == (stage, update):
+            if (at, now) == (stage, update):
                 raise Crash
             check(self, values, at, now)
 
@@ -247,14 +250,14 @@ def crash_while_saving(number: int, moment: str):
 
 
 def test_a_predictor_that_goes_on_alone_is_resumed_like_all_others(data, tmp_path, monkeypatch):
-    more = ("--predictor-updates", "10", "--predictor-batch", "8")
-    more += ("--planner.horizon", "60")  # longer than the episodes are
-    assert train(tmp_path / "whole", data, *more) == 0
+    more = ("--predictor-updates", "10", "--planner.horizon", "60")  # longer than the episodes
+    few = {"predictor_batch": 8}
+    assert train(tmp_path / "whole", data, *more, **few) == 0
     with monkeypatch.context() as patch:
         crash_at_update("predictor", 9)(patch)
         with pytest.raises(Crash):
-            train(tmp_path / "run", data, *more)
-    assert train(tmp_path / "run", data, *more, "--resume") == 0
+            train(tmp_path / "run", data, *more, **few)
+    assert train(tmp_path / "run", data, *more, "--resume", **few) == 0
     assert weights(tmp_path / "run") == weights(tmp_path / "whole")
     stages = dict.fromkeys(record["stage"] for record in records(tmp_path / "run"))
     assert tuple(stages) == ("world model", "predictor", *STAGES[1:])
@@ -334,7 +337,7 @@ def test_ctrl_c_saves_between_updates_and_the_run_goes_on_the_same(
     check = mujepa.training.trainer.Training._check_finite
 
     def interrupt(self, values, at, now) -> None:
-        if (at.name, now) == (stage, 12):
+        if (at, now) == (stage, 12):
             signal.raise_signal(number)
         check(self, values, at, now)
 
@@ -414,7 +417,7 @@ def test_a_later_stage_that_explodes_leaves_the_checkpoint_before_it(
     trained, data, tmp_path, capfd
 ):
     run = tmp_path / "run"
-    assert train(run, data, "--critic-learning-rate", "1e30") == 2
+    assert train(run, data, critic_learning_rate=1e30) == 2
     line = capfd.readouterr().err.splitlines()[-1]
     assert line.startswith("mujepa: training stopped: ")
     assert " of the ensemble is " in line

@@ -1,91 +1,147 @@
-"""What is learned from: the dataset, which episodes are held out, the world it came from."""
+"""What the stages learn from: a dataset, its split, the simulator if there is one, embeddings.
+
+Letters: B batch, E episodes, T time, P image size, S state, G achieved goal, K history,
+D embedding, A action.
+"""
 
 from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from mujepa.agent.device import full_precision
+from mujepa.agent.encoder import Observes
+from mujepa.agent.jepa import JEPA
+from mujepa.agent.memory import Memory
 from mujepa.envs.registry import find_task
+from mujepa.envs.task import Task
 from mujepa.envs.variation import read_variation
-from mujepa.envs.world import World
-from mujepa.evaluation.diagnostics import RankingBenchmark, ValidationSet, make_ranking_benchmark
+from mujepa.envs.world import Episode, World
+from mujepa.evaluation.diagnostics import RankingBenchmark, make_ranking_benchmark
 from mujepa.rollouts.sampling import Split, split_dataset
-from mujepa.rollouts.store import Dataset
+from mujepa.rollouts.store import Dataset, DatasetSpec
 from mujepa.runtime.errors import UserError
+from mujepa.runtime.seeds import Draw, Stream, stream
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-    from torch import Tensor
-
-    from mujepa.agent.encoder import Observes
-    from mujepa.agent.jepa import JEPA
-    from mujepa.envs.world import Episode
-
-STREAM = 2
-"""Second word of the random streams of training (collection has 0, the split 1, evaluation 3)."""
 VALIDATION_EPISODES = 64
-"""Held-out episodes that the diagnostics use at most."""
-PROBLEMS = 256
+"""Largest number of held-out episodes for diagnostics."""
+START_GOAL_PAIRS = 256
 """Starts and goals that the task draws for training."""
-TRIALS = 64
+RANKED_PAIRS = 64
 """How many of them costs are ranked in."""
 ENCODE_FRAMES = 2048
 """Frames that are encoded at once."""
 
 
 @dataclass(frozen=True)
+class ValidationSet:
+    """Held-out episodes, cut to the same length and kept in memory.
+
+    Attributes:
+        observations: what the encoder reads, (B, T, ...).
+        actions: (B, T - 1, A), in [-1, 1].
+        states: simulator states (B, T, S), if recorded.
+        achieved: achieved goals (B, T, G), if recorded.
+    """
+
+    observations: Tensor
+    actions: Tensor
+    states: NDArray[np.float64] | None
+    achieved: NDArray[np.float64] | None
+
+
+@dataclass(frozen=True)
 class TrainingData:
-    """The data that all stages learn from, and the world that it came from.
+    """A dataset and the world that it came from.
 
     Attributes:
         dataset: the episodes.
         split: which of them are held out.
-        validation: the first of these.
-        world: the simulator.
+        world: the simulator; None if the episodes come from none.
         seed: of the random streams.
-        device: where it is learned.
+        device: where to compute.
         observes: what the encoder reads.
-        horizon: model steps that the planner will look ahead.
+        horizon: model steps that the planner looks ahead.
     """
 
     dataset: Dataset
     split: Split
-    validation: ValidationSet
-    world: World
+    world: World | None
     seed: int
     device: torch.device
     observes: Observes = "pixels"
     horizon: int = 5
 
     @functools.cached_property
-    def problems(self) -> tuple[Episode, ...]:
-        """Starts and goals that the task draws; evaluation draws others."""
-        return tuple(self.world.sample_episode(self.random(4, i)) for i in range(PROBLEMS))
+    def validation(self) -> ValidationSet:
+        """The first held-out episodes."""
+        episodes = self.split.validation[:VALIDATION_EPISODES]
+        first, length = np.zeros_like(episodes), int(self.dataset.lengths[episodes].min())
 
-    @functools.cached_property
-    def trials(self) -> RankingBenchmark:
-        """What costs are ranked by, in some of the problems."""
-        return make_ranking_benchmark(
-            self.world, self.observes, self.problems[:TRIALS], self.horizon
+        def column(name: str) -> NDArray[Any]:
+            return self.dataset.gather(name, episodes, first, length)
+
+        recorded = self.dataset.columns
+        return ValidationSet(
+            self.observe(episodes, first, length),
+            self.unit_actions(column("action")[:, :-1]),
+            column("state") if "state" in recorded else None,
+            column("achieved") if "achieved" in recorded else None,
         )
 
-    def random(self, stage: int, update: int) -> np.random.Generator:
+    @functools.cached_property
+    def start_goal_pairs(self) -> tuple[Episode, ...]:
+        """Starts and goals that the task draws; evaluation draws others."""
+        assert self.world is not None
+        streams = (self.random(Draw.GOALS, index) for index in range(START_GOAL_PAIRS))
+        return tuple(self.world.sample_episode(one) for one in streams)
+
+    @functools.cached_property
+    def goal_observations(self) -> Tensor:
+        """What the encoder reads at the goals of these pairs, (256, ...)."""
+        assert self.world is not None
+        states = np.stack([episode.goal for episode in self.start_goal_pairs])
+        variants = self.world.variants(episode.draw for episode in self.start_goal_pairs)
+        seen = self.world.observe_goals(states, self.observes, variants)
+        return torch.from_numpy(seen).to(self.device)
+
+    @functools.cached_property
+    def ranking_benchmark(self) -> RankingBenchmark:
+        """Action sequences tried in the simulator, from some of these starts."""
+        assert self.world is not None
+        pairs = self.start_goal_pairs[:RANKED_PAIRS]
+        return make_ranking_benchmark(self.world, self.observes, pairs, self.horizon)
+
+    @property
+    def left_out(self) -> list[str]:
+        """Names of the diagnostics that need a simulator or states that are missing."""
+        names = [] if self.world else ["cost selection", "candidate ranking"]
+        if not self.world or self.validation.states is None:
+            names.append("distance correlation")
+        return names if self.validation.achieved is not None else [*names, "probe"]
+
+    def random(self, draw: Draw, update: int) -> np.random.Generator:
         """Return the random stream of one update."""
-        return np.random.default_rng([self.seed, STREAM, stage, update])
+        return stream(self.seed, Stream.TRAINING, draw, update)
 
     def observe(
         self, episodes: NDArray[np.int64], offsets: NDArray[np.int64], length: int
     ) -> Tensor:
         """Return what the encoder reads in windows of episodes, (B, T, ...)."""
-        windows = _observe(self.dataset, self.world, self.observes, episodes, offsets, length)
-        return windows.to(self.device)
+        if self.observes == "pixels":
+            seen = self.dataset.gather("pixels", episodes, offsets, length)
+        else:
+            assert self.world is not None
+            states = self.dataset.gather("state", episodes, offsets, length)
+            seen = self.world.proprioception(states).astype(np.float32)
+        return torch.from_numpy(seen).to(self.device)
 
     def observe_episode(self, episode: int) -> Tensor:
         """Return what the encoder reads in a whole episode, (frames, ...)."""
@@ -94,7 +150,17 @@ class TrainingData:
 
     def unit_actions(self, actions: NDArray[np.float32]) -> Tensor:
         """Return actions in units of the bounds, [-1, 1]."""
-        return torch.from_numpy(self.world.to_unit(actions)).to(self.device)
+        if self.world:
+            unit = self.world.to_unit(actions)
+        else:
+            low, high = (np.array(it) for it in bounds_of(self.dataset.spec))
+            unit = (2 * (actions - low) / (high - low) - 1).astype(np.float32)
+        return torch.from_numpy(unit).to(self.device)
+
+
+def bounds_of(spec: DatasetSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the bounds of a dataset's actions."""
+    return tuple(spec.action_low), tuple(spec.action_high)
 
 
 def load_training_data(
@@ -104,70 +170,67 @@ def load_training_data(
     device: torch.device,
     observes: Observes = "pixels",
     horizon: int = 5,
+    task: Task | None = None,
 ) -> TrainingData:
     """Open a dataset, verify it, and hold out some of its episodes.
 
-    A string is the URL of a dataset, which is copied into the cache folder.
+    Args:
+        folder: of the dataset; a string is its URL.
+        validation_share: of the episodes that are held out.
+        seed: of the split and of the random streams.
+        device: where to compute.
+        observes: what the encoder reads.
+        horizon: model steps that the planner looks ahead.
+        task: whose simulator to use if the dataset names none.
 
     Raises:
-        UserError: the dataset is missing, damaged or too small.
+        UserError: the dataset is missing, damaged, too small, or does not fit the task.
     """
-    dataset = Dataset(folder)
-    assert dataset.spec.task
-    world = World(
-        find_task(dataset.spec.task),
-        dataset.spec.image_size,
-        threads=2,
-        variation=read_variation(dataset.spec.variation),
-    )
+    dataset, world = Dataset(folder), None
+    spec = dataset.spec
+    task = find_task(spec.task) if spec.task else task
+    if task:
+        variation = read_variation(spec.variation)
+        world = World(task, spec.image_size, threads=2, variation=variation)
+        if not spec.task:
+            _check_fit(spec, world)
+    if observes != "pixels" and not (world and "state" in dataset.columns):
+        raise UserError(
+            f"--jepa.encoder.kind mlp reads states, and {folder} has none; leave it out"
+        )
     split = split_dataset(dataset, validation_share, seed)
-    episodes = split.validation[:VALIDATION_EPISODES]
-    length = int(dataset.lengths[episodes].min())
-
-    first = np.zeros_like(episodes)
-
-    def column(name: str) -> NDArray[Any]:
-        return dataset.gather(name, episodes, first, length)
-
-    validation = ValidationSet(
-        _observe(dataset, world, observes, episodes, first, length).to(device),
-        torch.from_numpy(world.to_unit(column("action")[:, :-1])).to(device),
-        column("state"),
-        column("achieved"),
-    )
-    return TrainingData(dataset, split, validation, world, seed, device, observes, horizon)
+    return TrainingData(dataset, split, world, seed, device, observes, horizon)
 
 
-def _observe(
-    dataset: Dataset,
-    world: World,
-    observes: Observes,
-    episodes: NDArray[np.int64],
-    offsets: NDArray[np.int64],
-    length: int,
-) -> Tensor:
-    if observes == "pixels":
-        return torch.from_numpy(dataset.gather("pixels", episodes, offsets, length))
-    states = dataset.gather("state", episodes, offsets, length)
-    return torch.from_numpy(world.proprioception(states).astype(np.float32))
+def _check_fit(spec: DatasetSpec, world: World) -> None:
+    """Raise UserError unless a simulator can have made the actions of a dataset."""
+    for name, there, here in (
+        ("frame_skip", spec.frame_skip, world.task.frame_skip),
+        ("action_low", spec.action_low, world.action_low.tolist()),
+        ("action_high", spec.action_high, world.action_high.tolist()),
+    ):
+        if there != here:
+            raise UserError(
+                f"the dataset has {name} {there}, and {world.task.name} {here}; name another task, "
+                "or train from data:FOLDER without a simulator"
+            )
 
 
 @torch.no_grad()
 def encode_episodes(
     data: TrainingData, jepa: JEPA, episodes: NDArray[np.int64]
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     """Encode whole episodes, one after the other.
 
     Returns:
-        Embeddings (frames, D) and achieved goals (frames, G).
+        Embeddings (frames, D) and achieved goals (frames, G), if recorded.
 
     Raises:
         UserError: the embeddings are not finite, because the weights exploded.
     """
     dataset = data.dataset
     frames, begin = int(dataset.lengths[episodes].sum()), 0
-    embeddings = torch.empty(frames, jepa.dim, device=data.device)
-    achieved = np.empty((len(embeddings), data.world.goal_size), np.float32)
+    embeddings, achieved = torch.empty(frames, jepa.dim, device=data.device), []
     group = max(1, ENCODE_FRAMES // int(dataset.lengths.max()))
     for part in np.array_split(episodes, -(-len(episodes) // group)):
         seen = [data.observe_episode(int(episode)) for episode in part]
@@ -178,8 +241,67 @@ def encode_episodes(
                 "training stopped: embedding of the world model is not finite; "
                 "try a lower learning rate"
             )
-        achieved[begin:end] = np.concatenate(
-            [dataset.episode("achieved", int(episode)) for episode in part]
-        )
+        if "achieved" in dataset.columns:
+            achieved += [dataset.episode("achieved", int(episode)) for episode in part]
         begin = end
-    return embeddings, torch.from_numpy(achieved).to(data.device)
+    if not achieved:
+        return embeddings, None
+    goals = torch.from_numpy(np.concatenate(achieved).astype(np.float32))
+    return embeddings, goals.to(data.device)
+
+
+@dataclass(frozen=True)
+class LatentDataset:
+    """The training episodes, embedded once for all stages when the first one asks.
+
+    Frames are numbered through all episodes: `first` (E,) and `lengths` (E,) tell which belong to
+    which.
+    """
+
+    data: TrainingData
+    jepa: JEPA
+
+    @functools.cached_property
+    def lengths(self) -> NDArray[np.int64]:
+        """Frames of each episode."""
+        return self.data.dataset.lengths[self.data.split.train]
+
+    @functools.cached_property
+    def first(self) -> NDArray[np.int64]:
+        """Number of the first frame of each episode."""
+        return np.concatenate([[0], np.cumsum(self.lengths)[:-1]])
+
+    @functools.cached_property
+    def embeddings(self) -> Tensor:
+        """Of all frames, (frames, D)."""
+        return encode_episodes(self.data, self.jepa, self.data.split.train)[0]
+
+    @functools.cached_property
+    def actions(self) -> Tensor:
+        """Taken at each frame, (frames, A), in [-1, 1]."""
+        episodes = self.data.split.train
+        actions = [self.data.dataset.episode("action", int(episode)) for episode in episodes]
+        return self.data.unit_actions(np.concatenate(actions))
+
+    def draw(
+        self, random: np.random.Generator, shape: tuple[int, ...], past: int = 0, future: int = 0
+    ) -> NDArray[np.int64]:
+        """Draw frames with at least `past` frames before and `future` after them in their episode.
+
+        Raises:
+            UserError: no episode is long enough.
+        """
+        fitting = np.flatnonzero(self.lengths > past + future)
+        if not len(fitting):
+            raise UserError(
+                f"no episode of {self.data.dataset.folder} has {past + future + 1} frames; "
+                "collect with more --steps"
+            )
+        episodes = fitting[random.integers(len(fitting), size=shape)]
+        room = self.lengths[episodes] - past - future
+        return self.first[episodes] + past + (random.random(shape) * room).astype(np.int64)
+
+    def memory(self, frames: NDArray[np.int64]) -> Memory:
+        """Return the memory at frames (B,) that have K - 1 before them."""
+        past = frames[:, None] + np.arange(1 - self.jepa.history, 1)
+        return Memory(self.embeddings[past], self.actions[past[:, :-1]])

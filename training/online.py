@@ -1,12 +1,12 @@
-"""Learning from experience, in rounds: act, add what happened to the data, learn on, judge.
+"""Online training, in rounds: collect with the agent, train on, evaluate.
 
-runs/reacher/data/          random episodes, and on-policy-00001, ...: what the agent did, by round
-runs/reacher/round-00003/   the training of a round, and in its `last` the agent
+runs/reacher/data/          random episodes, and on-policy-00001, ...: the agent's, by round
+runs/reacher/round-00003/   the training of a round, with its agent in `last`
 runs/reacher/last/, best/   the agent of the latest round, and that of the most successful one
-runs/reacher/online.json    the curve: an entry for each round that is over
+runs/reacher/online.json    the learning curve: an entry for each finished round
 
-A round that was interrupted goes on where it was: what it does depends on the seed, on its number
-and on the agent of the round before.
+What a round does depends on the seed, its number and the agent of the round before, so that an
+interrupted round can be repeated.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import shutil
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 
 from mujepa.agent.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from mujepa.envs.registry import find_task
+from mujepa.envs.task import Task
 from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
 from mujepa.evaluation.loop import run_episodes
@@ -32,42 +33,33 @@ from mujepa.rollouts.store import ON_POLICY, Dataset, read_meta
 from mujepa.runtime import console
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import read_json, write_json, write_text
-from mujepa.training.config import ONLINE
-from mujepa.training.data import STREAM, load_training_data
-from mujepa.training.on_policy import live
-from mujepa.training.schedule import online_share
-from mujepa.training.state import Progress, read_metrics
-from mujepa.training.trainer import Training
+from mujepa.runtime.seeds import Draw, Stream, stream
+from mujepa.training.config import ONLINE, TrainConfig, default_settings
+from mujepa.training.data import load_training_data
+from mujepa.training.on_policy import collect_on_policy
+from mujepa.training.schedule import Progress, online_share
+from mujepa.training.state import read_metrics
+from mujepa.training.trainer import STAGES, Training
 
-if TYPE_CHECKING:
-    import torch
-
-    from mujepa.training.config import TrainConfig
-
-JUDGED = 30
-"""Episodes that an agent is judged on after each round; evaluation has others."""
-JUDGING, LIVING, ROUND = 6, 7, 8
-"""Third words of the random streams: of these episodes, of those lived through, of a round."""
-STAGES = (
-    *("updates", "predictor_updates", "ensemble_updates"),
-    *("critic_updates", "actor_updates"),
-)
+EVALUATED = 30
+"""Episodes on which the agent is evaluated after each round; `mujepa evaluate` has others."""
 
 
 class Online:
-    """A run that learns from what its agent lives through.
+    """A run that trains on episodes of its own agent.
 
     Args:
         config: of the run.
-        device: where it is learned.
+        task: the task.
+        device: where to compute.
 
     Raises:
         UserError: the dataset is not the one of this run.
     """
 
-    def __init__(self, config: TrainConfig, device: torch.device) -> None:
-        self.config, self.device, self._data = config, device, Path(config.dataset)
-        self._path = config.out / "online.json"
+    def __init__(self, config: TrainConfig, task: Task, device: torch.device) -> None:
+        self.config, self.task, self.device = config, task, device
+        self._data, self._path = Path(config.dataset), config.out / "online.json"
         self.curve: list[dict[str, Any]] = []
         if config.resume and self._path.exists():
             self.curve = read_json(self._path, f"delete {config.out} and train anew")["rounds"]
@@ -75,65 +67,68 @@ class Online:
 
     def run(self) -> None:
         """Go through the rounds that are left."""
-        config = self.config
-        for number in range(len(self.curve), config.online_rounds):
-            began = time.monotonic()
-            world = self._world(number)
+        for number in range(len(self.curve), self.config.online_rounds):
+            began, world = time.monotonic(), self._world(number)
             if number:
-                self._live(number, world)
+                self._collect(number, world)
             seconds = self.curve[-1]["learning_seconds"] if number else 0.0
-            checkpoint, learned = self._learn(number, world, seconds)
-            held = self._judge(number, checkpoint, world)
+            checkpoint, learned = self._train(number, world, seconds)
+            held = self._evaluate(checkpoint, world)
             self._record(number, checkpoint, learned, held, time.monotonic() - began)
-        console.print(
-            f"trained in {self._minutes:.1f} min; judge it with: mujepa evaluate {config.out}"
-        )
+        done = f"trained in {self._minutes:.1f} min"
+        console.print(f"{done}; evaluate it with: mujepa evaluate {self.config.out}")
 
     @property
     def _minutes(self) -> float:
         return self.curve[-1]["minutes"] if self.curve else 0.0
 
-    def _world(self, number: int) -> World:
-        """Return the world of a round."""
+    def _vary(self, number: int) -> tuple[str, ...]:
+        """Return what varies in the world of a round."""
         changed = self.config.then_at is not None and number >= self.config.then_at
-        variation = read_variation(self.config.then_vary if changed else self.config.vary)
-        task, size = find_task(self.config.task_name), read_meta(self._data)[0].image_size
-        return World(task, size, threads=2, variation=variation)
+        return self.config.then_vary if changed else self.config.vary
+
+    def _world(self, number: int) -> World:
+        variation = read_variation(self._vary(number))
+        size = read_meta(self._data)[0].image_size
+        return World(self.task, size, threads=2, variation=variation)
 
     def _manifest(self, world: World, count: int, *words: int) -> Manifest:
         """Draw starts and goals from random streams of this run."""
         seed = self.config.seed
-        streams = [np.random.default_rng([seed, STREAM, *words, i]) for i in range(count)]
-        own = int(np.random.SeedSequence([seed, STREAM, *words]).generate_state(1)[0])
-        return manifest_of([world.sample_episode(stream) for stream in streams], own)
+        streams = [stream(seed, Stream.TRAINING, *words, index) for index in range(count)]
+        return manifest_of([world.sample_episode(it) for it in streams], self._own_seed(*words))
 
-    def _live(self, number: int, world: World) -> None:
-        """Let the agent of the round before act, unless that has been done."""
+    def _own_seed(self, *words: int) -> int:
+        sequence = np.random.SeedSequence([self.config.seed, Stream.TRAINING, *words])
+        return int(sequence.generate_state(1)[0])
+
+    def _collect(self, number: int, world: World) -> None:
+        """Collect with the agent of the round before, unless that has been done."""
         name, folder = f"{ON_POLICY}{number:05d}", self._data
         if name in read_meta(folder)[1]:
             return
         for leftover in folder.glob(f".{ON_POLICY}*.tmp"):
             shutil.rmtree(leftover, ignore_errors=True)
         checkpoint = load_checkpoint(self.config.out / "last", self.config.device)
-        manifest = self._manifest(world, self.config.online_episodes, LIVING, number)
-        with console.progress_bar(world.task.budget_steps, "live", unit="step") as bar:
-            live(folder, name, checkpoint, world, manifest, self.config.explore, bar.update)
+        manifest = self._manifest(world, self.config.online_episodes, Draw.ON_POLICY, number)
+        with console.progress_bar(world.task.budget_steps, "collect", unit="step") as bar:
+            collect_on_policy(folder, name, checkpoint, world, manifest, bar.update)
 
-    def _learn(self, number: int, world: World, seconds: float) -> tuple[Checkpoint, float]:
-        """Learn on from the weights of the round before; return the agent, and seconds in all."""
+    def _train(self, number: int, world: World, seconds: float) -> tuple[Checkpoint, float]:
+        """Train on from the weights of the round before; return the agent, and seconds in all."""
         config, out = self.config, self._folder(number)
-        observes, horizon = config.jepa.encoder.observes, config.planner.horizon
-        experience = load_training_data(
-            self._data, config.validation, config.seed, self.device, observes, horizon
-        )
-        own = int(np.random.SeedSequence([config.seed, STREAM, ROUND, number]).generate_state(1)[0])
-        experience = replace(experience, world=world, seed=own if number else config.seed)
-        rounds = config.online_rounds
-        shares = {name: online_share(getattr(config, name), number, rounds) for name in STAGES}
+        data = load_training_data(
+            self._data, config.validation, config.seed, self.device,
+            config.jepa.encoder.observes, config.planner.horizon,
+        )  # fmt: skip
+        own = self._own_seed(Draw.ROUND, number) if number else config.seed
+        data = replace(data, world=world, seed=own)
+        names, rounds = [it.updates for it in STAGES], config.online_rounds
+        shares = {name: online_share(getattr(config, name), number, rounds) for name in names}
+        plain = {name: default_settings()[name] for name in ("online", *ONLINE)}
         minutes = config.minutes and config.minutes / rounds
-        plain = {"online": False, **ONLINE}
         part = replace(config, **plain, **shares, minutes=minutes, out=out, resume=True)
-        training = Training(part, experience)
+        training = Training(part, data)
         if not training.resumed:
             training.progress = Progress(seconds=seconds)
             if number:
@@ -142,11 +137,11 @@ class Online:
         training.learn_stages()
         return load_checkpoint(out / "last", config.device), training.progress.seconds
 
-    def _judge(self, number: int, checkpoint: Checkpoint, world: World) -> int:
-        """Return how many of the run's own episodes the agent holds."""
-        manifest = self._manifest(world, JUDGED, JUDGING)
+    def _evaluate(self, checkpoint: Checkpoint, world: World) -> int:
+        """Return in how many episodes the agent holds the goal, the same ones in every round."""
+        manifest = self._manifest(world, EVALUATED, Draw.ONLINE_EVALUATION)
         policy = AgentPolicy(checkpoint.agent())
-        with console.progress_bar(world.task.budget_steps, "judge", unit="step") as bar:
+        with console.progress_bar(world.task.budget_steps, "evaluate", unit="step") as bar:
             outcome = run_episodes(world.task, world.image_size, policy, manifest, bar.update)
         return int(outcome.held.sum())
 
@@ -155,8 +150,7 @@ class Online:
     ) -> None:
         """Publish the agent of a round, then its entry in the curve: with it the round is over."""
         config, dataset = self.config, Dataset(self._data, verify=False)
-        success = success_rate(held, JUDGED)
-        changed = config.then_at is not None and number >= config.then_at
+        success = success_rate(held, EVALUATED)
         entry = {
             "round": number,
             "steps": (dataset.frames - len(dataset)) * checkpoint.config.frame_skip,
@@ -164,7 +158,7 @@ class Online:
             "learning_seconds": round(learned, 2),
             "success": asdict(success),
             "cost": checkpoint.config.cost,
-            "vary": list(config.then_vary if changed else config.vary),
+            "vary": list(self._vary(number)),
             "data": dataset.digest,
         }
         same = [it["success"]["rate"] for it in self.curve if it["vary"] == entry["vary"]]
@@ -173,15 +167,15 @@ class Online:
             save_checkpoint(config.out / name, checkpoint.config, checkpoint.networks, provenance)
         self._keep_metrics(number)
         self.curve.append(entry)
-        write_json(self._path, {"episodes": JUDGED, "rounds": self.curve})
+        write_json(self._path, {"episodes": EVALUATED, "rounds": self.curve})
         left = (config.online_rounds - number - 1) * self._minutes / (number + 1)
         console.print(
-            f"round {number + 1} of {config.online_rounds}: {entry['steps']} steps lived, success "
+            f"round {number + 1} of {config.online_rounds}: {entry['steps']} steps, success "
             f"{success.rate:.2f} [{success.low:.2f}, {success.high:.2f}], {left:.1f} min left"
         )
 
     def _keep_metrics(self, number: int) -> None:
-        """Append the round's records to those of the run."""
+        """Append the records of a round to those of the run."""
         path = self.config.out / "metrics.jsonl"
         before = [it for it in read_metrics(path) if it["round"] < number]
         latest = read_metrics(self._folder(number) / "metrics.jsonl")
@@ -195,12 +189,12 @@ class Online:
         """Check that the dataset is what this run has made of it so far."""
         folder, rounds = self._data, len(self.curve)
         digest = Dataset(folder, verify=False).digest
-        lived = {name for name in read_meta(folder)[1] if name.startswith(ON_POLICY)}
-        wanted = {f"{ON_POLICY}{number:05d}" for number in range(1, rounds)}
-        ahead = lived - wanted <= {f"{ON_POLICY}{rounds:05d}"} if rounds else not lived
-        unchanged = not rounds or lived != wanted or digest == self.curve[-1]["data"]
-        if not wanted <= lived or not ahead or not unchanged:
+        collected = {name for name in read_meta(folder)[1] if name.startswith(ON_POLICY)}
+        expected = {f"{ON_POLICY}{number:05d}" for number in range(1, rounds)}
+        ahead = collected - expected <= {f"{ON_POLICY}{rounds:05d}"} if rounds else not collected
+        unchanged = not rounds or collected != expected or digest == self.curve[-1]["data"]
+        if not expected <= collected or not ahead or not unchanged:
             raise UserError(
-                f"{folder} is not what this run has lived through; choose another --data, or "
-                f"delete {self.config.out} and train anew"
+                f"{folder} does not hold the episodes that this run has collected; choose another "
+                f"--data, or delete {self.config.out} and train anew"
             )

@@ -1,21 +1,38 @@
-"""Time in training: the learning rate over it, and a limit to it."""
+"""Time in training: the learning rate, a limit in minutes, the updates of online rounds."""
 
 from __future__ import annotations
 
 import math
 import time
-from dataclasses import replace
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from mujepa.training.state import Progress
+from dataclasses import dataclass, replace
 
 WARM_UP = 100
-"""Updates in which the learning rate rises, at most; of a short training it is a tenth."""
+"""Updates in which the learning rate rises; a tenth of the training if that is less."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come.
+
+    Attributes:
+        stage: index of the stage.
+        update: updates done in it.
+        stage_seconds: seconds spent in it.
+        seconds: seconds spent in all.
+        best: highest score in this stage so far.
+        finished: whether the stage is over, by its updates or by its time.
+    """
+
+    stage: int = 0
+    update: int = 0
+    stage_seconds: float = 0.0
+    seconds: float = 0.0
+    best: float | None = None
+    finished: bool = False
 
 
 class Clock:
-    """Time spent in a stage, and how much of its share of --minutes that is."""
+    """Measures the time spent in a stage, and its share of --minutes."""
 
     def __init__(self, progress: Progress, minutes: float | None, share: float) -> None:
         self._before = progress.seconds - progress.stage_seconds
@@ -47,9 +64,9 @@ def schedule(update: int, updates: int, fraction: float) -> float:
 
 
 def online_share(total: int, number: int, rounds: int) -> int:
-    """Return which of all updates a round has, in about the proportion of its data.
+    """Return how many of all updates a round has, in about the proportion of its data.
 
-    The first round learns from random episodes, which are twice as long as those lived through.
+    Episodes of random actions, in the first round, are twice as long as those of the agent.
     """
     before, after, whole = (rounds_weight(it) for it in (number, number + 1, rounds))
     return total * after // whole - total * before // whole

@@ -1,244 +1,206 @@
-"""The first stage of training, the world model; what follows on its embeddings is in `frozen`.
+"""A stage of training: what is optimised, the terms of one update, diagnostics, what follows it.
 
-A stage says what is optimised, how one update's terms are computed, how to judge, and what to do
-at its end. Each update draws from a random stream of its own (seed, stage, update), so that a
+This file has the world model and the predictor alone; `frozen_stages` has what is trained on frozen
+embeddings. Each update draws from a random stream of its own (seed, stage, update), so that a
 resumed run repeats an uninterrupted one.
 
-Letters: B batch, T time, D embedding, A action, E episodes.
+Letters: B batch, T time, D embedding, A action, E episodes, K history, R predicted steps.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mujepa.agent.configurator import Configurator
-from mujepa.evaluation.diagnostics import (
-    candidate_ranking,
-    distance_correlation,
-    effective_rank,
-    open_loop_error,
-)
+from mujepa.agent.checkpoint import Networks
+from mujepa.evaluation.diagnostics import effective_rank
 from mujepa.rollouts.sampling import sample_windows
 from mujepa.runtime import distributed
-from mujepa.training.data import TrainingData, encode_episodes
+from mujepa.runtime.errors import UserError
+from mujepa.runtime.seeds import Draw
+from mujepa.training.config import TrainConfig
+from mujepa.training.data import LatentDataset, encode_episodes
+from mujepa.training.diagnostics import dynamics_error, ranking
 from mujepa.training.losses import (
     ExtraTerm,
     InverseDynamics,
-    LossConfig,
     encode_batch,
+    prediction_error,
     world_model_terms,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
-    from numpy.typing import NDArray
-
-    from mujepa.agent.checkpoint import Networks
-    from mujepa.agent.jepa import JEPA
-    from mujepa.evaluation.diagnostics import RankingBenchmark
-
-COSTS = (
-    *("critic", "goal", "critic + 5*goal"),
-    *("critic.min", "goal.min", "critic.min + 5*goal.min"),
-)
-"""What `--cost auto` chooses from: critic, latent distance and their mixture; mean or nearest."""
-CLEARLY = 0.15
-"""By how much another cost has to rank better than the critic."""
-
-
-class Stage(Protocol):
-    """What the training loop asks of a stage."""
-
-    name: str
-    updates: int
-    learning_rate: float
-    cost: str
-
-    @property
-    def weights(self) -> dict[str, float]:
-        """Weights of the terms."""
-        ...
-
-    def modules(self) -> nn.ModuleDict:
-        """Return what is optimised."""
-        ...
-
-    def terms(self, update: int) -> dict[str, Tensor]:
-        """Return the unweighted loss terms of one update, of this process's share of the batch."""
-        ...
-
-    def validate(self) -> dict[str, float]:
-        """Return diagnostics on held-out episodes; `score` is the one to maximise."""
-        ...
-
-    def finish(self) -> None:
-        """Do what is left after the last update."""
-        ...
-
-
-class WorldModelStage:
-    """Encoder and predictor, end to end: predict embeddings open loop without collapsing them.
+class Stage(ABC):
+    """A stage of training.
 
     Args:
-        experience: the data.
-        networks: what is learned; the critic is left alone.
-        loss: weights of the terms.
-        extra_terms: further terms, each with a head of its own.
-        updates: how many.
-        batch: B, windows per update.
-        rollout: R, steps predicted open loop.
-        learning_rate: of AdamW.
+        config: settings of the run.
+        latents: the data, and their embeddings once the encoder is frozen.
+        networks: all networks; those that the stage does not train are frozen.
+        parts: names of those that it trains.
+        cost: what the planner minimises.
     """
-
-    name = "world model"
-    cost = "goal"
 
     def __init__(
         self,
-        experience: TrainingData,
+        config: TrainConfig,
+        latents: LatentDataset,
         networks: Networks,
-        loss: LossConfig,
-        extra_terms: Sequence[ExtraTerm] = (),
-        *,
-        updates: int,
-        batch: int,
-        rollout: int,
-        learning_rate: float,
+        parts: Sequence[str],
+        cost: str,
     ) -> None:
-        self.experience, self.networks, self.loss = experience, networks, loss
-        self.updates, self.batch, self.rollout = updates, batch, rollout
-        self.learning_rate = learning_rate
-        self.weights = loss.weights() | {extra.name: extra.weight for extra in extra_terms}
-        jepa = networks.jepa
-        self._inverse = InverseDynamics(jepa.dim, jepa.history, jepa.action_size).to(
-            experience.device
-        )
-        self._extra = {
-            extra.name: (extra, extra.head(jepa).to(experience.device)) for extra in extra_terms
-        }
+        self.config, self.latents, self.data = config, latents, latents.data
+        self.networks, self.parts, self.cost = networks, parts, cost
+
+    def modules(self) -> nn.ModuleDict:
+        """Return what is optimised."""
+        parts = {it.rpartition(".")[2]: self.networks.get_submodule(it) for it in self.parts}
+        return nn.ModuleDict(parts)
+
+    @property
+    @abstractmethod
+    def weights(self) -> dict[str, float]:
+        """Weights of the terms, by name."""
+
+    @abstractmethod
+    def terms(self, update: int) -> dict[str, Tensor]:
+        """Return the unweighted loss terms of one update, of this process's share of the batch."""
+
+    @abstractmethod
+    def validate(self) -> dict[str, float]:
+        """Return diagnostics on held-out episodes; `score` is the one to maximise."""
+
+    def finish(self) -> None:  # noqa: B027 - most stages have nothing to do
+        """Do what follows the last update."""
+
+    def _held_out_embeddings(self) -> Tensor:
+        """Return the embeddings of the held-out episodes, (B, T, D)."""
+        return self.networks.jepa.encode_windows(self.data.validation.observations)
+
+
+class WorldModelStage(Stage):
+    """Encoder and predictor, end to end: predict embeddings open loop without collapsing them.
+
+    Args:
+        config: settings of the run.
+        latents: the data.
+        networks: all networks.
+        parts: names of those that it trains.
+        cost: of the diagnostics.
+        extra_terms: further terms, each with a head of its own.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        latents: LatentDataset,
+        networks: Networks,
+        parts: Sequence[str],
+        cost: str,
+        extra_terms: Sequence[ExtraTerm] = (),
+    ) -> None:
+        super().__init__(config, latents, networks, parts, cost)
+        jepa, device = networks.jepa, self.data.device
+        held = self.data.validation.observations.shape[1]
+        if held <= jepa.history:
+            raise UserError(
+                f"held-out episodes of {self.data.dataset.folder} have {held} frames; a history of "
+                f"{jepa.history} needs {jepa.history + 1}: use longer episodes"
+            )
+        self._inverse = InverseDynamics(jepa.dim, jepa.history, jepa.action_size).to(device)
+        self._extra = {it.name: (it, it.head(jepa).to(device)) for it in extra_terms}
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weights of the terms, by name."""
+        extra = {name: term.weight for name, (term, _) in self._extra.items()}
+        return self.config.loss.weights() | extra
 
     def modules(self) -> nn.ModuleDict:
         """Return the world model, and the heads that only its training needs."""
         heads = {name: head for name, (_, head) in self._extra.items()}
-        return nn.ModuleDict({"jepa": self.networks.jepa, "inverse": self._inverse, **heads})
+        return nn.ModuleDict({**super().modules(), "inverse": self._inverse, **heads})
 
     def terms(self, update: int) -> dict[str, Tensor]:
         """Return the terms on a batch of windows of K + R frames."""
-        data, jepa = self.experience, self.networks.jepa
-        random = data.random(0, update)
-        length = jepa.history + self.rollout
-        windows = sample_windows(data.dataset, data.split.train, self.batch, length, random)
+        data, jepa, config = self.data, self.networks.jepa, self.config
+        random, length = data.random(Draw.WORLD_MODEL, update), jepa.history + config.rollout
+        windows = sample_windows(data.dataset, data.split.train, config.batch, length, random)
         episodes, offsets = (numbers[distributed.share()] for numbers in windows)
         observations = data.observe(episodes, offsets, length)
         actions = data.dataset.gather("action", episodes, offsets, length)[:, :-1]
         generator = torch.Generator().manual_seed(int(random.integers(2**62)))
         actions = data.unit_actions(actions)
-        batch = encode_batch(self.loss, jepa, self._inverse, observations, actions, generator)
+        batch = encode_batch(config.loss, jepa, self._inverse, observations, actions, generator)
         extra = {name: extra.term(head, batch) for name, (extra, head) in self._extra.items()}
         return world_model_terms(batch) | extra
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Return diagnostics of representation and dynamics."""
-        data = self.experience
+        data, jepa, probe = self.data, self.networks.jepa, self.networks.probe
         self._recalibrate(episodes=128)
-        embeddings = self.networks.jepa.encode_windows(data.validation.observations)
-        self.networks.probe.fit(*_frames(embeddings, data.validation.achieved))
-        return {
-            **judge_dynamics(data, self.networks.jepa, embeddings),
-            "effective_rank": effective_rank(embeddings.flatten(0, 1)),
-            "probe_r2": self.networks.probe.r2(*_frames(embeddings, data.validation.achieved)),
-            **ranking(data, self.networks, self.cost, embeddings),
-        }
+        embeddings = self._held_out_embeddings()
+        found = dynamics_error(data, jepa, embeddings)
+        found["effective_rank"] = effective_rank(embeddings.flatten(0, 1))
+        if data.validation.achieved is not None:
+            goals = torch.from_numpy(data.validation.achieved.astype(np.float32)).flatten(0, 1)
+            frames = embeddings.flatten(0, 1), goals.to(embeddings.device)
+            probe.fit(*frames)
+            found["probe_r2"] = probe.r2(*frames)
+        return found | ranking(data, self.networks, self.cost, embeddings)
 
     @torch.no_grad()
     def finish(self) -> None:
         """Recalibrate the batch normalisation on training frames, and fit the probe."""
         self._recalibrate(episodes=512)
-        self.networks.probe.fit(
-            *encode_episodes(self.experience, self.networks.jepa, self.experience.split.train[:512])
-        )
+        episodes = self.data.split.train[:512]
+        embeddings, achieved = encode_episodes(self.data, self.networks.jepa, episodes)
+        if achieved is not None:
+            self.networks.probe.fit(embeddings, achieved)
 
-    @torch.no_grad()
     def _recalibrate(self, episodes: int) -> None:
         """Replace the running statistics of the embeddings by those of whole training episodes."""
         normalise = self.networks.jepa.encoder.normalise
-        momentum, normalise.momentum = (
-            normalise.momentum,
-            None,
-        )  # None: the plain average over batches
+        momentum, normalise.momentum = normalise.momentum, None  # None: average over batches
         normalise.reset_running_stats()
         normalise.train()
-        encode_episodes(self.experience, self.networks.jepa, self.experience.split.train[:episodes])
+        encode_episodes(self.data, self.networks.jepa, self.data.split.train[:episodes])
         normalise.eval()
         normalise.momentum = momentum
 
 
-def _frames(embeddings: Tensor, achieved: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
-    flat = torch.from_numpy(achieved.astype(np.float32)).flatten(0, 1)
-    return embeddings.flatten(0, 1), flat.to(embeddings.device)
+class PredictorStage(Stage):
+    """The predictor alone, on frozen embeddings: without images to read, updates are cheap."""
 
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weights of the terms, by name."""
+        return {"prediction": 1.0}
 
-def judge_dynamics(data: TrainingData, jepa: JEPA, embeddings: Tensor) -> dict[str, float]:
-    """Return the open-loop error in embeddings (B, T, D) of the held-out episodes.
+    @property
+    def rollout(self) -> int:
+        """R: windows as long as plans, as far as the episodes are long enough."""
+        longest = int(self.latents.lengths.max()) - self.networks.jepa.history
+        return max(self.config.rollout, min(self.data.horizon, longest))
 
-    After 1, 4 and 8 steps or as many as there are, over the error of a world that stands still; the
-    `score` is the share of the last one's that is gone.
-    """
-    horizon = min(8, embeddings.shape[1] - jepa.history)
-    error, frozen = open_loop_error(jepa, embeddings, data.validation.actions, horizon)
-    shares = {
-        step: error[step - 1] / max(frozen[step - 1], 1e-12)
-        for step in sorted({1, 4, horizon})
-        if step <= horizon
-    }
-    by_step = {f"open_loop_{step}": share for step, share in shares.items()}
-    return by_step | {"score": 1 - shares[horizon]}
+    def terms(self, update: int) -> dict[str, Tensor]:
+        """Return the term on windows of K + R frames."""
+        latents, jepa, rollout = self.latents, self.networks.jepa, self.rollout
+        random, size = self.data.random(Draw.PREDICTOR, update), (self.config.predictor_batch,)
+        frames = latents.draw(random, size, past=jepa.history - 1, future=rollout)
+        frames = frames[distributed.share()]
+        ahead = frames[:, None] + np.arange(rollout)
+        predicted = jepa.unroll(latents.memory(frames), latents.actions[ahead])
+        return {"prediction": prediction_error(predicted, latents.embeddings[ahead + 1])}
 
-
-def ranking(
-    data: TrainingData, networks: Networks, cost: str, embeddings: Tensor
-) -> dict[str, float]:
-    """Correlate the cost with the simulator, over pairs of states and over candidates."""
-    random = np.random.default_rng(0)
-    batch, time = embeddings.shape[:2]
-    past = networks.critic.config.history - 1
-    ends = random.integers(batch * (time - past), size=(2, 2048))
-    states = data.validation.states[:, past:].reshape(batch * (time - past), -1)
-    true = data.world.separation(states[ends[0]], states[ends[1]])
-    now = embeddings[:, past:].flatten(0, 1)
-    before = embeddings[:, : time - past].flatten(0, 1)
-    here, there = (torch.stack([before[end], now[end]], dim=1) for end in ends)
-    estimates = {
-        "goal": (here[:, 1] - there[:, 1]).square().sum(dim=-1),
-        "critic": networks.critic(here, there),
-    }
-    estimate = estimates["critic" if "critic" in cost else "goal"].cpu().numpy()
-    return {
-        "distance_correlation": distance_correlation(estimate, true),
-        "candidate_ranking": judge_cost(data.trials, networks, cost),
-    }
-
-
-def judge_cost(trials: RankingBenchmark, networks: Networks, cost: str) -> float:
-    """Return how well a cost ranks what was tried, from -1 to 1."""
-    configurator = Configurator(networks.jepa, networks.critic, networks.cost(cost))
-    return candidate_ranking(configurator, trials)
-
-
-def choose_cost(ranks: Mapping[str, float]) -> str:
-    """Return the cost to plan with: the critic, unless another ranks clearly better.
-
-    The critic sees beyond the horizon, which ranks within it do not tell; docs/ablations.md has
-    both, ranks and success.
-
-    Args:
-        ranks: of each of `COSTS`, from `judge_cost`.
-    """
-    best = max(ranks, key=lambda cost: ranks[cost])
-    return best if ranks[best] > ranks["critic"] + CLEARLY else "critic"
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Return diagnostics of the dynamics, and how well candidates are ranked."""
+        embeddings = self._held_out_embeddings()
+        ranks = ranking(self.data, self.networks, self.cost, embeddings)
+        return ranks | dynamics_error(self.data, self.networks.jepa, embeddings)

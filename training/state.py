@@ -9,12 +9,13 @@ runs/reacher/best/            the checkpoint of the best diagnostics
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import safetensors.torch
 import torch
+from torch import Tensor, nn
 
 from mujepa.agent.checkpoint import (
     AgentConfig,
@@ -25,65 +26,35 @@ from mujepa.agent.checkpoint import (
 )
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import read_json, surviving_folder, write_json, write_text
+from mujepa.training.schedule import Progress
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run has come.
-
-    Attributes:
-        stage: index of the stage.
-        update: updates done in it.
-        stage_seconds: seconds spent in it.
-        seconds: seconds spent in all.
-        best: highest score in this stage so far.
-        finished: whether the stage is over, be it by its updates or by its time.
-    """
-
-    stage: int = 0
-    update: int = 0
-    stage_seconds: float = 0.0
-    seconds: float = 0.0
-    best: float | None = None
-    finished: bool = False
+FREE = {"out", "resume", "workers", "wandb", "device", "minutes"}
+"""Settings that may change when a run is resumed: what is learned does not depend on them."""
 
 
 def check_settings(folder: Path, settings: dict[str, Any], *, resume: bool) -> None:
     """Write the run's settings, or compare them with those of the run that is resumed.
 
-    A run without a checkpoint is none: nothing is lost if it is begun anew.
+    A run without a checkpoint is begun anew.
 
     Raises:
-        UserError: there is a run in the folder but `--resume` was not asked for, or it has other
-            settings.
+        UserError: the folder holds a run and `resume` is false, or the run has other settings.
     """
     settings = json.loads(json.dumps(settings, default=str))
-    free = {
-        "out",
-        "resume",
-        "workers",
-        "wandb",
-        "device",
-        "minutes",
-    }  # may change without changing what is learned
-    begun = any(folder.glob("round-*/last"))  # of a run that learns online
+    begun = any(folder.glob("round-*/last"))  # of an online run
     if begun or surviving_folder(folder / "last").exists():
         if not resume:
             raise UserError(
                 f"{folder} holds a run already; continue it with --resume or choose another --out"
             )
         there = read_json(folder / "train.json", f"delete {folder} and train anew")
-        keys = (settings.keys() | there.keys()) - free
-        different = sorted(key for key in keys if there.get(key) != settings.get(key))
-        if different:
-            key = different[0]
-            raise UserError(
-                f"{folder} was begun with {key}={there.get(key)!r}, not {settings.get(key)!r}; "
-                "resume it with the same settings"
-            )
+        keys = (settings.keys() | there.keys()) - FREE
+        for key in sorted(keys):
+            if there.get(key) != settings.get(key):
+                raise UserError(
+                    f"{folder} was begun with {key}={there.get(key)!r}, not {settings.get(key)!r}; "
+                    "resume it with the same settings"
+                )
     write_json(folder / "train.json", settings)
 
 
@@ -111,10 +82,10 @@ def save_progress(
 
 
 def restore_networks(folder: Path, networks: Networks, data_digest: str) -> Progress:
-    """Load `last` into the networks and return how far it is.
+    """Load `last` into the networks and return its progress.
 
     Raises:
-        UserError: it is missing or damaged, or it has learned from other data.
+        UserError: it is missing or damaged, or was trained on other data.
     """
     last = surviving_folder(folder / "last")
     remedy = f"delete {folder} and train anew"
@@ -125,13 +96,8 @@ def restore_networks(folder: Path, networks: Networks, data_digest: str) -> Prog
     return Progress(**read_json(last / "progress.json", remedy))
 
 
-def adopt_world_model(
-    path: Path, config: AgentConfig, networks: Networks
-) -> tuple[Progress, dict[str, Any]]:
-    """Load the world model of a checkpoint, and its probe.
-
-    Returns:
-        A progress beyond the stage of the world model, and where the checkpoint comes from.
+def restore_world_model(path: Path, config: AgentConfig, networks: Networks) -> dict[str, Any]:
+    """Load the world model and the probe of a checkpoint, and return where it comes from.
 
     Raises:
         UserError: there is no checkpoint, or its world model is of another task or other settings.
@@ -146,13 +112,13 @@ def adopt_world_model(
             )
     networks.jepa.load_state_dict(checkpoint.networks.jepa.state_dict())
     networks.probe.load_state_dict(checkpoint.networks.probe.state_dict())
-    return Progress(stage=1), {"checkpoint": str(path)} | checkpoint.provenance
+    return {"checkpoint": str(path)} | checkpoint.provenance
 
 
 def restore_optimizer(
     folder: Path, modules: nn.ModuleDict, optimizer: torch.optim.Optimizer
 ) -> None:
-    """Load the modules' and the optimiser's tensors of `last`.
+    """Load the tensors of modules and optimiser from `last`.
 
     Raises:
         UserError: they are damaged.
@@ -176,7 +142,7 @@ def restore_optimizer(
 
 
 class Metrics:
-    """metrics.jsonl, and wandb where wanted.
+    """Records in metrics.jsonl, and in wandb if asked for.
 
     Args:
         folder: of the run.
@@ -192,10 +158,13 @@ class Metrics:
         wandb_mode: Literal["off", "offline", "online"],
         config: dict[str, Any],
     ) -> None:
-        self._path = folder / "metrics.jsonl"
-        kept = [line for line in read_metrics(self._path) if resumed and _before(line, resumed)]
+        self._path, self._run = folder / "metrics.jsonl", None
+        kept = []
+        if resumed:
+            end = (resumed.stage, resumed.update)
+            records = read_metrics(self._path)
+            kept = [it for it in records if (it["stage_index"], it["update"]) <= end]
         write_text(self._path, "".join(json.dumps(line) + "\n" for line in kept))
-        self._run = None
         if wandb_mode != "off":
             import wandb
 
@@ -208,13 +177,9 @@ class Metrics:
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
         if self._run is not None:
-            self._run.log(
-                {
-                    f"{values['stage']}/{key}": value
-                    for key, value in values.items()
-                    if key != "stage"
-                }
-            )
+            stage = values["stage"]
+            shown = {f"{stage}/{key}": value for key, value in values.items() if key != "stage"}
+            self._run.log(shown)
 
     def close(self) -> None:
         """Finish the wandb run, if there is one, and wait until all of it is written.
@@ -229,7 +194,7 @@ class Metrics:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the records of a metrics.jsonl; a line torn by a crash is left out."""
+    """Return the records of a metrics.jsonl, without a line torn by a crash."""
     records = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
@@ -237,7 +202,3 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         except ValueError:
             continue
     return records
-
-
-def _before(record: dict[str, Any], progress: Progress) -> bool:
-    return (record["stage_index"], record["update"]) <= (progress.stage, progress.update)

@@ -1,328 +1,389 @@
-"""One training run: its networks, the stages that they go through, and the records it keeps."""
+"""One training run: its networks, the stages in which they are trained, and its records."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from mujepa.agent.checkpoint import AgentConfig, Checkpoint, Networks, save_checkpoint
+from mujepa.envs.world import World
+from mujepa.rollouts.store import DatasetSpec
 from mujepa.runtime import console, distributed
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import read_json, surviving_folder
 from mujepa.runtime.provenance import command, machine, versions
-from mujepa.training.data import TrainingData
+from mujepa.training.config import TrainConfig
+from mujepa.training.data import LatentDataset, TrainingData, bounds_of
+from mujepa.training.diagnostics import COSTS, choose_cost, rank_cost
 from mujepa.training.frozen_stages import ActorStage, CriticStage, EnsembleStage
-from mujepa.training.interruption import Interruption
-from mujepa.training.latent_dataset import LatentDataset
 from mujepa.training.losses import ExtraTerm, weighted_sum
-from mujepa.training.predictor_stage import PredictorStage
-from mujepa.training.schedule import Clock, schedule
-from mujepa.training.stages import COSTS, Stage, WorldModelStage, choose_cost, judge_cost
+from mujepa.training.schedule import Clock, Progress, schedule
+from mujepa.training.stages import PredictorStage, Stage, WorldModelStage
 from mujepa.training.state import (
     Metrics,
-    Progress,
-    adopt_world_model,
     restore_networks,
     restore_optimizer,
+    restore_world_model,
     save_progress,
 )
 
-if TYPE_CHECKING:
-    from mujepa.envs.world import World
-    from mujepa.training.config import TrainConfig
-
-STAGE_SHARE = {
-    "world model": 0.7, "predictor": 0.2, "ensemble": 0.03, "critic": 0.15, "actor": 0.12,
-}  # fmt: skip
-"""Of --minutes for each stage that runs, by its name, relative to the others."""
 AUTO = "auto"
 """The cost that is chosen by a measurement."""
+Record = Callable[[dict[str, Any]], object]
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """All that the run has to know of a stage.
+
+    Attributes:
+        name: of the stage, in metrics.jsonl.
+        stage: its class.
+        parts: the networks that it trains.
+        updates: name of the setting that says how many updates it has; 0 leaves it out.
+        learning_rate: name of the setting with its highest learning rate.
+        share: of --minutes, relative to the other stages.
+        cost: of its diagnostics, if it comes before the critic.
+    """
+
+    name: str
+    stage: type[Stage]
+    parts: tuple[str, ...]
+    updates: str
+    learning_rate: str = "critic_learning_rate"
+    share: float = 0.0
+    cost: str | None = None
+
+
+STAGES = (
+    StageSpec("world model", WorldModelStage, ("jepa",), "updates", "learning_rate", 0.7, "goal"),
+    StageSpec(
+        "predictor", PredictorStage, ("jepa.predictor",), "predictor_updates", share=0.2,
+        cost="goal",
+    ),
+    StageSpec("ensemble", EnsembleStage, ("ensemble",), "ensemble_updates", share=0.03),
+    StageSpec("critic", CriticStage, ("critic",), "critic_updates", share=0.15),
+    StageSpec("actor", ActorStage, ("actor",), "actor_updates", share=0.12),
+)  # fmt: skip
+"""The stages in their order."""
+
+
+def stages_of(config: TrainConfig) -> dict[str, int]:
+    """Return the updates of each stage of a run, by its name."""
+    return {it.name: count for it in STAGES if (count := getattr(config, it.updates))}
+
+
+def make_stage(
+    name: str,
+    config: TrainConfig,
+    latents: LatentDataset,
+    networks: Networks,
+    extra_terms: Sequence[ExtraTerm] = (),
+) -> Stage:
+    """Return a stage by its name."""
+    spec = next(it for it in STAGES if it.name == name)
+    cost = spec.cost or ("critic" if config.cost == AUTO else config.cost)
+    more = {"extra_terms": extra_terms} if extra_terms else {}
+    return spec.stage(config, latents, networks, spec.parts, cost, **more)
+
+
+@dataclass
+class Interruption:
+    """Whether Ctrl-C or SIGTERM has asked for an end."""
+
+    wanted: bool = False
+
+
+@contextmanager
+def interruption() -> Iterator[Interruption]:
+    """Turn the first Ctrl-C (or SIGTERM) into a wish; the second one interrupts at once."""
+    asked, before = Interruption(), {}
+
+    def hear(number: int, frame: object) -> None:
+        if asked.wanted:
+            raise KeyboardInterrupt
+        asked.wanted = True
+
+    if threading.current_thread() is threading.main_thread():  # other threads hear no signals
+        before = {it: signal.signal(it, hear) for it in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@dataclass
+class Running:
+    """A stage that is under way."""
+
+    index: int
+    name: str
+    stage: Stage
+    updates: int
+    learning_rate: float
+    modules: nn.ModuleDict = field(init=False)
+    optimizer: torch.optim.Optimizer = field(init=False)
+    terms: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.modules = self.stage.modules()
+        self.stage.networks.eval().requires_grad_(requires_grad=False)  # frozen: no backward pass
+        self.modules.requires_grad_(requires_grad=True)
+        parameters = self.modules.parameters()
+        self.optimizer = torch.optim.AdamW(parameters, self.learning_rate, weight_decay=1e-4)
 
 
 class Training:
-    """One run: the networks, the stages that they go through, and the records that are kept.
+    """One run: the networks, the stages in which they are trained, and its records.
 
     Args:
-        config: of the run.
-        experience: what is learned from.
-        on_record: told of each record once the checkpoint beside it is written.
+        config: of the run, with the task's recipe.
+        data: what is learned from.
+        on_record: called with each record once the checkpoint with it is written.
         extra_terms: of the world model's loss, by an experiment.
     """
 
     def __init__(
         self,
         config: TrainConfig,
-        experience: TrainingData,
-        on_record: Callable[[dict[str, Any]], object] = lambda record: None,
+        data: TrainingData,
+        on_record: Record = lambda record: None,
         extra_terms: Sequence[ExtraTerm] = (),
     ) -> None:
         torch.manual_seed(config.seed)
-        self._on_record = on_record
-        self.config = config
-        self.experience = experience
-        self.agent_config, self.networks = make_networks(config, experience.world)
-        self.networks.to(experience.device)
+        self.config, self.data, self._on_record = config, data, on_record
+        self.agent_config, self.networks = make_networks(config, data.world, data.dataset.spec)
+        self.networks.to(data.device)
         self.ranks: dict[str, float] = {}
-        embedded = LatentDataset(experience, self.networks.jepa)
-        self.resumed = config.resume and surviving_folder(config.out / "last").exists()
-        self.progress = Progress()
-        self.adopted: dict[str, Any] | None = None
+        self.progress, self.origin = Progress(), None
+        last = surviving_folder(config.out / "last")
+        self.resumed = config.resume and last.exists()
         if self.resumed:
-            digest = experience.dataset.digest
-            self.progress = restore_networks(config.out, self.networks, digest)
-            made = surviving_folder(config.out / "last") / "provenance.json"
-            self.adopted = read_json(made, "train anew").get("world_model")
+            self.progress = restore_networks(config.out, self.networks, data.dataset.digest)
+            made = read_json(last / "provenance.json", "train anew")
+            self.origin: dict[str, Any] | None = made.get("world_model")
         elif config.world_model:
-            self.progress, self.adopted = adopt_world_model(
-                config.world_model, self.agent_config, self.networks
-            )
+            self.progress = Progress(stage=1)
+            self.origin = restore_world_model(config.world_model, self.agent_config, self.networks)
         self.metrics = None
         if distributed.rank() == 0:
             before = self.progress if self.resumed else None
             self.metrics = Metrics(config.out, before, config.wandb, config.settings())
-        cost = "critic" if config.cost == AUTO else config.cost
-        rate = config.critic_learning_rate
-        self.stages: list[Stage] = [
-            WorldModelStage(
-                experience, self.networks, config.loss, extra_terms, updates=config.updates,
-                batch=config.batch, rollout=config.rollout, learning_rate=config.learning_rate,
-            ),
-            *self._refinement(embedded),
-            EnsembleStage(
-                embedded, self.networks, updates=config.ensemble_updates, batch=config.batch,
-                learning_rate=rate, cost=cost,
-            ),
-            CriticStage(
-                embedded, self.networks, updates=config.critic_updates, batch=config.critic_batch,
-                learning_rate=rate, cost=cost, loss=config.critic_loss, imagined=config.imagined,
-            ),
-            ActorStage(
-                embedded, self.networks, updates=config.actor_updates, batch=config.actor_batch,
-                learning_rate=rate, cost=cost, loss=config.actor_loss,
-                horizon=config.actor_loss.horizon or config.planner.horizon,
-            ),
-        ]  # fmt: skip
-
-    def _refinement(self, embedded: LatentDataset) -> list[Stage]:
-        """Return the stage of the predictor alone, if it is asked for."""
-        config = self.config
-        if not config.predictor_updates:
-            return []
-        # Windows as long as plans, as far as episodes reach; the world model's are known to fit.
-        longest = int(embedded.lengths.max()) - config.jepa.predictor.history
-        stage = PredictorStage(
-            embedded, self.networks, updates=config.predictor_updates, batch=config.predictor_batch,
-            learning_rate=config.critic_learning_rate, cost="goal",
-            rollout=max(config.rollout, min(config.planner.horizon, longest)),
-        )  # fmt: skip
-        return [stage]
-
-    @property
-    def _actor(self) -> int:
-        """Index of the actor's stage, before which the actor knows nothing."""
-        return [stage.name for stage in self.stages].index("actor")
+        latents = LatentDataset(data, self.networks.jepa)
+        self.specs = [it for it in STAGES if getattr(config, it.updates)]
+        self.stages = [
+            make_stage(it.name, config, latents, self.networks, () if index else extra_terms)
+            for index, it in enumerate(self.specs)
+        ]
 
     def run(self) -> None:
-        """Go through the stages that are left, and say that it is done."""
+        """Train in the stages that are left, and print that it is done."""
+        if self.data.left_out:
+            names, place = ", ".join(self.data.left_out), self.data.dataset.folder
+            console.print(f"{place} has no simulator states; left out: {names}")
         self.learn_stages()
         minutes, out = self.progress.seconds / 60, self.config.out
-        console.print(f"trained in {minutes:.1f} min; judge it with: mujepa evaluate {out}")
+        evaluation = f"; evaluate it with: mujepa evaluate {out}" if self.agent_config.task else ""
+        console.print(f"trained in {minutes:.1f} min{evaluation}")
 
     def learn_stages(self) -> None:
-        """Go through the stages that are left."""
+        """Train in the stages that are left."""
         try:
-            with Interruption() as interruption:
+            with interruption() as asked:
                 for index in range(self.progress.stage, len(self.stages)):
-                    if index >= self._actor and self.config.cost == AUTO and not self.ranks:
-                        self._choose_cost()
+                    if self.specs[index].name == "actor" and self.config.cost == AUTO:
+                        self._choose_cost(self.stages[index])
                     if not self.progress.finished:
-                        self.learn(index, self.stages[index], interruption)
+                        self.learn(self._begin(index), asked)
                     if index + 1 < len(self.stages):
                         self.progress = Progress(stage=index + 1, seconds=self.progress.seconds)
         finally:
             if self.metrics:
                 self.metrics.close()
 
-    def learn(self, index: int, stage: Stage, interruption: Interruption) -> None:
-        """THE training loop: draw a batch, compute the terms, step; now and then judge and save."""
-        self.networks.eval()
-        modules = stage.modules()
-        self.networks.requires_grad_(requires_grad=False)  # what is frozen costs no backward pass
-        modules.requires_grad_(requires_grad=True)
-        optimizer = torch.optim.AdamW(
-            modules.parameters(), lr=stage.learning_rate, weight_decay=1e-4
-        )
+    def _begin(self, index: int) -> Running:
+        """Make a stage's modules trainable, and take up its optimiser where a run is resumed."""
+        spec, config = self.specs[index], self.config
+        updates, rate = getattr(config, spec.updates), getattr(config, spec.learning_rate)
+        running = Running(index, spec.name, self.stages[index], updates, rate)
         if self.resumed and self.progress.stage == index and self.progress.update:
-            restore_optimizer(self.config.out, modules, optimizer)
-        distributed.copy_first(self.networks, modules)
-        begun = self.stages[1:] if self.adopted else self.stages
-        share = STAGE_SHARE[stage.name] / sum(STAGE_SHARE[other.name] for other in begun)
-        clock = Clock(self.progress, self.config.minutes, share)
-        terms: Mapping[str, torch.Tensor] = {}
-        device, lower = self.experience.device, self.config.precision == "bfloat16"
-        with console.progress_bar(stage.updates, stage.name, self.progress.update) as bar:
-            while self.progress.update < stage.updates:
-                update, gone = self.progress.update, distributed.largest(clock.fraction())
+            restore_optimizer(config.out, running.modules, running.optimizer)
+        distributed.copy_first(self.networks, running.modules)
+        return running
+
+    def learn(self, running: Running, asked: Interruption) -> None:
+        """THE training loop: draw a batch, compute the terms, step; now and then save."""
+        specs = self.specs[1:] if self.origin else self.specs
+        share = self.specs[running.index].share / sum(spec.share for spec in specs)
+        minutes, updates = self.config.minutes, running.updates
+        clock = Clock(self.progress, minutes, share)
+        with console.progress_bar(updates, running.name, self.progress.update) as bar:
+            while self.progress.update < updates:
+                gone = distributed.largest(clock.fraction()) if minutes else 0.0
                 if gone >= 1:
                     break
-                fraction = max(update / stage.updates, gone)
-                rate = stage.learning_rate * schedule(update, stage.updates, fraction)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                modules.train()
-                with torch.autocast(device.type, torch.bfloat16, enabled=lower):
-                    terms = stage.terms(update)
-                optimizer.zero_grad()
-                weighted_sum(terms, stage.weights).backward()
-                distributed.average_gradients(modules.parameters())
-                terms = distributed.averages(terms)
-                norm = torch.nn.utils.clip_grad_norm_(modules.parameters(), 1.0)
-                self._check_finite({**terms, "gradient": norm}, stage, update)
-                optimizer.step()
+                self._update(running, max(self.progress.update / updates, gone))
                 self.progress = clock.advance(self.progress)
                 bar.update()
                 done = self.progress.update
-                due = done % self.config.checkpoint_every == 0 and done < stage.updates
-                interrupted = distributed.largest(interruption.wanted)
+                due = done % self.config.checkpoint_every == 0 and done < updates
+                interrupted = distributed.largest(asked.wanted)
                 if due or interrupted:
-                    self._checkpoint(index, stage, optimizer, terms, judge=due)
+                    self._checkpoint(running, validate=due)
                 if interrupted:
                     console.print(f"interrupted; {self.config.out} is usable, and --resume goes on")
                     raise KeyboardInterrupt
-        modules.eval()
-        stage.finish()
+        running.modules.eval()
+        running.stage.finish()
         self.progress = replace(self.progress, finished=True)
-        self._checkpoint(index, stage, optimizer, terms, judge=True)
+        self._checkpoint(running, validate=True)
 
-    def _choose_cost(self) -> None:
-        """Measure what the later stages and the agent are to minimise, the critic being learned."""
+    def _update(self, running: Running, fraction: float) -> None:
+        """Make one update; `fraction` of the stage is over."""
+        modules, optimizer, update = running.modules, running.optimizer, self.progress.update
+        rate = running.learning_rate * schedule(update, running.updates, fraction)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        modules.train()
+        lower = self.config.precision == "bfloat16"
+        with torch.autocast(self.data.device.type, torch.bfloat16, enabled=lower):
+            terms = running.stage.terms(update)
+        optimizer.zero_grad()
+        weighted_sum(terms, running.stage.weights).backward()
+        distributed.average_gradients(modules.parameters())
+        running.terms = distributed.averages(terms)
+        norm = torch.nn.utils.clip_grad_norm_(modules.parameters(), 1.0)
+        self._check_finite({**running.terms, "gradient": norm}, running.name, update)
+        optimizer.step()
+
+    def _choose_cost(self, stage: Stage) -> None:
+        """Measure what the actor and the agent are to minimise, now that the critic is trained."""
+        if not self.data.world:
+            return
         self.networks.eval()
-        trials = self.experience.trials
+        benchmark = self.data.ranking_benchmark
         self.ranks = {
-            cost: round(distributed.largest(judge_cost(trials, self.networks, cost)), 3)
+            cost: round(distributed.largest(rank_cost(benchmark, self.networks, cost)), 3)
             for cost in COSTS
         }
-        chosen = choose_cost(self.ranks)
-        for stage in self.stages[self._actor :]:
-            stage.cost = chosen
+        stage.cost = choose_cost(self.ranks)
         ranks = ", ".join(f"{cost} {rank:.2f}" for cost, rank in self.ranks.items())
-        console.print(f"cost: {chosen} (rank correlation with the simulator: {ranks})")
+        console.print(f"cost: {stage.cost} (rank correlation with the simulator: {ranks})")
 
-    def _checkpoint(
-        self,
-        index: int,
-        stage: Stage,
-        optimizer: torch.optim.Optimizer,
-        terms: Mapping[str, torch.Tensor],
-        *,
-        judge: bool,
-    ) -> None:
-        """Judge if wanted, and have the first process record where the run stands."""
+    def _checkpoint(self, running: Running, *, validate: bool) -> None:
+        """Compute diagnostics if asked for, and have the first process save the run."""
         self.networks.eval()
         diagnostics: dict[str, float] = {}
-        if judge:
-            diagnostics = stage.validate()
-            self._check_finite(diagnostics, stage, self.progress.update)
+        if validate:
+            diagnostics = running.stage.validate()
+            self._check_finite(diagnostics, running.name, self.progress.update)
         if self.metrics:
-            self._record(self.metrics, index, stage, optimizer, terms, diagnostics)
+            self._record(self.metrics, running, diagnostics)
         distributed.copy_first(self.networks)
 
-    def _record(
-        self,
-        metrics: Metrics,
-        index: int,
-        stage: Stage,
-        optimizer: torch.optim.Optimizer,
-        terms: Mapping[str, torch.Tensor],
-        diagnostics: dict[str, float],
-    ) -> None:
-        """Record where the run stands, and save `last`; if judged, also `best` where it is."""
-        learned = index >= self._actor
-        mode = self.config.mode if learned else "planner"
-        config = replace(self.agent_config, cost=stage.cost, actor_mode=mode)
+    def _record(self, metrics: Metrics, running: Running, diagnostics: dict[str, float]) -> None:
+        """Save `last`; with diagnostics, also a record, and `best` where it is."""
+        out, actor = self.config.out, running.name == "actor"
+        mode = self.config.mode if actor else "planner"
+        config = replace(self.agent_config, cost=running.stage.cost, actor_mode=mode)
         record: dict[str, Any] = {}
         if diagnostics:
-            position = {"stage": stage.name, "stage_index": index, "update": self.progress.update}
-            losses = {name: value.item() for name, value in terms.items()}
-            record = position | losses | diagnostics
+            update = self.progress.update
+            record = {"stage": running.name, "stage_index": running.index, "update": update}
+            record |= {name: value.item() for name, value in running.terms.items()} | diagnostics
             record["seconds"] = round(self.progress.seconds, 2)
             metrics.record(record)
             if self.progress.best is None or diagnostics["score"] >= self.progress.best:
                 self.progress = replace(self.progress, best=diagnostics["score"])
-                save_checkpoint(self.config.out / "best", config, self.networks, self._provenance())
+                save_checkpoint(out / "best", config, self.networks, self._provenance())
         save_progress(
-            self.config.out,
-            config,
-            self.networks,
-            self._provenance(),
-            self.progress,
-            stage.modules(),
-            optimizer,
-        )
+            out, config, self.networks, self._provenance(), self.progress, running.modules,
+            running.optimizer,
+        )  # fmt: skip
         if record:
             self._on_record(record)
 
     def _provenance(self) -> dict[str, Any]:
+        dataset = self.data.dataset
         return {
             "command": command(),
             "seed": self.config.seed,
-            **({"world_model": self.adopted} if self.adopted else {}),
+            **({"world_model": self.origin} if self.origin else {}),
             **({"cost_ranks": self.ranks} if self.ranks else {}),
-            "data": {
-                "digest": self.experience.dataset.digest,
-                "frames": self.experience.dataset.frames,
-            },
+            "data": {"digest": dataset.digest, "frames": dataset.frames},
             "minutes": round(self.progress.seconds / 60, 2),
             **({"processes": distributed.count()} if distributed.count() > 1 else {}),
             "versions": versions(),
             "machine": machine(),
         }
 
-    def _check_finite(
-        self, values: Mapping[str, torch.Tensor | float], stage: Stage, update: int
-    ) -> None:
+    def _check_finite(self, values: Mapping[str, Tensor | float], stage: str, update: int) -> None:
         for name, value in values.items():
             number = torch.as_tensor(value).item()
             if not math.isfinite(number):
                 raise UserError(
-                    f"training stopped: {name} of the {stage.name} is {number} at update "
+                    f"training stopped: {name} of the {stage} is {number} at update "
                     f"{update}; the last good checkpoint is kept in {self.config.out}; try a "
                     "lower learning rate"
                 )
 
 
-def make_networks(config: TrainConfig, world: World) -> tuple[AgentConfig, Networks]:
-    """Return what is to be trained, and its settings.
+def make_networks(
+    config: TrainConfig, world: World | None, spec: DatasetSpec | None = None
+) -> tuple[AgentConfig, Networks]:
+    """Return the networks of a run and the settings of its agent.
+
+    Args:
+        config: of the run.
+        world: the simulator.
+        spec: of the dataset, where there is no simulator.
 
     Raises:
-        UserError: the settings do not make an agent; that is said now, not hours later.
+        UserError: the settings do not make an agent.
     """
-    agent_config = _agent_config(config, world)
+    agent_config = AgentConfig(
+        **(_about(world, config) if world else _about_data(spec)), jepa=config.jepa,
+        critic=config.critic, ensemble=config.ensemble, actor=config.actor,
+        planner=config.planner, cost=config.cost, actor_mode=config.mode,
+    )  # fmt: skip
     networks = Networks(agent_config)
     cost = "critic" if config.cost == AUTO else config.cost
     Checkpoint(agent_config, networks, {}, config.out).agent(cost=cost)
     return agent_config, networks
 
 
-def _agent_config(config: TrainConfig, world: World) -> AgentConfig:
+def _about(world: World, config: TrainConfig) -> dict[str, Any]:
+    """Return what the agent has to know of a simulator."""
     resting = world.state(world.model.qpos0)[None]
-    return AgentConfig(
-        task=config.task_name,
-        observation_shape=world.observe(resting, config.jepa.encoder.observes).shape[1:],
-        action_low=tuple(world.action_low.tolist()),
-        action_high=tuple(world.action_high.tolist()),
-        goal_size=world.goal_size,
-        quantities=world.quantities,
-        frame_skip=world.task.frame_skip,
-        jepa=config.jepa,
-        critic=config.critic,
-        ensemble=config.ensemble,
-        actor=config.actor,
-        planner=config.planner,
-        cost=config.cost,
-        actor_mode=config.mode,
-    )
+    return {
+        "task": world.task.name,
+        "observation_shape": world.observe(resting, config.jepa.encoder.observes).shape[1:],
+        "action_low": tuple(world.action_low.tolist()),
+        "action_high": tuple(world.action_high.tolist()),
+        "goal_size": world.goal_size,
+        "quantities": world.quantities,
+        "frame_skip": world.task.frame_skip,
+    }
+
+
+def _about_data(spec: DatasetSpec | None) -> dict[str, Any]:
+    """Return what the agent has to know of data that come from no simulator."""
+    assert spec is not None
+    low, high = bounds_of(spec)
+    return {
+        "task": None,
+        "observation_shape": (spec.image_size, spec.image_size, 3),
+        "action_low": low,
+        "action_high": high,
+        "goal_size": 0,
+        "frame_skip": spec.frame_skip,
+    }

@@ -28,11 +28,6 @@ class Acrobot(DoublePendulum):
     start_error: float = 0.04
     balanced: int = 3
     episodes: int = 4000
-    recipe: tuple[str, ...] = (
-        *DoublePendulum.recipe,
-        *("--jepa.predictor.no-past-actions", "--cost", "critic"),
-        *("--planner.samples", "96", "--planner.elites", "12"),
-    )
 
     def remaining(self, achieved: Array, desired: Array) -> Array:
         """Return the distance, and within 60 cm also that of the weight from above the pivot.

@@ -26,11 +26,6 @@ class Cartpole(Task):
     episode_steps: int | None = 60
     extra_noise_dims: int = 2
     episodes: int = 2500
-    recipe: tuple[str, ...] = (
-        *("--jepa.predictor.history", "3", "--updates", "10000", "--critic-updates", "3000"),
-        *("--critic.history", "2", "--critic-loss.apart", "0.5", "--planner.horizon", "15"),
-        *("--mode", "planner", "--planner.samples", "128", "--planner.elites", "16"),
-    )
 
     def sample_start(self, model: Model, rng: Rng) -> JointState:
         """Draw a place near the middle and an angle within 6 degrees of hanging, at rest."""

@@ -34,12 +34,6 @@ class Cube(Task):
     extra_noise_dims: int = 3
     episodes: int = 5000
     episode_steps: int | None = 60
-    recipe: tuple[str, ...] = (
-        *("--jepa.encoder.dim", "64", "--jepa.predictor.width", "512"),
-        *("--jepa.predictor.depth", "3", "--updates", "12000", "--critic-updates", "1500"),
-        *("--cost", "goal.min + 5*state(cube).min", "--actor-updates", "9000"),
-        *("--planner.horizon", "8", "--planner.initial-std", "0.4"),
-    )
     success_cost: str = "state(cube).min"
     goal_steps: int = 80
 

@@ -26,14 +26,6 @@ class Cup(Task):
     budget_steps: int = 250
     hold_steps: int = 50
     episode_steps: int | None = 60
-    recipe: tuple[str, ...] = (
-        "--critic.history",
-        "2",
-        "--planner.horizon",
-        "10",
-        "--mode",
-        "planner",
-    )
 
     def sample_start(self, model: Model, rng: Rng) -> JointState:
         """Draw a place of the cup; the ball hangs below it, at rest."""

@@ -9,7 +9,6 @@ from typing import TypeAlias
 import numpy as np
 
 from mujepa.envs.task import ASSETS, Task, largest_distance
-from mujepa.envs.tasks.cartpole import Cartpole
 from mujepa.envs.types import Array, Dynamics, JointState, Model, Rng
 
 Gains: TypeAlias = tuple[tuple[float, float, float, float], ...]
@@ -41,10 +40,6 @@ class DoublePendulum(Task):
     episode_steps: int | None = 60
     extra_noise_dims: int = 1
     episodes: int = 2500
-    recipe: tuple[str, ...] = (
-        *(*Cartpole.recipe, "--planner.samples", "96"),
-        *("--cost", "critic + 5*goal"),
-    )
     gains: Gains = ((-5.8, -1.4, -1.46, -0.43), (-4.25, -3.6, -1.23, -0.62))
     noise_share: float = 0.5
     start_error: float = 0.25

@@ -23,7 +23,6 @@ class Pendulum(Task):
     budget_steps: int = 150
     hold_steps: int = 25
     episode_steps: int | None = 60
-    recipe: tuple[str, ...] = ("--critic.history", "2", "--planner.horizon", "15")
 
     def sample_start(self, model: Model, rng: Rng) -> JointState:
         """Draw an angle within 6 degrees of hanging, at rest."""

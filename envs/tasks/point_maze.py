@@ -42,7 +42,6 @@ class PointMaze(Task):
     tolerance: float = 0.08
     budget_steps: int = 150
     distance_metric: DistanceMetric = "remaining"
-    recipe: tuple[str, ...] = ("--planner.horizon", "10")
     layout: tuple[str, ...] = LAYOUT
     shortest_way: float = 1.0
 

@@ -40,11 +40,6 @@ class PushT(Task):
     extra_noise_dims: int = 3
     episodes: int = 6000
     episode_steps: int | None = 50
-    recipe: tuple[str, ...] = (
-        *("--jepa.encoder.dim", "64", "--jepa.predictor.width", "512"),
-        *("--jepa.predictor.depth", "3", "--updates", "10000", "--critic-updates", "1500"),
-        *("--cost", "goal.min + 0.02*effort", "--mode", "planner", "--planner.horizon", "8"),
-    )
     success_cost: str = "20*state(block).min + 2.9*state(block_axis).min"  # 5 cm and 20 degrees
     goal_steps: int = 25
     lead_steps: int = 20

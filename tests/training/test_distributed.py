@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,10 +21,13 @@ from torch import multiprocessing
 from mujepa.agent.actor import ActorConfig
 from mujepa.agent.critic import CriticConfig
 from mujepa.agent.encoder import EncoderConfig
+from mujepa.agent.ensemble import EnsembleConfig
 from mujepa.agent.jepa import JEPAConfig
 from mujepa.agent.predictor import PredictorConfig
 from mujepa.cli.main import main
 from mujepa.runtime import distributed
+from mujepa.runtime.command import run as run_command
+from mujepa.train import train
 from mujepa.training.config import TrainConfig
 from mujepa.training.data import TrainingData, load_training_data
 from mujepa.training.frozen_losses import ActorLossConfig, CriticLossConfig
@@ -32,16 +36,24 @@ from mujepa.training.trainer import Training
 
 ROOT = Path(__file__).parents[2]
 TOY = """reacher --episodes 12 --updates 12 --ensemble-updates 6 --critic-updates 6
---actor-updates 6 --batch 8 --critic-batch 32 --actor-batch 12 --imagined 0.3 --checkpoint-every 4
---jepa.encoder.width 8 --jepa.encoder.dim 8 --jepa.predictor.width 16 --ensemble.width 16
---critic.width 16 --actor.width 16 --critic-loss.bellman 0.1 --critic-loss.contrastive 0.1
---planner.horizon 2 --cost critic --threads 1 --device cpu
---learning-rate 1e-4 --critic-learning-rate 5e-5"""
+--actor-updates 6 --batch 8 --checkpoint-every 4 --planner.horizon 2 --cost critic --threads 1
+--device cpu --learning-rate 1e-4"""
+SMALL = {
+    "critic_batch": 32, "actor_batch": 12, "imagined": 0.3, "critic_learning_rate": 5e-5,
+    "jepa": JEPAConfig(EncoderConfig(dim=8, width=8), PredictorConfig(width=16)),
+    "ensemble": EnsembleConfig(width=16), "critic": CriticConfig(width=16),
+    "actor": ActorConfig(width=16), "critic_loss": CriticLossConfig(bellman=0.1, contrastive=0.1),
+}  # fmt: skip
 """Small steps: Adam's first ones are of the sign of a gradient, be it rounding or not."""
 
 
 def toy(run: Path, *more: str) -> list[str]:
     return [*TOY.split(), "--out", str(run), *more]
+
+
+def train_toy(arguments: list[str]) -> int:
+    """Run `mujepa train`, with settings that have no flag; torchrun starts this file."""
+    return run_command(lambda config: train(replace(config, **SMALL)), TrainConfig, arguments)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +86,7 @@ def one_update(out: Path, data: Path) -> dict[str, torch.Tensor]:
     """Every gradient, term and statistic of one update of each stage, all terms switched on."""
     config = TrainConfig(
         "reacher", out, data, batch=12, critic_batch=32, actor_batch=12, imagined=0.85,
-        predictor_updates=1, predictor_batch=12,
+        predictor_updates=1, predictor_batch=12, recipe=False,
         jepa=JEPAConfig(EncoderConfig(dim=8, width=8), PredictorConfig(width=16)),
         loss=LossConfig(variance=1.0, covariance=1.0, temporal_similarity=1.0, directions=16),
         critic=CriticConfig(width=16, features=4),
@@ -83,7 +95,7 @@ def one_update(out: Path, data: Path) -> dict[str, torch.Tensor]:
     )  # fmt: skip
     training = Training(config, load_training_data(data, 0.3, 0, torch.device("cpu")))
     found: dict[str, torch.Tensor] = {}
-    for stage in training.stages:
+    for spec, stage in zip(training.specs, training.stages, strict=True):
         training.networks.eval()
         modules = stage.modules()
         training.networks.requires_grad_(requires_grad=False)
@@ -93,13 +105,13 @@ def one_update(out: Path, data: Path) -> dict[str, torch.Tensor]:
         weighted_sum(terms, stage.weights).backward()
         distributed.average_gradients(modules.parameters())
         torch.nn.utils.clip_grad_norm_(modules.parameters(), 1.0)  # as the optimiser sees them
-        found |= {f"{stage.name}: {it}": value for it, value in distributed.averages(terms).items()}
+        found |= {f"{spec.name}: {it}": value for it, value in distributed.averages(terms).items()}
         found |= {
-            f"{stage.name}: {it}": value.grad
+            f"{spec.name}: {it}": value.grad
             for it, value in modules.named_parameters()
             if value.grad is not None
         }
-        found |= {f"{stage.name}: {it}": value.clone() for it, value in modules.named_buffers()}
+        found |= {f"{spec.name}: {it}": value.clone() for it, value in modules.named_buffers()}
         modules.zero_grad()
     assert len(found) > 60
     return {name: value.detach() for name, value in found.items()}
@@ -156,14 +168,14 @@ def test_a_process_alone_is_given_back_what_it_gives():
 def trained(data, tmp_path_factory) -> Path:
     """A run of one process."""
     run = tmp_path_factory.mktemp("trained") / "run"
-    assert main(["train", *toy(run, "--data", str(data))]) == 0
+    assert train_toy(toy(run, "--data", str(data))) == 0
     assert not distributed.is_initialized()
     return run
 
 
 def torchrun(data: Path, run: Path) -> subprocess.Popen[str]:
     """Start two processes by torchrun."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "train.py"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", __file__]
     command += toy(run, "--data", str(data))
     return subprocess.Popen(
         command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -217,7 +229,7 @@ def test_ctrl_c_leaves_a_checkpoint_from_which_one_process_goes_on(data, trained
     assert job.returncode != 0
     assert said.count("--resume goes on") == 1, complained
     assert recorded(run) != recorded(trained)
-    assert main(["train", *toy(run, "--data", str(data), "--resume")]) == 0
+    assert train_toy(toy(run, "--data", str(data), "--resume")) == 0
     assert_learned_the_same(run, trained)
 
 
@@ -243,7 +255,7 @@ def test_a_killed_process_ends_the_others_and_the_run_goes_on(data, trained, tmp
     lines = [line for line in complained.splitlines() if line.startswith("mujepa: ")]
     assert all("--resume goes on" in line for line in lines)
     assert len(lines) <= 1
-    assert main(["train", *toy(run, "--data", str(data), "--resume")]) == 0
+    assert train_toy(toy(run, "--data", str(data), "--resume")) == 0
     assert_learned_the_same(run, trained)
 
 
@@ -288,6 +300,8 @@ def test_what_all_find_bad_is_said_once(tmp_path, flags, why):
 def test_what_one_finds_bad_ends_all_with_its_line(number):
     code = f"""
 from mujepa.runtime import distributed
+from mujepa.runtime.command import run as run_command
+from mujepa.train import train
 from mujepa.runtime.errors import UserError
 with distributed.together():
     if distributed.rank() == {number}:
@@ -304,10 +318,14 @@ with distributed.together():
 
 def test_bfloat16_learns_nearly_what_float32_learns(data, trained, tmp_path):
     run = tmp_path / "run"
-    assert main(["train", *toy(run, "--data", str(data), "--precision", "bfloat16")]) == 0
+    assert train_toy(toy(run, "--data", str(data), "--precision", "bfloat16")) == 0
     one, other = learned(trained), learned(run)
     assert all(value.dtype == one[name].dtype for name, value in other.items())
     name = "jepa.predictor.change.2.weight"
     assert not torch.equal(one[name], other[name])
     torch.testing.assert_close(one[name], other[name], rtol=0.05, atol=0.02)
-    assert main(["train", *toy(run, "--data", str(data), "--resume")]) == 2  # as begun
+    assert train_toy(toy(run, "--data", str(data), "--resume")) == 2  # as begun
+
+
+if __name__ == "__main__":
+    sys.exit(train_toy(sys.argv[1:]))

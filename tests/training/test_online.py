@@ -7,12 +7,15 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+import mujepa.train
 import mujepa.training.on_policy
 import mujepa.training.online
 import mujepa.training.trainer
@@ -25,30 +28,38 @@ from mujepa.envs.world import World
 from mujepa.evaluation.loop import run_episodes
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.policies import AgentPolicy
+from mujepa.planners import PlannerConfig
 from mujepa.rollouts.sampling import split_dataset, split_episodes
 from mujepa.rollouts.store import Dataset
+from mujepa.runtime.command import run as run_command
+from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import sha256
 from mujepa.training.config import TrainConfig
-from mujepa.training.on_policy import Explorer, Wandering, curious
+from mujepa.training.on_policy import Exploration, Explorer
 from mujepa.training.schedule import online_share, schedule
 
 ROUNDS, EPISODES, STEPS = 3, 3, 50
 
 
-def train(out: Path, *more: str) -> int:
+def train(out: Path, *more: str, **settings: Any) -> int:
+    """Run `mujepa train --online`, with settings that have no flag."""
     toy = f"""--online --online-rounds {ROUNDS} --online-episodes {EPISODES} --updates 6 --batch 4
-    --critic-updates 6 --critic-batch 8 --ensemble-updates 6 --actor-updates 6 --actor-batch 6
-    --threads 1 --workers 1 --device cpu --planner.samples 8 --planner.iterations 1
-    --planner.elites 2 --planner.horizon 2""".split()
-    return main(["train", "reacher", "--out", str(out), *toy, *more])
+    --critic-updates 6 --ensemble-updates 6 --actor-updates 6 --threads 1 --workers 1
+    --device cpu""".split()
+    planner = PlannerConfig(horizon=2, samples=8, iterations=1, elites=2)
+    small = {"critic_batch": 8, "actor_batch": 6, "planner": planner} | settings
+    return run_command(
+        lambda config: mujepa.train.train(replace(config, **small)), TrainConfig,
+        ["reacher", "--out", str(out), *toy, *more],
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)
 def few():
     """Judge on few episodes, and rank costs in few."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mujepa.training.online, "JUDGED", 3)
-        patch.setattr(mujepa.training.data, "TRIALS", 3)
+        patch.setattr(mujepa.training.online, "EVALUATED", 3)
+        patch.setattr(mujepa.training.data, "RANKED_PAIRS", 3)
         yield
 
 
@@ -215,7 +226,7 @@ import mujepa.training.on_policy, mujepa.training.online, mujepa.training.data
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import test_online
 from pathlib import Path
-mujepa.training.online.JUDGED = mujepa.training.data.TRIALS = 3
+mujepa.training.online.EVALUATED = mujepa.training.data.RANKED_PAIRS = 3
 save = np.save
 def dying(path, values):
     save(path, values)
@@ -288,7 +299,7 @@ def test_a_run_whose_data_were_changed_is_not_resumed(run, tmp_path, capsys):
 def test_without_noise_an_explorer_is_the_agent(untrained, tiny, world):
     checkpoint = untrained(tiny(observation_shape=(64, 64, 3)))
     agent, manifest = checkpoint.agent(), make_manifest(world, 2, 0)
-    silent = Explorer(agent, world, Wandering(RedNoise(strength=(0.0, 0.0)), begin=0.0))
+    silent = Explorer(agent, world, Exploration(RedNoise(strength=(0.0, 0.0)), begin=0.0))
     outcomes = [
         run_episodes(world.task, 64, policy, manifest) for policy in (AgentPolicy(agent), silent)
     ]
@@ -297,7 +308,7 @@ def test_without_noise_an_explorer_is_the_agent(untrained, tiny, world):
 
 def test_an_explorer_remembers_what_it_did_and_not_what_it_meant_to_do(untrained, tiny, world):
     agent = untrained(tiny(observation_shape=(64, 64, 3))).agent()
-    explorer = Explorer(agent, world, Wandering(RedNoise(strength=(0.5, 0.5))))
+    explorer = Explorer(agent, world, Exploration(RedNoise(strength=(0.5, 0.5))))
     image, starts = np.zeros((2, 64, 64, 3), np.uint8), np.zeros((2, world.state_size))
     state = explorer.reset({}, {"goal_pixels": image}, [1, 2])
     done = []
@@ -314,7 +325,7 @@ def test_an_explorer_remembers_what_it_did_and_not_what_it_meant_to_do(untrained
 
 def test_an_explorer_astray_does_what_the_behaviour_policy_does(untrained, tiny, world):
     agent = untrained(tiny(observation_shape=(64, 64, 3))).agent()
-    explorer = Explorer(agent, world, Wandering(begin=1.0, end=0.0))
+    explorer = Explorer(agent, world, Exploration(begin=1.0, end=0.0))
     image, starts = np.zeros((2, 64, 64, 3), np.uint8), np.zeros((2, world.state_size))
     state = explorer.reset({}, {"goal_pixels": image}, [1, 2])
     for step in range(3):
@@ -325,17 +336,10 @@ def test_an_explorer_astray_does_what_the_behaviour_policy_does(untrained, tiny,
 
 
 def test_an_explorer_strays_for_a_while_and_comes_back():
-    spells = Wandering(begin=0.1, end=0.25).spells(np.random.default_rng(0), 20_000)
+    spells = Exploration(begin=0.1, end=0.25).random_steps(np.random.default_rng(0), 20_000)
     begins = int((spells[1:] & ~spells[:-1]).sum())
     assert spells.sum() / begins == pytest.approx(4, rel=0.05)
     assert (~spells).sum() / begins == pytest.approx(10, rel=0.05)
-
-
-def test_curiosity_is_drawn_to_what_the_ensemble_disagrees_on(untrained):
-    networks = untrained().networks
-    cost = networks.cost(curious("critic + 5*goal.min", 2.5))
-    assert cost.weights == {"critic.mean": 1.0, "goal.min": 5.0, "uncertainty.mean": -2.5}
-    assert curious("critic", 0) == "critic"
 
 
 # --------------------------------------------------------------------- a world that changes
@@ -343,12 +347,10 @@ def test_curiosity_is_drawn_to_what_the_ensemble_disagrees_on(untrained):
 
 def test_the_world_changes_in_the_round_that_was_asked_for(tmp_path):
     out = tmp_path / "run"
-    change = ["--explore", "10", "--then-vary", "gain=0.2", "--then-at", "2"]
-    assert train(out, *change) == 0
+    assert train(out, then_vary=("gain=0.2",), then_at=2) == 0
     assert [it["vary"] for it in curve(out)] == [[], [], ["gain=0.2"]]
     made = [shard(out, number)["agent"] for number in (1, 2)]
     assert [it["variation"] for it in made] == [{}, {"gain": [0.2, 0.2]}]
-    assert all(it["cost"].endswith(" + -10.0*uncertainty") for it in made)
     assert load_checkpoint(out / "best").provenance["round"] == 2  # the world before is gone
     task = find_task("reacher")
     worlds = [World(task), World(task, variation=read_variation("gain=0.2"))]
@@ -367,16 +369,9 @@ def test_the_world_changes_in_the_round_that_was_asked_for(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("--explore 1", "--explore says how to learn --online; add it"),
-        ("--online-rounds 3", "--online-rounds says how to learn --online"),
-        ("--online --online-rounds 0", "--online-rounds 0 must be at least 1"),
-        ("--online --online-episodes 1", "--online-episodes 1 at least 2"),
-        ("--online --explore -1", "--explore must not be negative, got -1.0"),
-        ("--online --explore 1 --mode reactive", "--explore has no part"),
-        ("--online --then-vary mass=2", "give both or none"),
-        ("--online --then-at 2", "give both or none"),
-        ("--online --then-vary mass=2 --then-at 8", "--then-at must be a round from 1 to 5, got 8"),
-        ("--online --then-vary weight=2 --then-at 1", "unknown factor 'weight'"),
+        ("--online-rounds 3", "--online-rounds needs --online; add it"),
+        ("--online --online-rounds 0", "--online-rounds must be at least 1, got 0"),
+        ("--online --online-episodes 1", "--online-episodes must be at least 2, got 1"),
         ("--online --world-model x", "--online does not go with --world-model"),
         ("--online --wandb offline", "--online does not go with --wandb"),
         ("--online --actor-updates 7", "--online-rounds 6 cannot share 7 updates"),
@@ -388,11 +383,18 @@ def test_flags_that_make_no_sense_are_answered_by_one_line(tmp_path, capsys, fla
     assert not (tmp_path / "run").exists()
 
 
-def test_settings_of_online_are_only_in_train_json_where_they_count(tmp_path):
-    offline = TrainConfig("reacher", tmp_path).settings()
-    online = TrainConfig("reacher", tmp_path, online=True).settings()
-    names = {"online", "online_rounds", "online_episodes", "explore", "then_vary", "then_at"}
-    assert online.keys() - offline.keys() == names
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"then_vary": ("mass=2",)}, "give both or none"),
+        ({"then_at": 2}, "give both or none"),
+        ({"then_vary": ("mass=2",), "then_at": 8}, "then_at must be a round from 1 to 5, got 8"),
+        ({"then_vary": ("weight=2",), "then_at": 1}, "unknown factor 'weight'"),
+    ],
+)
+def test_a_change_of_the_world_that_makes_no_sense_is_refused(tmp_path, change, message):
+    with pytest.raises(UserError, match=message):
+        TrainConfig("reacher", tmp_path, online=True, **change)
 
 
 @pytest.mark.parametrize("rounds", [1, 2, 7])

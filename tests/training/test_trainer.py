@@ -1,5 +1,7 @@
 """The stages on frozen embeddings ask the right questions of the data."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,16 +11,15 @@ from mujepa.cli.main import main
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.runtime.errors import UserError
 from mujepa.training import frozen_stages as frozen
-from mujepa.training.data import load_training_data
-from mujepa.training.frozen_stages import ActorStage, EnsembleStage
-from mujepa.training.latent_dataset import LatentDataset
-from mujepa.training.losses import ExtraTerm, LossConfig
-from mujepa.training.predictor_stage import PredictorStage
-from mujepa.training.stages import WorldModelStage
+from mujepa.training.config import TrainConfig
+from mujepa.training.data import LatentDataset, load_training_data
+from mujepa.training.frozen_losses import ActorLossConfig
+from mujepa.training.losses import ExtraTerm
+from mujepa.training.trainer import make_stage
 
 
 @pytest.fixture(scope="module")
-def experience(tmp_path_factory):
+def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data") / "reacher"
     command = f"collect reacher --out {folder} --episodes 12 --steps 9 --workers 1"
     assert main(command.split()) == 0
@@ -26,10 +27,9 @@ def experience(tmp_path_factory):
 
 
 @pytest.fixture
-def embedded(experience, untrained, tiny):
-    shape = experience.validation.observations.shape[2:]
-    networks = untrained(tiny(observation_shape=shape)).networks
-    return LatentDataset(experience, networks.jepa), networks
+def latents(data, untrained, tiny):
+    networks = untrained(tiny(observation_shape=(64, 64, 3))).networks
+    return LatentDataset(data, networks.jepa), networks
 
 
 def distances(one, other):
@@ -37,19 +37,20 @@ def distances(one, other):
     return torch.cdist(one, other, compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def settings(**more):
-    return {"updates": 1, "batch": 30, "learning_rate": 1e-3, "cost": "critic"} | more
+def stage_of(name, latents, networks, extra_terms=(), **more):
+    batches = dict.fromkeys(("batch", "predictor_batch", "critic_batch", "actor_batch"), 30)
+    config = TrainConfig("reacher", Path("run"), **batches | more)
+    return make_stage(name, config, latents, networks, extra_terms)
 
 
-def test_an_extra_term_is_learned_with_the_others_which_stay_what_they_are(embedded):
-    data, networks = embedded
-    sizes = {"updates": 1, "batch": 8, "rollout": 2, "learning_rate": 1e-3}
+def test_an_extra_term_is_learned_with_the_others_which_stay_what_they_are(latents):
+    latents, networks = latents
     extra = ExtraTerm(
         "mirror", 2.0, lambda jepa: torch.nn.Linear(jepa.dim, jepa.dim),
         lambda head, batch: (head(batch.predicted) - batch.embeddings[:, 2:]).square().mean(),
     )  # fmt: skip
     stages = [
-        WorldModelStage(data.experience, networks, LossConfig(), more, **sizes)
+        stage_of("world model", latents, networks, more, batch=8, rollout=2)
         for more in ((), (extra,))
     ]
     assert [list(stage.modules()) for stage in stages] == [
@@ -62,44 +63,44 @@ def test_an_extra_term_is_learned_with_the_others_which_stay_what_they_are(embed
     assert (plain["prediction"], plain["sigreg"]) == (more["prediction"], more["sigreg"])
 
 
-def test_frames_are_numbered_through_the_episodes(embedded):
-    data, networks = embedded
-    episodes = data.experience.split.train
-    assert data.lengths.tolist() == [10] * len(episodes)
-    assert data.first.tolist() == list(range(0, 10 * len(episodes), 10))
-    seen = data.experience.observe_episode(int(episodes[2]))
-    torch.testing.assert_close(data.embeddings[20:30], networks.jepa.encode(seen))
+def test_frames_are_numbered_through_the_episodes(latents):
+    latents, networks = latents
+    episodes = latents.data.split.train
+    assert latents.lengths.tolist() == [10] * len(episodes)
+    assert latents.first.tolist() == list(range(0, 10 * len(episodes), 10))
+    seen = latents.data.observe_episode(int(episodes[2]))
+    torch.testing.assert_close(latents.embeddings[20:30], networks.jepa.encode(seen))
 
 
-def test_frames_are_drawn_with_enough_around_them(embedded):
-    data, _ = embedded
-    within = data.draw(np.random.default_rng(0), (4, 500), past=2, future=3) % 10
+def test_frames_are_drawn_with_enough_around_them(latents):
+    latents = latents[0]
+    within = latents.draw(np.random.default_rng(0), (4, 500), past=2, future=3) % 10
     assert (within.min(), within.max()) == (2, 6)
 
 
-def test_frames_are_drawn_of_episodes_that_are_long_enough(embedded, monkeypatch):
-    data, _ = embedded
-    whole = data.draw(np.random.default_rng(0), (500,), past=2, future=3)
-    monkeypatch.setitem(data.__dict__, "lengths", np.where(np.arange(len(data.first)) % 2, 10, 5))
-    drawn = data.draw(np.random.default_rng(0), (500,), past=2, future=3)
+def test_frames_are_drawn_of_episodes_that_are_long_enough(latents, monkeypatch):
+    latents = latents[0]
+    whole = latents.draw(np.random.default_rng(0), (500,), past=2, future=3)
+    monkeypatch.setitem(
+        latents.__dict__, "lengths", np.where(np.arange(len(latents.first)) % 2, 10, 5)
+    )
+    drawn = latents.draw(np.random.default_rng(0), (500,), past=2, future=3)
     assert set(drawn // 10 % 2) == {1}
     assert len(set(whole // 10)) > len(set(drawn // 10))
     with pytest.raises(UserError, match=r"no episode of .* has 11 frames; collect with more"):
-        data.draw(np.random.default_rng(0), (5,), past=5, future=5)
+        latents.draw(np.random.default_rng(0), (5,), past=5, future=5)
 
 
-def test_what_is_remembered_at_a_frame_is_what_came_before_it(embedded):
-    data, _ = embedded
-    memory = data.memory(np.array([13, 27]))
-    torch.testing.assert_close(memory.embeddings[1], data.embeddings[26:28])
-    torch.testing.assert_close(memory.actions[1, 0], data.actions[26])
+def test_what_is_remembered_at_a_frame_is_what_came_before_it(latents):
+    latents = latents[0]
+    memory = latents.memory(np.array([13, 27]))
+    torch.testing.assert_close(memory.embeddings[1], latents.embeddings[26:28])
+    torch.testing.assert_close(memory.actions[1, 0], latents.actions[26])
 
 
-def test_the_actor_is_asked_for_later_frames_any_frames_and_goals_of_the_task(
-    embedded, monkeypatch
-):
-    data, networks = embedded
-    stage = ActorStage(data, networks, **settings(), horizon=2)
+def test_the_actor_is_asked_for_later_frames_any_frames_and_goals_of_the_task(latents, monkeypatch):
+    latents, networks = latents
+    stage = stage_of("actor", latents, networks, actor_loss=ActorLossConfig(horizon=2))
     asked = []
     monkeypatch.setattr(frozen, "actor_terms", lambda *arguments: asked.append(arguments) or {})
     stage.terms(0)
@@ -112,25 +113,25 @@ def test_the_actor_is_asked_for_later_frames_any_frames_and_goals_of_the_task(
         assert (near.min(dim=1).values < 1e-4).all()
         return near.argmin(dim=1)
 
-    here = frames(memory.embeddings[:, -1], data.embeddings)
-    torch.testing.assert_close(actions, data.actions[here])
+    here = frames(memory.embeddings[:, -1], latents.embeddings)
+    torch.testing.assert_close(actions, latents.actions[here])
     assert followed.tolist() == [True, False, False] * 10
-    later = frames(goals[followed], data.embeddings)
+    later = frames(goals[followed], latents.embeddings)
     assert (later > here[followed]).all()
     assert (later // 10 == here[followed] // 10).all()
-    frames(goals[2::3], stage.task_goals)
-    anywhere = frames(goals[1::3], data.embeddings)
+    frames(goals[2::3], stage.goals)
+    anywhere = frames(goals[1::3], latents.embeddings)
     assert (anywhere // 10 != here[1::3] // 10).any()
 
 
-def test_goals_of_the_task_are_not_those_that_are_judged(embedded):
-    data, networks = embedded
-    stage = ActorStage(data, networks, **settings(), horizon=2)
-    world = data.experience.world
+def test_goals_of_the_task_are_not_those_that_are_judged(latents):
+    latents, networks = latents
+    stage = stage_of("actor", latents, networks, actor_loss=ActorLossConfig(horizon=2))
+    world = latents.data.world
     states = np.stack([episode.goal for episode in make_manifest(world, 200, 0).episodes])
     judged = networks.jepa.encode(torch.from_numpy(world.observe(states, "pixels")))
-    assert stage.task_goals.shape == (len(data.experience.problems), networks.jepa.dim)
-    assert distances(stage.task_goals, judged).min() > 0
+    assert stage.goals.shape == (len(latents.data.start_goal_pairs), networks.jepa.dim)
+    assert distances(stage.goals, judged).min() > 0
 
 
 def learn(stage, term, updates):
@@ -146,17 +147,20 @@ def learn(stage, term, updates):
     return before, stage.validate()
 
 
-def test_the_actor_learns_to_expect_less_cost(embedded):
-    data, networks = embedded
-    stage = ActorStage(data, networks, **settings(cost="goal", batch=90), horizon=3)
+def test_the_actor_learns_to_expect_less_cost(latents):
+    latents, networks = latents
+    stage = stage_of(
+        "actor", latents, networks, cost="goal", actor_batch=90,
+        actor_loss=ActorLossConfig(horizon=3),
+    )  # fmt: skip
     before, after = learn(stage, "imagined", updates=30)
     assert after["actor_cost"] < before["actor_cost"]
     assert after["score"] == -after["actor_cost"]
 
 
-def test_the_predictor_goes_on_alone_and_imagines_better(embedded):
-    data, networks = embedded
-    stage = PredictorStage(data, networks, **settings(rollout=3))
+def test_the_predictor_goes_on_alone_and_imagines_better(latents):
+    latents, networks = latents
+    stage = stage_of("predictor", latents, networks, rollout=3)
     encoder = {name: value.clone() for name, value in networks.jepa.encoder.state_dict().items()}
     before, after = learn(stage, "prediction", updates=80)
     assert after["open_loop_1"] < 0.8 * before["open_loop_1"]
@@ -165,11 +169,11 @@ def test_the_predictor_goes_on_alone_and_imagines_better(embedded):
     assert all(torch.equal(value, now[name]) for name, value in encoder.items())
 
 
-def test_each_member_of_the_ensemble_sees_other_steps(embedded, monkeypatch):
-    data, networks = embedded
+def test_each_member_of_the_ensemble_sees_other_steps(latents, monkeypatch):
+    latents, networks = latents
     asked = []
     monkeypatch.setattr(frozen, "ensemble_terms", lambda *arguments: asked.append(arguments) or {})
-    EnsembleStage(data, networks, **settings()).terms(0)
+    stage_of("ensemble", latents, networks).terms(0)
     _, inputs, changes = asked[0]
     members = networks.ensemble.config.members
     assert inputs.shape[:2] == changes.shape[:2] == (members, 30)
@@ -177,15 +181,15 @@ def test_each_member_of_the_ensemble_sees_other_steps(embedded, monkeypatch):
     # The last embedding of the input and the change lead to a frame of the data.
     dim, history = networks.jepa.dim, networks.jepa.history
     after = inputs[..., (history - 1) * dim : history * dim] + changes
-    assert distances(after.flatten(0, 1), data.embeddings).min(dim=1).values.max() < 1e-4
+    assert distances(after.flatten(0, 1), latents.embeddings).min(dim=1).values.max() < 1e-4
 
 
 @torch.no_grad()
-def test_disagreement_is_on_average_the_error_of_the_world_model(embedded):
-    data, networks = embedded
-    stage = EnsembleStage(data, networks, **settings())
+def test_disagreement_is_on_average_the_error_of_the_world_model(latents):
+    latents, networks = latents
+    stage = stage_of("ensemble", latents, networks)
     stage.finish()
-    held, jepa = data.experience.validation, networks.jepa
+    held, jepa = latents.data.validation, networks.jepa
     embeddings = jepa.encode_windows(held.observations)
     errors, doubts = [], []
     for now in range(jepa.history - 1, embeddings.shape[1] - 1):
