@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,6 @@ from experiment import (
 from matplotlib.figure import Figure
 
 from mujepa.agent.checkpoint import load_checkpoint
-from mujepa.cli.main import main
 from mujepa.envs.registry import find_task
 from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
@@ -50,9 +49,11 @@ from mujepa.evaluation.sampling import rollout_episodes
 from mujepa.evaluation.statistics import paired, success_rate
 from mujepa.planners import CostFn, PlannerConfig, make_planner
 from mujepa.rollouts.collection import CollectConfig, collect
-from mujepa.runtime.errors import UserError
+from mujepa.runtime.command import read
 from mujepa.runtime.files import make_folder, read_json, write_json
 from mujepa.runtime.parallel import Pool
+from mujepa.train import train as train_agent
+from mujepa.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

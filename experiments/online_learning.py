@@ -2,7 +2,7 @@
 
 On each task, with each seed: an agent that learns online; one that learns from as many environment
 steps of random behaviour; the shipped agents.
-On one task also curiosity, and a world that changes on the way.
+On one task also a world that changes on the way.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
 from mujepa.agent.checkpoint import load_checkpoint
-from mujepa.cli.main import main
 from mujepa.envs.registry import find_task
 from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
@@ -33,8 +32,11 @@ from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.policies import AgentPolicy
 from mujepa.evaluation.statistics import Paired, Rate, paired, success_rate
 from mujepa.rollouts.store import Dataset
+from mujepa.runtime.command import read
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import read_json, write_json
+from mujepa.train import train
+from mujepa.training.config import TrainConfig
 from mujepa.training.schedule import rounds_weight
 
 EXPERIMENT = Experiment(
@@ -44,9 +46,7 @@ EXPERIMENT = Experiment(
 )
 TASKS = ("reacher", "pendulum")
 CHANGING, CHANGE = "reacher", "gain=4"
-"""The task whose world changes, and how; in it curiosity is tried, too."""
-CURIOSITY = 100.0
-"""Its weight."""
+"""The task whose world changes, and how."""
 SIGNIFICANT = 0.05
 Runs = list[dict[str, Any]]
 """What an arm has found, by seed."""
@@ -58,7 +58,6 @@ NAMES = {
     "random": "the same number of random steps",
     "shipped": "shipped agent",
     "early": "online, fewer rounds",
-    "curious": "online, curious",
 }
 
 
@@ -71,26 +70,24 @@ class Sizes:
         episodes: of each round.
         updates: of world model, ensemble, critic and actor, times the rounds' weight.
         after: rounds after the world has changed.
-        curious: rounds of curiosity.
+        early: rounds after which the agent is evaluated as well.
         judged: episodes of the main comparison.
         also: episodes of the others.
-        flags: of every training.
+        batches: of world model and actor, in every training.
     """
 
     rounds: int
     episodes: int
     updates: tuple[int, int, int, int]
     after: int = 2
-    curious: int = 5
+    early: int = 5
     judged: int = 200
     also: int = 50
-    flags: tuple[str, ...] = ("--batch", "64", "--actor-batch", "128")
+    batches: tuple[int, int] = (64, 128)
 
 
 SIZES = {"reacher": Sizes(9, 100, (50, 20, 40, 13)), "pendulum": Sizes(7, 35, (55, 22, 44, 15))}
-TOY = """--cost critic --batch 4 --critic-batch 8 --actor-batch 6 --planner.horizon 2
---planner.samples 8 --planner.elites 2 --planner.iterations 1"""
-SMOKE = Sizes(1, 2, (1, 1, 1, 1), 1, 1, 4, 4, tuple(TOY.split()))
+SMOKE = Sizes(1, 2, (1, 1, 1, 1), 1, 1, 4, 4, (8, 8))
 
 
 def sizes_of(config: ExperimentConfig) -> dict[str, Sizes]:
@@ -119,7 +116,7 @@ class Study:
 
     @property
     def changes(self) -> bool:
-        """Whether the world changes, and curiosity is tried."""
+        """Whether the world changes."""
         return self.task == CHANGING
 
     def folder(self, arm: str) -> Path:
@@ -142,18 +139,16 @@ class Study:
 
     def train(self, arm: str) -> None:
         """Train an arm, or go on with it."""
-        online = arm in ("online", "curious")
-        rounds = self.sizes.curious if arm == "curious" else self.sizes.rounds
-        more = self.sizes.after if arm == "online" and self.changes else 0
-        out, flags = self.folder(arm), list(self.sizes.flags)
+        online, rounds = arm == "online", self.sizes.rounds
+        more = self.sizes.after if online and self.changes else 0
+        batch, actor_batch = self.sizes.batches
+        out, flags = self.folder(arm), ["--batch", str(batch)]
         if online:
             flags += ["--online", "--online-rounds", str(rounds + more)]
             flags += ["--online-episodes", str(self.sizes.episodes)]
         else:
             flags += ["--episodes", str(self.random_episodes()), "--data", str(out / "data")]
         change = {"then_vary": (CHANGE,), "then_at": rounds} if more else {}
-        if arm == "curious":
-            flags += ["--explore", str(CURIOSITY)]
         names = ("updates", "ensemble-updates", "critic-updates", "actor-updates")
         for name, each in zip(names, self.sizes.updates, strict=True):
             flags += [f"--{name}", str(each * rounds_weight(rounds + more))]
@@ -164,9 +159,8 @@ class Study:
             contextlib.redirect_stdout(log),
             contextlib.redirect_stderr(log),
         ):
-            code = main(["train", self.task, "--out", str(out), *flags])
-        if code:
-            raise UserError(f"training of {out} ended with {code}; see {out}/training.log")
+            config = read(TrainConfig, [self.task, "--out", str(out), *flags])
+            train(replace(config, actor_batch=actor_batch, **change))
 
     def held(self, arm: str, agent: str, count: int, vary: str = "") -> list[bool]:
         """Return which of the first evaluation episodes an agent holds; judged once and kept.
@@ -209,12 +203,10 @@ class Study:
             return {"held": self.held(arm, "last", sizes.judged), "steps": steps}
         early, final, later = (
             f"round-{rounds - 1:05d}/last"
-            for rounds in (sizes.curious, sizes.rounds, sizes.rounds + sizes.after)
+            for rounds in (sizes.early, sizes.rounds, sizes.rounds + sizes.after)
         )
         curve = read_json(out / "online.json", f"delete {out}")["rounds"]
         found = {"curve": curve, "steps": curve[: sizes.rounds][-1]["steps"]}
-        if arm == "curious":
-            return found | {"held": self.held(arm, early, sizes.also)}
         found["held"] = self.held(arm, final, sizes.judged)
         if self.changes:
             found["early"] = self.held(arm, early, sizes.also)
@@ -241,8 +233,8 @@ def elsewhere(job: tuple[Study, str]) -> dict[str, Any]:
     study, arm = job
     given = {"smoke": study.config.smoke, "work": str(study.config.work.resolve())}
     text = json.dumps(given | {"task": study.task, "seed": study.seed, "arm": arm})
-    code = "import sys; sys.path.insert(0, sys.argv[1]); import experience"
-    code += "; experience.measure(sys.argv[2])"
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import online_learning"
+    code += "; online_learning.measure(sys.argv[2])"
     command = [sys.executable, "-c", code, str(Path(__file__).parent), text]
     if subprocess.run(command).returncode:
         raise UserError(f"{study.folder(arm)} failed; run the experiment again to go on")
@@ -253,18 +245,14 @@ def experience(config: ExperimentConfig) -> Finding:
     """Run the experiment."""
     seeds = config.seeds[:1] if config.smoke else config.seeds
     studies = [Study(config, task, seed) for seed in seeds for task in TASKS[::-1]]
-    jobs = [
-        (study, arm)
-        for study in studies
-        for arm in ("online", *(("curious",) if study.changes else ()), "random")
-    ]
+    jobs = [(study, arm) for study in studies for arm in ("online", "random")]
     with ThreadPoolExecutor(2) as workers:
         done = list(workers.map(elsewhere, jobs))
     found: Found = {task: {} for task in TASKS}
     for (study, arm), result in zip(jobs, done, strict=True):
         found[study.task].setdefault(arm, []).append(result)
         if "early" in result:
-            steps = result["curve"][study.sizes.curious - 1]["steps"]
+            steps = result["curve"][study.sizes.early - 1]["steps"]
             early = {"held": result["early"], "steps": steps}
             found[study.task].setdefault("early", []).append(early)
     for study in studies:
@@ -310,13 +298,12 @@ def conclude(found: Found, sizes: dict[str, Sizes]) -> Finding:
     for task in TASKS:
         arms, judged = found[task], {}
         for arm, runs in arms.items():
-            to = "early" if arm == "curious" else "shipped"
-            test = None if arm == "shipped" else compare(runs, arms[to])
+            test = None if arm == "shipped" else compare(runs, arms["shipped"])
             own, steps = rate(pool(runs)), runs[0]["steps"]
             seeds = over_seeds([float(np.mean(run["held"])) for run in runs])
-            table.append(row(task, NAMES[arm], steps, own, test, NAMES[to]))
+            table.append(row(task, NAMES[arm], steps, own, test, NAMES["shipped"]))
             judged[arm] = {"steps": steps, "success": asdict(own), "over_seeds": asdict(seeds)}
-            judged[arm] |= {f"against_{to}": asdict(test)} if test else {}
+            judged[arm] |= {"against_shipped": asdict(test)} if test else {}
         control = compare(arms["random"], arms["online"])
         figures[task] = judged | {"random_against_online": asdict(control)}
         share = judged["online"]["steps"] / judged["shipped"]["steps"]
@@ -399,13 +386,10 @@ def draw(found: Found, sizes: dict[str, Sizes]) -> Figure:
     panels[0].legend(frameon=False, fontsize=8)
     axes = panels[2]
     draw_curves(axes, found[CHANGING]["online"], None, ARMS["online"])
-    draw_curves(axes, found[CHANGING]["curious"], None, "#d97706")
     before = found[CHANGING]["online"][0]["curve"][sizes[CHANGING].rounds - 1]["steps"]
     axes.axvline(before, color="#98a2b3", lw=1, ls=":")
     axes.text(before, 0.02, f" {CHANGE} ", fontsize=8, color="#667085", ha="left")
-    axes.plot([], [], color="#d97706", label="curious")
-    axes.legend(frameon=False, fontsize=8, loc="upper left")
-    axes.set(xlabel="environment steps", title=f"{CHANGING}: curiosity, and another world")
+    axes.set(xlabel="environment steps", title=f"{CHANGING}: another world")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)

@@ -90,7 +90,7 @@ def test_with_a_simulator_all_is_measured_that_needs_no_recorded_states(data, tm
         ("data:{data}", "--online", "--online needs a simulator"),
         ("data:{data}", "--vary mass=2", "--vary needs a simulator"),
         ("data:{data}", "--data x", "names the dataset already; leave --data out"),
-        ("data:{data}", "--jepa.encoder.kind mlp", "reads states"),
+        ("data:{data}", "--jepa.encoder.kind mlp", "the mlp encoder reads vectors"),
         ("data:{data}", "--episodes 99", "holds 8, and none can be added"),
         ("data:nowhere", "", "nowhere/meta.json"),
         ("cartpole", "--data {data}", "cartpole"),
