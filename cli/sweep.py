@@ -18,12 +18,7 @@ from typing import Annotated, Any
 
 import tyro
 
-<<<<<<< HEAD
 from mujepa.cli.compare import write_pages
-from mujepa.envs.registry import find_task
-from mujepa.envs.world import World
-=======
->>>>>>> 9e11912 (Resolve stages from one table, type the recipes, and train from own data without a simulator)
 from mujepa.evaluate import evaluate
 from mujepa.evaluation.config import EvaluateConfig
 from mujepa.evaluation.result import Result, read_result
@@ -33,13 +28,8 @@ from mujepa.runtime.command import flag_names, run
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import make_folder, read_json, write_json
 from mujepa.runtime.provenance import command, versions
-<<<<<<< HEAD
 from mujepa.runtime.seeds import Stream, stream
 from mujepa.runtime.settings import Count, settings
-from mujepa.train import learn_quietly, provide
-=======
-from mujepa.runtime.settings import settings
->>>>>>> 9e11912 (Resolve stages from one table, type the recipes, and train from own data without a simulator)
 from mujepa.training.config import TrainConfig
 from mujepa.training.run import check_networks, learn_quietly, prepare_dataset
 from mujepa.training.state import check_settings, read_metrics
@@ -89,42 +79,9 @@ class SweepConfig(TrainConfig):
         if not self.tried:
             raise UserError("--try names what to try, as in: --try learning-rate=1e-3,2e-3")
         if self.online:
-<<<<<<< HEAD
             raise UserError("the runs of a sweep share one dataset; leave --online out")
         for text in self.tried:
             read_choice(text)
-=======
-            raise UserError("a sweep tries settings on data that are there; leave --online out")
-        for name in ("runs", "judged_episodes"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
-        for one in self.tried:
-            flag = read_choice(one).flag
-            if flag in FIXED or flag not in flag_names(TrainConfig):
-                raise UserError(f"--try {one}: {flag!r} is no flag of mujepa train that can differ")
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What a flag may be: one of some values, or a number in a range."""
-
-    flag: str
-    values: tuple[str, ...] = ()
-    low: float = 0.0
-    high: float = 0.0
-    log: bool = False
-    whole: bool = False
-
-    def draw(self, rng: np.random.Generator) -> str:
-        """Draw a value."""
-        if self.values:
-            return self.values[rng.integers(len(self.values))]
-        low, high = (math.log(end) if self.log else end for end in (self.low, self.high))
-        drawn = float(rng.uniform(low, high))
-        drawn = math.exp(drawn) if self.log else drawn
-        return str(round(drawn)) if self.whole else f"{drawn:.4g}"
->>>>>>> 9e11912 (Resolve stages from one table, type the recipes, and train from own data without a simulator)
 
 
 @dataclass(frozen=True)
@@ -153,19 +110,13 @@ def sweep(config: SweepConfig) -> None:
         UserError: bad input, no Ray, or results that cannot be written.
     """
     runs = plan_runs(config)
-<<<<<<< HEAD
     for one in runs:  # settings that do not fit are an error before anything is written
-        make_networks(one.config, World(find_task(one.config.task_name)))
-=======
-    for one in runs:
         check_networks(one.config)
->>>>>>> 9e11912 (Resolve stages from one table, type the recipes, and train from own data without a simulator)
     with connect(config.cluster or LOCAL, config.workers) as cluster:
         assert isinstance(cluster, Cluster)
         content = _begin(config, runs)
         for one in {run.config.dataset: run for run in runs}.values():
-<<<<<<< HEAD
-            provide(one.config, config.cluster or LOCAL)
+            prepare_dataset(one.config, config.cluster or LOCAL)
         found = _train_runs(cluster, config, runs)
         content["runs"] = [
             {"name": one.name, "tried": one.tried, **facts}
@@ -173,11 +124,6 @@ def sweep(config: SweepConfig) -> None:
         ]
         write_json(config.out / "sweep.json", content)
         _report(config, runs, content)
-=======
-            prepare_dataset(one.config, config.cluster or LOCAL)
-        _train_all(cluster, config, runs, ledger)
-        _report(config, runs, ledger)
->>>>>>> 9e11912 (Resolve stages from one table, type the recipes, and train from own data without a simulator)
 
 
 def plan_runs(config: SweepConfig) -> list[Run]:
@@ -340,14 +286,9 @@ def _train_one(one: Run, episodes: int) -> None:
 
 
 def percent(config: TrainConfig, record: dict[str, Any]) -> int:
-<<<<<<< HEAD
     """Return how far a run is at a record, by the usual duration of the stages [%]."""
-    shares = [STAGE_SHARE[name] for name in config.stage_updates]
-=======
-    """Return how far a run is at a record, by the time that stages take [%]."""
     updates = stages_of(config)
     shares = [spec.share for spec in STAGES if spec.name in updates]
->>>>>>> 9e11912 (Resolve stages from one table, type the recipes, and train from own data without a simulator)
     stage = record["stage_index"]
     within = shares[stage] * record["update"] / list(updates.values())[stage]
     return round(100 * (sum(shares[:stage]) + within) / sum(shares))
@@ -397,15 +338,8 @@ def _report(config: SweepConfig, runs: list[Run], content: dict[str, Any]) -> No
     console.print(f"{config.out / 'comparison.html'}  {config.out / 'sweep.json'}")
 
 
-<<<<<<< HEAD
 def _order(result: Result) -> tuple[float, float, float]:
     return result.success_at_end.rate, result.success_any.rate, -result.median_final_distance
-=======
-def _rank(result: Result) -> tuple[float, float, float]:
-    """Return what the best result is least in."""
-    held, reached = result.success_at_end.rate, result.success_any.rate
-    return -held, -reached, result.median_final_distance
->>>>>>> 9e11912 (Resolve stages from one table, type the recipes, and train from own data without a simulator)
 
 
 if __name__ == "__main__":
