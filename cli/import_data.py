@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -11,8 +10,8 @@ import tyro
 from pydantic import Field
 
 from mujepa.envs.registry import find_task
-from mujepa.rollouts.minari import Source, open_minari, restore_dataset
-from mujepa.rollouts.replay import Imported, guess_task, import_episodes
+from mujepa.rollouts.minari import open_minari, restore_dataset
+from mujepa.rollouts.replay import guess_task, import_episodes
 from mujepa.rollouts.store import Dataset
 from mujepa.runtime import console
 from mujepa.runtime.command import run
@@ -58,7 +57,7 @@ def import_data(config: ImportConfig) -> Dataset:
     """
     if config.out.exists():
         raise UserError(f"--out {config.out} exists already; choose another folder")
-    source = open_minari(config.dataset)
+    source, notes = open_minari(config.dataset), []
     if source.exported and (config.task or config.pixels):
         raise UserError(
             f"{config.dataset} was exported by mujepa and is restored as it was; leave out "
@@ -68,43 +67,21 @@ def import_data(config: ImportConfig) -> Dataset:
         if source.exported:
             for episodes in restore_dataset(source, config.out):
                 bar.update(episodes)
-            lines: list[str] = []
         else:
-            lines = [*_lines(_import(config, source, bar.update), config)]
+            name = config.task or guess_task(source)
+            notes = import_episodes(
+                source,
+                find_task(name, config.goal_site, config.camera, config.tolerance),
+                config.out,
+                pixels=config.pixels,
+                shortest=config.shortest,
+                on_episode=bar.update,
+            )
     dataset = Dataset(config.out, verify=False)
-    end = f"{config.out}: {len(dataset)} episodes, {dataset.frames} frames of {dataset.spec.task}"
-    for line in (*lines, end):
+    size = f"{len(dataset)} episodes, {dataset.frames} frames of {dataset.spec.task}"
+    for line in (*notes, f"{config.out}: {size}"):
         console.print(line)
     return dataset
-
-
-def _import(config: ImportConfig, source: Source, on_episode: Callable[[], object]) -> Imported:
-    name = config.task or guess_task(source)
-    task = find_task(name, config.goal_site, config.camera, config.tolerance)
-    pixels, shortest = config.pixels, config.shortest
-    return import_episodes(
-        source, task, config.out, pixels=pixels, shortest=shortest, on_episode=on_episode
-    )
-
-
-def _lines(found: Imported, config: ImportConfig) -> Iterator[str]:
-    """Yield what was changed in the episodes."""
-    yield f"states from {found.layout}; replaying the actions reproduces them"
-    if found.short:
-        yield f"left out: {found.short} episodes of less than {config.shortest} frames"
-    if found.clipped:
-        yield f"out of bounds, and clipped: {100 * found.clipped:.1f} % of the actions"
-    if found.changing:
-        yield (
-            f"in {100 * found.changing:.0f} % of the model steps (of "
-            f"{found.dataset.spec.frame_skip} environment steps) the action changed; its mean was "
-            f"kept, and its replay deviates by {100 * found.deviation:.0f} % of a step (median)"
-        )
-    if config.pixels:
-        yield (
-            f"the recorded images differ by {found.image_difference:.1f} of 255 grey levels from "
-            "the task's own camera (mean), which is used for evaluation"
-        )
 
 
 if __name__ == "__main__":

@@ -32,11 +32,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import t
 
+from mujepa.benchmarks.markers import fill_markers
 from mujepa.evaluation.report import write_png
 from mujepa.runtime import console
 from mujepa.runtime.command import run
 from mujepa.runtime.errors import UserError
-from mujepa.runtime.files import fill_markers, read_json, write_json, write_text
+from mujepa.runtime.files import read_json, write_json, write_text
 from mujepa.runtime.provenance import command, machine, versions
 
 mpl.use("Agg")

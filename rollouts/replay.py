@@ -9,7 +9,6 @@ Letters: T steps, S state, A action, P image size.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -55,29 +54,6 @@ def guess_task(source: Source) -> str:
     )
 
 
-@dataclass(frozen=True)
-class Imported:
-    """What became of recorded episodes.
-
-    Attributes:
-        dataset: the new dataset.
-        layout: names of the arrays that hold the states.
-        short: number of episodes that were left out because they are too short.
-        clipped: share of actions that were out of bounds.
-        changing: share of model steps within which the action changed, so that its mean was kept.
-        image_difference: between recorded images and the task's own, of 255 (mean).
-        deviation: of the replay with these actions, in units of a model step (median).
-    """
-
-    dataset: Dataset
-    layout: str
-    short: int
-    clipped: float
-    changing: float
-    image_difference: float
-    deviation: float
-
-
 def import_episodes(
     source: Source,
     task: Task,
@@ -86,7 +62,7 @@ def import_episodes(
     pixels: str | None = None,
     shortest: int = 10,
     on_episode: Callable[[], object] = lambda: None,
-) -> Imported:
+) -> list[str]:
     """Write recorded episodes, with an action per environment step, as a dataset of a task.
 
     A frame is every `frame_skip`-th step, and its action the mean of those up to the next. Actions
@@ -99,6 +75,9 @@ def import_episodes(
         pixels: name of recorded images (H, H, 3) to take instead, resized to (P, P, 3).
         shortest: frames that an episode must have, or it is left out.
         on_episode: called after each episode.
+
+    Returns:
+        Sentences that say where the states were found, and what was changed.
 
     Raises:
         UserError: the states are missing or do not fit the task, no episode is long enough, one is
@@ -125,15 +104,39 @@ def import_episodes(
             )
 
     origin = {"imported": source.name, "pixels": pixels or "drawn"}
-    dataset = write_dataset(folder, episodes(), frame_skip=skip, task=task.name, behaviour=origin)
+    data = write_dataset(folder, episodes(), frame_skip=skip, task=task.name, behaviour=origin)
+    names = ", ".join(name for name, _ in layout)
+    notes = [f"states from {names}; replaying the actions reproduces them"]
+    if short:
+        notes.append(f"left out: {short} episodes of less than {shortest} frames")
+    return notes + _changes(world, data, shares, pixels)
+
+
+def _changes(
+    world: World, dataset: Dataset, shares: list[tuple[float, ...]], pixels: str | None
+) -> list[str]:
+    """Return what was changed: `shares` are frames and what `_episode` returns, by episode."""
     lengths, *columns = zip(*shares, strict=True)
-    means = [float(np.average(column, weights=lengths)) for column in columns]
+    clipped, changing, difference = (np.average(it, weights=lengths) for it in columns)
     tried = range(min(len(dataset), TRIED_EPISODES))
     states = [dataset.episode("state", index) for index in tried]
     actions = [dataset.episode("action", index)[:-1] for index in tried]
-    deviation = _replay_deviation(world, states, actions, skip)
-    names = ", ".join(name for name, _ in layout)
-    return Imported(dataset, names, short, *means, deviation=deviation)  # pyright: ignore[reportCallIssue]
+    deviation = _replay_deviation(world, states, actions, world.task.frame_skip)
+    notes = []
+    if clipped:
+        notes.append(f"out of bounds, and clipped: {100 * clipped:.1f} % of the actions")
+    if changing:
+        notes.append(
+            f"in {100 * changing:.0f} % of the model steps (of {world.task.frame_skip} environment "
+            "steps) the action changed; its mean was kept, and its replay deviates by "
+            f"{100 * deviation:.0f} % of a step (median)"
+        )
+    if pixels:
+        notes.append(
+            f"the recorded images differ by {difference:.1f} of 255 grey levels from the task's "
+            "own camera (mean), which is used for evaluation"
+        )
+    return notes
 
 
 def _find_layout(source: Source, world: World) -> Layout:
@@ -223,7 +226,11 @@ def _replay_deviation(
 def _episode(
     world: World, arrays: Arrays, layout: Layout, pixels: str | None
 ) -> tuple[Arrays, tuple[float, float, float]]:
-    """Return an episode for `write_dataset`; its `clipped`, `changing`, `image_difference`."""
+    """Return an episode for `write_dataset`, and how much it was changed.
+
+    That is the share of actions out of bounds, the share of model steps within which the action
+    changed, and the mean difference between the recorded and the task's own image.
+    """
     skip, low, high = world.task.frame_skip, world.action_low, world.action_high
     steps, difference = len(arrays["actions"]) // skip, 0.0
     states = _states(world, arrays, layout)[: steps * skip + 1 : skip]

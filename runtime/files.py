@@ -1,4 +1,4 @@
-"""Writing files so that a crash leaves the old content or the new, never a mixture."""
+"""Write files so that a crash leaves the old content or the new, never a mixture."""
 
 from __future__ import annotations
 
@@ -6,37 +6,34 @@ import hashlib
 import json
 import os
 import platform
-import re
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mujepa.runtime.errors import UserError
 
-NO_ROOM = "free space or choose another folder with --out"
+REMEDY = "free space or choose another folder with --out"
 
 
 @contextmanager
-def replacing_file(path: Path, remedy: str = NO_ROOM) -> Iterator[Path]:
+def replacing_file(path: Path, remedy: str = REMEDY) -> Iterator[Path]:
     """Yield a temporary path to write; afterwards it is synced and renamed to `path`.
 
     Raises:
         UserError: the disk is full or the folder cannot be written; it ends with the remedy.
     """
     temporary = _temporary(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        _sync(temporary)
-        temporary.replace(path)
-        _sync(path.parent)
-    except OSError as error:
-        raise _cannot_write(path, error, remedy) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+    with _writing(path, remedy):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            _sync(temporary)
+            temporary.replace(path)
+            _sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -50,68 +47,42 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         UserError: the disk is full or the folder cannot be written.
     """
     temporary, previous = _temporary(path), _previous(path)
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        yield temporary
-        for file in temporary.iterdir():
-            _sync(file)
-        _sync(temporary)
-        if path.exists():
+    with _writing(path):
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            yield temporary
+            for file in (*temporary.iterdir(), temporary):
+                _sync(file)
+            if path.exists():
+                shutil.rmtree(previous, ignore_errors=True)
+                path.replace(previous)
+            temporary.replace(path)
+            _sync(path.parent)
             shutil.rmtree(previous, ignore_errors=True)
-            path.replace(previous)
-        temporary.replace(path)
-        _sync(path.parent)
-        shutil.rmtree(previous, ignore_errors=True)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def make_folder(path: Path) -> None:
-    """Make a folder that is not there, and those it lies in.
-
-    Raises:
-        UserError: it cannot be made.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def surviving_folder(path: Path) -> Path:
-    """Return `path`, or what it was before a crash interrupted its replacement."""
+    """Return `path`, or its earlier version if a crash interrupted its replacement."""
     return _previous(path) if not path.exists() and _previous(path).exists() else path
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents; raise UserError if that is not possible."""
+    with _writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
-    """Replace a text file at once."""
+    """Replace a text file."""
     with replacing_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def fill_markers(text: str, contents: Mapping[str, str]) -> str:
-    """Return a page with what stands between `<!-- NAME -->` and `<!-- /NAME -->` replaced.
-
-    Args:
-        text: the page.
-        contents: the new content of each name; each must have its markers.
-
-    Raises:
-        UserError: markers are missing.
-    """
-    for name, content in contents.items():
-        pattern = re.compile(f"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-        text, found = pattern.subn(lambda m, new=content: f"{m[1]}{new}\n{m[2]}", text)
-        if not found:
-            raise UserError(f"the page has no markers; put <!-- {name} --> where it belongs")
-    return text
-
-
 def write_json(path: Path, value: Any) -> None:  # noqa: ANN401 - anything JSON can hold
-    """Replace a JSON file at once; NaN and infinity are refused, as JSON has none."""
+    """Replace a JSON file; NaN and infinity are refused, as JSON has none."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
@@ -138,8 +109,17 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@contextmanager
+def _writing(path: Path, remedy: str = REMEDY) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        message = f"cannot write {path}: {error.strerror or error}; {remedy}"
+        raise UserError(message) from error
+
+
 def _temporary(path: Path) -> Path:
-    """Return a name that no other process has, on no other machine that shares the disk."""
+    """Return a name that no other process uses, on no other machine that shares the disk."""
     return path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}.tmp")
 
 
@@ -153,7 +133,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _cannot_write(path: Path, error: OSError, remedy: str = NO_ROOM) -> UserError:
-    return UserError(f"cannot write {path}: {error.strerror or error}; {remedy}")

@@ -12,8 +12,8 @@ import pytest
 from matplotlib.figure import Figure
 from scipy.stats import ttest_1samp
 
+from mujepa.benchmarks.markers import fill_markers
 from mujepa.runtime.errors import UserError
-from mujepa.runtime.files import fill_markers
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = ROOT / "experiments"
