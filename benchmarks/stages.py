@@ -12,7 +12,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 os.environ.setdefault("MUJOCO_GL", "egl")  # before mujoco is imported, for mujoco.Renderer
@@ -91,7 +91,7 @@ def bench(config: BenchConfig) -> None:
         "render over MuJoCo's defaults": rates["render_frames_per_s_1_core"]
         / rates["render_frames_per_s_mujoco_defaults"],
     }
-    result = {"rates": rates, "plan_ms": decisions, "ratios": ratios}
+    result = {"rates": rates, "plan_ms": asdict(decisions), "ratios": ratios}
     write_json(config.out, result | {"versions": versions(), "machine": machine()})
     for name, value in rates.items():
         console.print(f"{name:<42}{value:>12,.0f}")

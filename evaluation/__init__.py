@@ -1,1 +1,1 @@
-"""Judging an agent: the one evaluation loop, its statistics, diagnostics and report."""
+"""Evaluation of agents: the stepping loop, baselines, statistics, diagnostics and report."""

@@ -46,20 +46,19 @@ class EvaluateConfig:
     are already solved kept and counted. `ahead=N`, for tasks whose goals lie a number of steps
     ahead of the start, sets that number; the budget grows with it."""
     full: bool = False
-    """Also analyse the agent: sweeps over goal distance, replanning and factors of variation,
-    probes of the embeddings, open-loop error, violation of expectation, and attribution of failures
-    to a component. Adds figures to the report; takes long."""
+    """Also analyse the agent (docs/lab.md): sweeps over goals, replanning and factors of variation,
+    probes, open-loop error, violation of expectation, failure attribution. Takes long."""
     planner: str | None = None
     """Changes to the checkpoint's planner: its kind, settings or both, such as `mppi`,
-    `samples=128,iterations=2` or `icem,horizon=8,replan_every=4`. `oracle` evaluates the true
-    simulator in place of the model; it has no gradient, so `gradient` is replaced by `icem`."""
+    `samples=128,iterations=2` or `icem,horizon=8,replan_every=4`. `oracle` replaces the model by
+    the true simulator; it has no gradient, so there `gradient` becomes `icem`."""
     actor: ActorMode | None = None
-    """Who acts, if not as the checkpoint says: the planner alone, `proposing` (the actor adds a
-    candidate to the planner's), or `reactive` (the actor alone, without planning)."""
+    """Another mode than the checkpoint's: `planner` alone, `proposing` (the actor adds a candidate
+    to the planner's), or `reactive` (the actor alone, without planning)."""
     cost: str | None = None
     """Another cost than the checkpoint's, for example `critic + 0.05*goal` or, with a region to
-    avoid in the units of the sensors, `critic + 100*avoid(x>0.1)`. Success does not depend on the
-    cost."""
+    avoid in the units of the sensors, `critic + 100*avoid(x>0.1)`; success does not depend on it.
+    """
     oracle: bool = True
     """Run the oracle too; it takes most of the time."""
     oracle_episodes: Count | None = None

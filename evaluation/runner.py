@@ -171,6 +171,8 @@ def run_parallel(
         label: of the progress bar.
         device: of the agents.
     """
+    if not pieces:
+        return []
     found: dict[int, Outcome] = {}
     before = workers.ticks
 

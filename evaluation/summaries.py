@@ -1,4 +1,4 @@
-"""Figures of an evaluation besides success rates, and the table on the console."""
+"""Success by distance, latency, and the table on the console."""
 
 from __future__ import annotations
 
