@@ -37,12 +37,7 @@ def holds(path: Path, digest: str) -> bool:
 
 
 def fetch(url: str, path: Path, digest: str) -> None:
-    """Copy a file from a URL, unless an intact copy exists.
-
-    Args:
-        url: of the file.
-        path: of the copy.
-        digest: SHA-256 of the file, in hexadecimal.
+    """Copy a file with this SHA-256 from a URL, unless an intact copy exists.
 
     Raises:
         UserError: the file is missing or damaged, or the disk is full.

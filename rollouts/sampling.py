@@ -23,10 +23,7 @@ class Split:
 def split_episodes(episodes: int, fraction: float, seed: int) -> Split:
     """Split by whole episodes, so that no validation frame has a neighbour in training.
 
-    Args:
-        episodes: number of episodes.
-        fraction: share of validation episodes; at least one is drawn.
-        seed: of the permutation.
+    At least one episode is for validation.
 
     Raises:
         UserError: there are too few episodes to split.
@@ -43,13 +40,8 @@ def split_episodes(episodes: int, fraction: float, seed: int) -> Split:
 def split_dataset(dataset: Dataset, fraction: float, seed: int) -> Split:
     """Split a dataset by whole episodes; validation episodes stay so when shards are added.
 
-    The episodes of the behaviour policy are split among themselves, and so are those of each
+    The episodes of the behaviour policy are split by `split_episodes`, and so are those of each
     on-policy shard.
-
-    Args:
-        dataset: the episodes.
-        fraction: share of validation episodes; each part has at least one.
-        seed: of the permutations.
 
     Raises:
         UserError: there are too few episodes to split.

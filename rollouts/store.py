@@ -91,9 +91,9 @@ def write_shard(
 
     Args:
         folder: of the shard.
-        columns: frames by column, (F, ...) each, F the sum of the lengths.
+        columns: frames by column, (F, ...) each, F the sum of the lengths of the episodes.
         lengths: frames of each episode.
-        agent: the agent that acted, if it was not the task's behaviour policy.
+        agent: description of the agent that acted, if one did.
     """
     with replacing_folder(folder) as temporary:
         files = {}
@@ -128,19 +128,17 @@ def read_meta(place: Path | str) -> tuple[DatasetSpec, dict[str, str]]:
 
 def _read_meta(path: Path, remedy: str) -> tuple[DatasetSpec, dict[str, str]]:
     meta = read_json(path, remedy)
-    if meta.get("schema_version") != SCHEMA_VERSION:
+    if (version := meta.get("schema_version")) != SCHEMA_VERSION:
         raise UserError(
-            f"{path} has dataset schema {meta.get('schema_version')!r}, "
-            f"this version reads {SCHEMA_VERSION}; {remedy}"
+            f"{path} has dataset schema {version!r}, this version reads {SCHEMA_VERSION}; {remedy}"
         )
     try:
-        spec, shards = meta["spec"], {it["name"]: it["sha256"] for it in meta["shards"]}
+        shards = {it["name"]: it["sha256"] for it in meta["shards"]}
         strange = [name for name in shards if not re.fullmatch(SHARD_NAME, name)]
-    except (KeyError, TypeError) as error:
+        assert not strange, f"it names a shard {strange[0]!r}"
+        return read_settings(DatasetSpec, meta["spec"], str(path), remedy), shards
+    except (KeyError, TypeError, AssertionError) as error:
         raise UserError(f"{path} is damaged ({error}); {remedy}") from error
-    if strange:
-        raise UserError(f"{path} is damaged (it names a shard {strange[0]!r}); {remedy}")
-    return read_settings(DatasetSpec, spec, str(path), remedy), shards
 
 
 def mirror(url: str) -> tuple[Path, bool]:
@@ -161,9 +159,8 @@ def mirror(url: str) -> tuple[Path, bool]:
             try:
                 _read_meta(temporary, remedy)  # only a good one replaces the copy
             except UserError as error:
-                raise UserError(
-                    f"{url}/meta.json is damaged or of another version; {remedy}"
-                ) from error
+                said = f"{url}/meta.json is damaged or of another version; {remedy}"
+                raise UserError(said) from error
     except UnreachableError:
         if not meta.exists():
             raise

@@ -42,13 +42,12 @@ def write_dataset(
 ) -> Dataset:
     """Write recorded episodes as a dataset, whole or not at all.
 
-    `mujepa train data:FOLDER` trains from it without a simulator. An iterator of episodes is
-    consumed shard by shard.
+    `mujepa train data:FOLDER` trains from it without a simulator.
 
     Args:
         folder: of the new dataset.
-        episodes: mappings with `pixels` (T + 1, P, P, 3) uint8 and `action` (T, A), and optionally
-            `state` and `achieved`; see the module.
+        episodes: mappings with `pixels` (T + 1, P, P, 3) uint8, `action` (T, A), and optionally
+            `state` and `achieved`, as the module describes; an iterator is consumed shard by shard.
         action_low: lower bounds of the action, A numbers or one; by default those of the task, or
             the smallest actions that occur.
         action_high: upper bounds; by default those of the task, or the largest actions.
@@ -79,7 +78,7 @@ def write_dataset(
             raise UserError(f"there are no episodes to write into {folder}; give at least one")
         action_low = world.action_low if world and action_low is None else action_low
         action_high = world.action_high if world and action_high is None else action_high
-        bounds = _bounds(action_low, action_high, low, high)
+        low, high = _bounds(action_low, action_high, low, high)
         spec = DatasetSpec(
             task=world.task.name if world else None,
             seed=0,
@@ -87,8 +86,8 @@ def write_dataset(
             frame_skip=frame_skip,
             steps=longest - 1,
             behaviour=dict(behaviour or {"imported": "write_dataset"}),
-            action_low=bounds[0],
-            action_high=bounds[1],
+            action_low=low,
+            action_high=high,
         )
         write_meta(temporary, spec, shards)
     return Dataset(folder, verify=False)
@@ -167,22 +166,23 @@ def _columns(name: str, episode: Mapping[str, ArrayLike]) -> Columns:
 def _bounds(
     low: ArrayLike | None, high: ArrayLike | None, least: NDArray[Any], most: NDArray[Any]
 ) -> tuple[list[float], list[float]]:
-    """Return bounds of actions from `least` to `most`: those given, or these."""
+    """Return the bounds given, or else `least` and `most`, the extremes of the actions."""
     bounds = []
     for name, given, found in (("action_low", low, least), ("action_high", high, most)):
         bound = np.asarray(found if given is None else given, np.float64)
         if bound.shape not in ((), found.shape) or not np.isfinite(bound).all():
             raise UserError(f"{name} is {bound.tolist()}; give {len(found)} finite numbers, or one")
-        bounds.append(np.broadcast_to(bound, found.shape).tolist())
+        bounds.append(np.broadcast_to(bound, found.shape))
     lower, upper = np.array(bounds, np.float32)
+    text = f"{bounds[0].tolist()} to {bounds[1].tolist()}"
     if (lower >= upper).any():
-        raise UserError(f"action_low {bounds[0]} is not below action_high {bounds[1]}; give bounds")
+        raise UserError(f"bounds of the actions are {text}; give an action_low below action_high")
     if (least < lower).any() or (most > upper).any():
         raise UserError(
-            f"actions from {least.tolist()} to {most.tolist()} leave the bounds {bounds[0]} to "
-            f"{bounds[1]}; clip them, or give wider bounds"
+            f"actions from {least.tolist()} to {most.tolist()} leave the bounds {text}; clip them, "
+            "or give wider bounds"
         )
-    return bounds[0], bounds[1]
+    return bounds[0].tolist(), bounds[1].tolist()
 
 
 def _text(array: NDArray[Any]) -> str:

@@ -244,7 +244,7 @@ def test_what_cannot_be_written_at_all_is_refused(tmp_path):
             {"action_low": [0, 1, 2]},
             "action_low is .*; give 2 finite numbers",
         ),
-        ([episode(3)], {"action_low": 1, "action_high": 1}, "is not below action_high"),
+        ([episode(3)], {"action_low": 1, "action_high": 1}, "give an action_low below action_high"),
         ([episode(3)], {"frame_skip": 0}, "frame-skip must be at least 1, got 0"),
         ([episode(3)], {"task": "raecher"}, "did you mean 'reacher'"),
     ):
