@@ -16,15 +16,9 @@ from mujepa.envs.registry import find_task
 from mujepa.envs.world import World
 from mujepa.evaluation.sampling import sample_episodes
 from mujepa.runtime.errors import UserError
-from mujepa.visual.decoder import (
-    Decoder,
-    DecoderConfig,
-    find_decoder,
-    load_decoder,
-    train_decoder,
-)
+from mujepa.visual.decoder import Decoder, DecoderConfig, find_decoder, load_decoder, train_decoder
 
-FEW = DecoderConfig(frames=1200, updates=100, batch=16, learning_rate=4e-3, emphasis=0)
+FEW = DecoderConfig(frames=1000, updates=100, batch=16, learning_rate=4e-3, emphasis=0)
 
 
 def test_invalid_settings_of_a_decoder_are_refused():
@@ -63,9 +57,7 @@ def test_a_decoder_is_trained_once_and_found_again(checkpoint, world, toy):
     assert images.shape == (3, 2, 64, 64, 3)
     assert images.dtype == np.uint8
     np.testing.assert_array_equal(images, trained.decode(embeddings))
-    files = {path.name: path.stat().st_size for path in checkpoint.folder.glob("decoder.*")}
-    assert files.keys() == {"decoder.safetensors", "decoder.json"}
-    assert files["decoder.safetensors"] < 1.5e6
+    assert (checkpoint.folder / "decoder.safetensors").stat().st_size < 1.5e6
 
 
 @pytest.mark.parametrize("damage", ["other weights", "torn file", "no object", "not there"])
@@ -74,8 +66,7 @@ def test_a_decoder_that_does_not_fit_is_trained_anew(checkpoint, world, damage, 
     weights, description = (checkpoint.folder / f"decoder.{end}" for end in ("safetensors", "json"))
     good = weights.read_bytes(), description.read_text()
     if damage == "other weights":
-        other = json.loads(good[1]) | {"model_sha256": "0" * 64}
-        description.write_text(json.dumps(other))
+        description.write_text(json.dumps(json.loads(good[1]) | {"model_sha256": "0" * 64}))
     elif damage == "torn file":
         weights.write_bytes(good[0][:1000])
     elif damage == "no object":

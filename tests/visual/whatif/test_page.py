@@ -109,9 +109,7 @@ def test_a_damaged_file_of_the_page_is_named(folder, tmp_path, capfd, content):
     (run / "what-if.json").write_text(content)
     assert main(["visualize", str(run), "--port", "0"]) == 2
     line = capfd.readouterr().err.splitlines()[-1]
-    assert "what-if.json" in line
-    assert "damaged" in line
-    assert "remove it" in line
+    assert all(part in line for part in ("what-if.json", "damaged", "remove it"))
 
 
 # ------------------------------------------------------------------------------------ page
@@ -169,12 +167,11 @@ def drag(page, step: int, action: int, share: float) -> None:
     settle(page)
 
 
-def picture(page, name: str) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(page.locator(f".{name}-picture").screenshot())), int)
-
-
-def overlay(page, name: str) -> str:
-    return page.locator(f".{name}-picture svg").inner_html()
+def picture(page, name: str) -> tuple[np.ndarray, str]:
+    """Return a picture's pixels and what is drawn over it."""
+    found = page.locator(f".{name}-picture")
+    pixels = np.asarray(Image.open(io.BytesIO(found.screenshot())), int)
+    return pixels, found.locator("svg").inner_html()
 
 
 def curve(page, kind: str = "line") -> str:
@@ -185,14 +182,14 @@ def test_a_drag_changes_both_pictures_and_a_plan_can_be_made_and_executed(server
     with opened(browser, server) as page:
         click(page, "Zero")
         names, chart = ("world", "model"), page.locator(".chart").first
-        before = {name: (picture(page, name), overlay(page, name)) for name in names}
+        before = {name: picture(page, name) for name in names}
         drawn = chart.screenshot()
         drag(page, 0, 0, 0.1)
         for name in names:
-            pixels = picture(page, name)
+            pixels, overlay = picture(page, name)
             assert pixels.std() > 5, "the picture is blank"
             assert np.abs(pixels - before[name][0]).max() > 50
-            assert overlay(page, name) != before[name][1]
+            assert overlay != before[name][1]
         assert chart.screenshot() != drawn
         value = page.locator(".curve-point[data-step='0'][data-action='0']")
         assert float(value.get_attribute("aria-valuenow")) > 0.7
@@ -217,13 +214,11 @@ def test_an_invalid_cost_is_refused_next_to_the_field_and_changes_nothing(server
         page.get_by_text("cannot read 'nonsense'").wait_for()
         click(page, "Plan")
         wait_for_saved(folder, "cost", "critic")
-        field.fill("goal")
-        field.press("Enter")
-        page.get_by_text("cannot read").wait_for(state="detached")
-        wait_for_saved(folder, "cost", "goal")
-        field.fill("critic")
-        field.press("Enter")
-        wait_for_saved(folder, "cost", "critic")
+        for cost in ("goal", "critic"):
+            field.fill(cost)
+            field.press("Enter")
+            page.get_by_text("cannot read").wait_for(state="detached")
+            wait_for_saved(folder, "cost", cost)
 
 
 def test_a_start_a_push_and_a_saved_state_can_be_chosen(server, browser, folder, tmp_path):
