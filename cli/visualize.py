@@ -226,8 +226,7 @@ def open_page(config: VisualizeConfig) -> None:
     checkpoint = load_checkpoint(config.checkpoint, config.device)
     world = World(find_task(checkpoint.task_name), checkpoint.config.image_size)
     from mujepa.visual.whatif.server import listen, serve  # here: only the page needs them
-    from mujepa.visual.whatif.session import Session
-    from mujepa.visual.whatif.store import FILE, Store
+    from mujepa.visual.whatif.session import FILE, Session, Store
 
     session = Session(checkpoint, world, mode=config.actor, cost=config.cost, seed=config.seed)
     store = Store(config.checkpoint / FILE, session)

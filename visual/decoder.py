@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
@@ -42,22 +43,17 @@ FOREGROUND = 25
 
 @settings
 class DecoderConfig:
-    """Training of a decoder.
-
-    Attributes:
-        frames: number of frames for training and for the errors.
-        updates: number of updates.
-        batch: frames per update.
-        learning_rate: the highest; see `training.schedule`.
-        emphasis: additional weight of the error at foreground pixels.
-        seed: of the frames and the training.
-    """
+    """Training of a decoder."""
 
     frames: Count = 6000
+    """Held-out frames for training and for the errors."""
     updates: Count = 2000
     batch: Count = 32
+    """Frames per update."""
     learning_rate: Positive = 2e-3
+    """The highest one."""
     emphasis: NonNegative = 4.0
+    """Additional weight of the error at foreground pixels."""
     seed: Seed = 0
 
 
@@ -65,12 +61,7 @@ DEFAULT = DecoderConfig()
 
 
 class Decoder(nn.Module):
-    """Two linear layers, then transposed convolutions (arXiv 1511.06434).
-
-    Args:
-        dim: D.
-        image_size: P.
-    """
+    """Two linear layers, then transposed convolutions (arXiv 1511.06434), from D to P."""
 
     def __init__(self, dim: int, image_size: int) -> None:
         super().__init__()
@@ -78,12 +69,8 @@ class Decoder(nn.Module):
         doublings = max(1, math.ceil(math.log2(image_size / 4)))
         grid = math.ceil(image_size / 2**doublings)
         channels = [WIDTH] * doublings + [WIDTH // 2, WIDTH // 4, 3]
-        layers: list[nn.Module] = [
-            nn.Linear(dim, 3 * WIDTH),
-            nn.SiLU(),
-            nn.Linear(3 * WIDTH, WIDTH * grid * grid),
-            nn.Unflatten(1, (WIDTH, grid, grid)),
-        ]
+        layers: list[nn.Module] = [nn.Linear(dim, 3 * WIDTH), nn.SiLU()]
+        layers += [nn.Linear(3 * WIDTH, WIDTH * grid * grid), nn.Unflatten(1, (WIDTH, grid, grid))]
         for inputs, outputs in pairwise(channels[-doublings - 1 :]):
             layers += [nn.SiLU(), nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1)]
         self.net = nn.Sequential(*layers)
@@ -143,7 +130,19 @@ def train_decoder(
         torch.manual_seed(config.seed)
         decoder = Decoder(jepa.dim, world.image_size)
     decoder.initialise(background.mean(dim=(0, 1)) / 255)
-    _optimise(decoder.to(embeddings.device), embeddings, images, background, on_update, config)
+    device, generator = embeddings.device, torch.Generator().manual_seed(config.seed)
+    optimizer = torch.optim.AdamW(decoder.to(device).parameters(), config.learning_rate)
+    for update in range(config.updates):
+        share = schedule(update, config.updates, update / config.updates)
+        optimizer.param_groups[0]["lr"] = config.learning_rate * share
+        rows = torch.randint(len(embeddings), (config.batch,), generator=generator)
+        target = images[rows].to(device).float()
+        weight = 1 + config.emphasis * _foreground(target, background.to(device))
+        error = (decoder(embeddings[rows.to(device)]) - target / 255).square().mean(dim=-1)
+        optimizer.zero_grad()
+        (weight * error).mean().backward()
+        optimizer.step()
+        on_update()
     decoder.eval().requires_grad_(requires_grad=False)
     real = episodes.images[:held_out].flatten(0, 1)
     decoded = torch.from_numpy(decoder.decode(episodes.embeddings[:held_out].flatten(0, 1)))
@@ -183,38 +182,12 @@ def load_decoder(
         return found
     decoder, scores = train_decoder(checkpoint, world, on_update, config)
     path = checkpoint.folder / "decoder.safetensors"
-    try:
+    with suppress(UserError):
         with replacing_file(path) as temporary:
             save_tensors(temporary, decoder.state_dict())
         identity = _identity(checkpoint) | {"decoder_sha256": sha256(path)}
         write_json(checkpoint.folder / "decoder.json", identity | scores | asdict(config))
-    except UserError:
-        return decoder
     return decoder
-
-
-def _optimise(
-    decoder: Decoder,
-    embeddings: Tensor,
-    images: Tensor,
-    background: Tensor,
-    on_update: Callable[[], object],
-    config: DecoderConfig,
-) -> None:
-    device, background = embeddings.device, background.to(embeddings.device)
-    generator = torch.Generator().manual_seed(config.seed)
-    optimizer = torch.optim.AdamW(decoder.parameters(), config.learning_rate)
-    for update in range(config.updates):
-        share = schedule(update, config.updates, update / config.updates)
-        optimizer.param_groups[0]["lr"] = config.learning_rate * share
-        rows = torch.randint(len(embeddings), (config.batch,), generator=generator)
-        target = images[rows].to(device).float()
-        weight = 1 + config.emphasis * _foreground(target, background)
-        error = (decoder(embeddings[rows.to(device)]) - target / 255).square().mean(dim=-1)
-        optimizer.zero_grad()
-        (weight * error).mean().backward()
-        optimizer.step()
-        on_update()
 
 
 def _identity(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -44,12 +44,10 @@ class Recording:
         distance: to the goal, (T + 1,).
         frame_skip: environment steps for each decision.
         cost: of the current plan, (M,).
-        paths: of the current plan, from the current position on, M arrays (up to H + 1, 2)
-            [shares of the image]; empty where the task's goal is not a position.
-        fans: paths of candidates of the latest search, the cheapest first, M arrays
-            (N, H + 1, 2); empty where there was no search or none was asked for.
-        decoded: images that the agent imagined for this moment some model steps ago,
-            (M, P, P, 3), or None without a decoder.
+        paths: of the current plan, M arrays (up to H + 1, 2) [shares of the image]; none where the
+            task's goal is not a position.
+        fans: paths of the latest search's candidates, the cheapest first, M arrays (N, H + 1, 2).
+        decoded: images that were imagined for this moment some model steps ago, (M, P, P, 3).
         ago: how many model steps, (M,).
     """
 
@@ -81,18 +79,11 @@ def record_episode(
 ) -> Recording:
     """Run the agent through one episode and record what happens and what it imagines.
 
-    Args:
-        agent: the agent.
-        probe: reads positions from embeddings, for the paths.
-        world: the simulator.
-        episode: start and goal.
-        seed: of the planner.
-        decoder: makes images of what was imagined for each moment, by a rollout from the memory up
-            to a horizon ago under the actions taken since.
-        fan: whether to record the paths of candidates, too.
+    The probe reads positions from embeddings, for the paths. The decoder makes an image of what was
+    imagined for each moment: a rollout from the memory up to a horizon ago under the actions taken
+    since. With `fan`, the paths of candidates are recorded, too.
     """
-    trace = trace_episode(agent, world, episode, seed)
-    costs, paths, fans = [], [], []
+    trace, costs, paths, fans = trace_episode(agent, world, episode, seed), [], [], []
 
     def project(embeddings: Tensor) -> NDArray[np.float64]:
         points = probe(embeddings)[..., :3].cpu().double().numpy()
@@ -142,11 +133,7 @@ def draw_frames(recording: Recording, task: Task, every: int = 1) -> list[NDArra
 
 
 def write_video(path: Path, frames: list[NDArray[np.uint8]], fps: float) -> None:
-    """Write frames as .mp4 or .gif, by the ending of the name.
-
-    Raises:
-        UserError: the name ends otherwise, or the file cannot be written.
-    """
+    """Write frames as .mp4 or .gif, by the ending of the name; see `video_suffix`."""
     suffix = video_suffix(path)
     options: dict[str, Any] = {"duration": 1000 / fps, "loop": 0}
     if suffix == ".mp4":

@@ -41,17 +41,18 @@ class Push:
 def joint_sliders(world: World) -> list[Slider]:
     """Return the positions of slide and hinge joints."""
     model, rng = world.model, np.random.default_rng(0)
-    starts = [world.task.sample_start(model, rng)[0] for _ in range(STARTS)]
-    low, high = np.min(starts, axis=0), np.max(starts, axis=0)
+    starts = np.stack([world.task.sample_start(model, rng)[0] for _ in range(STARTS)])
     sliders = []
     for joint in np.flatnonzero(np.isin(model.jnt_type, (SLIDE, HINGE))).tolist():
         index = int(model.jnt_qposadr[joint])
-        ends = (low[index], high[index]) if low[index] < high[index] else (-1, 1)
-        if model.jnt_type[joint] == HINGE:
-            ends = min(-np.pi, low[index]), max(np.pi, high[index])
+        low, high = starts[:, index].min(), starts[:, index].max()
         if model.jnt_limited[joint]:
-            ends = model.jnt_range[joint]
-        sliders.append(Slider(_name(world, joint), index, float(ends[0]), float(ends[1])))
+            low, high = model.jnt_range[joint]
+        elif model.jnt_type[joint] == HINGE:
+            low, high = min(-np.pi, low), max(np.pi, high)
+        elif low == high:
+            low, high = -1, 1
+        sliders.append(Slider(_name(world, joint), index, float(low), float(high)))
     return sliders
 
 

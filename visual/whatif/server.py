@@ -21,16 +21,11 @@ from mujepa.runtime import console
 from mujepa.runtime.errors import UserError
 from mujepa.visual.decoder import Decoder
 from mujepa.visual.whatif.page import Page
-from mujepa.visual.whatif.session import Session
-from mujepa.visual.whatif.store import Store
+from mujepa.visual.whatif.session import Session, Store
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket.
-
-    Raises:
-        UserError: the port is taken, or the host is not an address of this machine.
-    """
+    """Return a listening socket; `UserError` if the port or the host is not available."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family)
@@ -43,14 +38,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def serve(session: Session, decoder: Decoder, store: Store, listener: socket.socket) -> None:
-    """Serve the page until interrupted.
-
-    Args:
-        session: the checkpoint and its simulator.
-        decoder: draws predicted embeddings.
-        store: keeps the latest state.
-        listener: the socket that browsers connect to.
-    """
+    """Serve the page until interrupted, to browsers that connect to the listener."""
     # NiceGUI asks every object in memory for its type, among them deprecated ones of torch.
     warnings.filterwarnings("ignore", category=FutureWarning, module="nicegui")
     host, port = listener.getsockname()[:2]

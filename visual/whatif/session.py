@@ -9,6 +9,7 @@ Letters: H horizon in model steps, K history, S state, A action, D embedding.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,11 @@ from mujepa.envs.world import World
 from mujepa.evaluation.manifest import draw_episode
 from mujepa.planners import Bounds
 from mujepa.runtime.errors import UserError
-from mujepa.visual.whatif.state import WhatIfState, read_state
+from mujepa.runtime.files import read_json, write_json
+from mujepa.visual.whatif.state import WhatIfState, read_state, write_state
+
+FILE = "what-if.json"
+"""The latest state of the page, in the folder of the checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +54,10 @@ class Future:
 
 @dataclass(frozen=True)
 class Futures:
-    """What an action sequence leads to.
+    """What a sequence leads to in the simulator and in the world model.
 
-    Attributes:
-        real: in the simulator.
-        imagined: in the world model.
-        before: what the world model predicts for the sequence before the latest plan, if any.
-        states: of the simulator, (H + 1, S).
+    `before` is the prediction for the sequence before the latest plan; `states` are the
+    simulator's, (H + 1, S).
     """
 
     real: Future
@@ -70,8 +72,8 @@ class Session:
     Args:
         checkpoint: the agent.
         world: the task's simulator, with the image size of the checkpoint.
-        mode: who plans, by default as the checkpoint says.
-        cost: what the planner minimises at first, by default as the checkpoint says.
+        mode: how the actor takes part, by default as in training.
+        cost: what the planner minimises at first, by default as in training.
         seed: of the evaluation episodes.
 
     Raises:
@@ -291,3 +293,26 @@ class Session:
     def _tensor(self, array: NDArray[Any]) -> Tensor:
         device = next(self.checkpoint.networks.parameters()).device
         return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
+
+class Store:
+    """Keeps the latest state in a file; without a file it is the start of the first episode.
+
+    Raises:
+        UserError: the file is damaged, or belongs to another task or model.
+    """
+
+    def __init__(self, path: Path, session: Session) -> None:
+        self.path = path
+        self._task = session.checkpoint.task_name
+        remedy = "remove it to start anew"
+        raw = read_json(path, remedy) if path.exists() else None
+        try:
+            self.latest = session.episode(0) if raw is None else session.read(raw)
+        except UserError as error:
+            raise UserError(f"{path}: {error}; {remedy}") from error
+
+    def save(self, state: WhatIfState) -> None:
+        """Replace the file; `UserError` if it cannot be written."""
+        self.latest = state
+        write_json(self.path, write_state(state, self._task))
