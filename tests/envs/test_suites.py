@@ -146,7 +146,7 @@ def test_experience_is_collected(name, tmp_path):
     out = tmp_path / "data"
     assert main(f"collect {name} --out {out} --episodes 2 --steps 3 --workers 1".split()) == 0
     data = Dataset(out)
-    assert (len(data), data.frames, data.recipe.task) == (2, 8, name)
+    assert (len(data), data.frames, data.spec.task) == (2, 8, name)
     assert data.episode("pixels", 0).std() > 2
 
 

@@ -9,7 +9,7 @@ import pytest
 from mujepa.envs.registry import TASKS, find_task
 from mujepa.envs.task import Task
 from mujepa.envs.world import World
-from mujepa.rollouts.collection import rollout_behavior
+from mujepa.rollouts.collection import behave
 from mujepa.runtime.errors import UserError
 
 every_task = pytest.mark.parametrize("name", TASKS)
@@ -84,7 +84,7 @@ def test_cartpoles_experience_holds_poles_that_are_balanced_for_seconds():
     rng = np.random.default_rng(0)
     starts = np.stack([world.state(*task.sample_anywhere(world.model, rng)) for _ in range(60)])
     noise = np.stack([task.behaviour.draw(rng, 60, 1 + task.extra_noise_dims) for _ in range(60)])
-    states, _ = rollout_behavior(world, starts, noise)
+    states, _ = behave(world, starts, noise)
     lean = (states[..., 2] + np.pi) % (2 * np.pi) - np.pi
     upright = (np.abs(lean[:, -25:]) < 0.3).all(axis=1)  # the last 2 s
     assert upright.sum() >= 2
@@ -125,7 +125,7 @@ def test_two_links_that_are_balanced_stay_upright(name):
     noise = np.ones((20, 100, len(world.action_low) + 1))  # the last one says: balance
     strength = {"acrobot": 0.05, "double_pendulum": 0.3}[name]  # pushed harder, an acrobot falls
     noise[..., :-1] = strength * rng.standard_normal(noise[..., :-1].shape)
-    states, _ = rollout_behavior(world, starts, noise)
+    states, _ = behave(world, starts, noise)
     assert np.abs(states[:, :, 1:3]).max() < 0.8
     goal = world.achieved(world.state(np.zeros(2))[None])
     assert (task.distance(world.achieved(states[:, -1]), goal) < task.tolerance / 2).all()
@@ -139,7 +139,7 @@ def test_experience_with_two_links_holds_some_that_are_balanced_for_a_second(nam
     starts = np.stack([world.state(*task.sample_anywhere(world.model, rng)) for _ in range(200)])
     width = len(world.action_low) + task.extra_noise_dims
     noise = np.stack([task.behaviour.draw(rng, 60, width) for _ in range(200)])
-    states, _ = rollout_behavior(world, starts, noise)
+    states, _ = behave(world, starts, noise)
     lean = (states[..., 1:3] + np.pi) % (2 * np.pi) - np.pi
     upright = (np.abs(lean[:, -17:]) < 0.3).all(axis=(1, 2))
     enough = {"acrobot": 1, "double_pendulum": 3}[name]  # an acrobot is pushed harder: most fall

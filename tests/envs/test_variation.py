@@ -23,7 +23,7 @@ from mujepa.envs.variation import MOVING, Draw, read_variation
 from mujepa.envs.world import STATE, World
 from mujepa.evaluation.policies import OraclePolicy
 from mujepa.planners import PlannerConfig, make_planner
-from mujepa.rollouts.collection import rollout_behavior
+from mujepa.rollouts.collection import behave
 from mujepa.runtime.errors import UserError
 
 STRONG = {
@@ -77,7 +77,7 @@ def moved(name: str, factor: str | None) -> np.ndarray:
     width = len(world.action_low) + world.task.extra_noise_dims
     noise = np.stack([world.task.behaviour.draw(rng, 20, width) for _ in range(8)])
     variants = [world.variant(Draw({factor: STRONG[factor]}))] * 8 if factor else None
-    return rollout_behavior(world, starts, noise, variants)[0]
+    return behave(world, starts, noise, variants)[0]
 
 
 # ------------------------------------------------------------------ what a factor changes
