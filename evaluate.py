@@ -7,15 +7,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from mujepa.envs.rendering import gl_context
 from mujepa.evaluation.config import ORACLE, EvaluateConfig
 from mujepa.evaluation.lab.figures import sections
-from mujepa.evaluation.lab.study import Lab
-from mujepa.evaluation.lab.subject import Subject
+from mujepa.evaluation.lab.study import Study
 from mujepa.evaluation.loop import Outcome
 from mujepa.evaluation.manifest import Manifest
 from mujepa.evaluation.protocol import solved_share
@@ -34,8 +32,6 @@ from mujepa.visual.decoder import find_decoder
 from mujepa.visual.video import draw_frames, record_episode, write_video
 
 FILMS = 4
-SWEEP_EPISODES, FAILURES = 50, 5
-"""With `--full`: episodes of each condition of a sweep, and failures that are attributed."""
 
 
 def evaluate(config: EvaluateConfig) -> Result:
@@ -68,8 +64,8 @@ def evaluate(config: EvaluateConfig) -> Result:
 
     result = write(result, [])
     if config.full:
-        found = _run_lab(setup, manifest, outcomes)
-        figures = sections(found, task)
+        found = Study(setup, manifest, outcomes).run()
+        figures = sections(found)
         with replacing_folder(out / "figures") as folder:  # without those of an earlier run
             for section in figures:
                 write_png(folder / f"{section.name}.png", section.figure)
@@ -119,13 +115,6 @@ def make_result(setup: Setup, manifest: Manifest, outcomes: Mapping[str, Outcome
         protocol=Protocol("lewm", solved_share(world, manifest)) if lewm else None,
         violations=visits or None,
     )
-
-
-def _run_lab(setup: Setup, manifest: Manifest, outcomes: dict[str, Outcome]) -> dict[str, Any]:
-    config = setup.config
-    subject = Subject(setup.checkpoint, setup.planner, config.cost, config.actor)
-    episodes = min(SWEEP_EPISODES, config.episodes)
-    return Lab(subject, setup.world, manifest, outcomes, config.seed, episodes, FAILURES).run()
 
 
 def record_films(out: Path, setup: Setup, manifest: Manifest, outcome: Outcome) -> list[Film]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mujepa.agent.jepa import JEPA
+from mujepa.envs.variation import Variants
 from mujepa.envs.world import World
 from mujepa.rollouts.collection import rollout_behavior
 from mujepa.runtime.seeds import Stream, stream
@@ -77,8 +78,13 @@ def rollout_episodes(
 
 
 @torch.no_grad()
-def encode_states(jepa: JEPA, world: World, states: NDArray[np.float64]) -> Tensor:
-    """Return the embeddings (E, T, D) of states (E, T, S) in the task's world."""
-    device = next(jepa.parameters()).device
-    films = (torch.from_numpy(world.observe(episode, jepa.observes)) for episode in states)
-    return torch.stack([jepa.encode(film.to(device)) for film in films])
+def encode_states(
+    jepa: JEPA, world: World, states: NDArray[np.float64], variants: Variants = None
+) -> Tensor:
+    """Return the embeddings (E, T, D) of states (E, T, S), in the variant of each episode."""
+    device, found = next(jepa.parameters()).device, []
+    for index, episode in enumerate(states):
+        rows = variants and [variants[index]] * len(episode)
+        observed = torch.from_numpy(world.observe(episode, jepa.observes, rows))
+        found.append(jepa.encode(observed.to(device)))
+    return torch.stack(found)

@@ -1,14 +1,14 @@
-"""What all experiments share: their flags, their record, their figure and their page.
+"""What all experiments share: flags, record, figure and page.
 
 An experiment tests one claim. It trains or measures with each of its seeds, and publishes
 
-- `experiments/results/NAME.json`: claim, verdict, figures with intervals, how they were made;
+- `experiments/results/NAME.json`: claim, verdict, estimates with intervals, provenance;
 - `docs/experiments/NAME.png`: one figure;
 - the table between `<!-- result -->` and `<!-- /result -->` of `docs/experiments/NAME.md`, and the
-  one of all experiments in `docs/does-it-hold.md`.
+  table of all experiments in `docs/does-it-hold.md`.
 
-With `--smoke` it does all of it at a size that says nothing about the claim, into a folder of its
-own.
+`--smoke` runs everything at a small size that does not test the claim, and writes to a folder of
+its own.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 os.environ.setdefault("MUJOCO_GL", "egl")  # before mujoco is imported
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from pydantic import Field
 from scipy.stats import t
 
 from mujepa.benchmarks.markers import fill_markers
@@ -39,6 +40,10 @@ from mujepa.runtime.command import run
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import read_json, write_json, write_text
 from mujepa.runtime.provenance import command, machine, versions
+from mujepa.runtime.settings import Count, Seed, settings
+from mujepa.train import train
+from mujepa.training.config import TrainConfig
+from mujepa.training.losses import ExtraTerm
 
 mpl.use("Agg")
 
@@ -50,62 +55,55 @@ TOY = (
     *("--episodes", "12", "--updates", "2", "--batch", "8", "--ensemble-updates", "2"),
     *("--critic-updates", "2", "--actor-updates", "2"),
 )
-"""Flags of trainings that learn next to nothing."""
+"""Flags of trainings that take seconds and learn next to nothing."""
 
 Verdict = Literal["holds", "holds in part", "fails", "undecided"]
 
 
-@dataclass(frozen=True)
+@settings
 class ExperimentConfig:
     """Flags of every experiment."""
 
     smoke: bool = False
-    """Shows in little time that everything runs; its figures say nothing about the claim."""
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """Of training and data; one result each."""
+    """Run at a small size, to show that everything works; the results do not test the claim."""
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0, 1, 2)
+    """Seeds of training and data; one result each."""
     work: Path = ROOT / "runs" / "experiments"
-    """Folder of data and trainings; an interrupted experiment goes on with what is there."""
+    """Folder of data and trainings; an interrupted experiment continues from what is there."""
     out: Path | None = None
-    """Folder of JSON and figure, in place of experiments/results and docs; pages stay as they
-    are. By default the folder `smoke` within --work with --smoke."""
+    """Folder of record and figure; the pages are not changed. Default: experiments/results and
+    docs/experiments, or with --smoke the folder `smoke` within --work."""
 
     def __post_init__(self) -> None:
-        if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
-            raise UserError(
-                f"--seeds {' '.join(map(str, self.seeds))}: give different numbers from 0 upwards"
-            )
+        if len(set(self.seeds)) < len(self.seeds):
+            raise UserError(f"--seeds {' '.join(map(str, self.seeds))}: give different numbers")
 
     @property
     def folder(self) -> Path | None:
-        """Where the results go, if not to their places in the repository."""
+        """Folder of the results; None stands for their places in the repository."""
         return self.out or (self.work / "smoke" if self.smoke else None)
 
 
-@dataclass(frozen=True)
+@settings
 class ParallelConfig(ExperimentConfig):
-    """Flags of experiments that train by themselves."""
+    """Flags of experiments that train in parallel."""
 
-    jobs: int = 2
-    """Trainings at once, each with one thread."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.jobs < 1:
-            raise UserError(f"--jobs must be at least 1, got {self.jobs}")
+    jobs: Count = 2
+    """Trainings at a time, each with one thread."""
 
 
 Config = TypeVar("Config", bound=ExperimentConfig)
 
 
 @dataclass(frozen=True)
-class Figures:
-    """A figure of all seeds.
+class Estimate:
+    """A quantity measured with several seeds.
 
     Attributes:
         mean: over the seeds.
-        low: of its 95 % interval.
-        high: of that interval.
-        seeds: what each of them gave.
+        low: lower end of its 95 % interval.
+        high: upper end.
+        seeds: value of each seed.
     """
 
     mean: float
@@ -117,8 +115,8 @@ class Figures:
         return f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
-def over_seeds(values: Sequence[float]) -> Figures:
-    """Return the mean over seeds with its 95 % interval by Student's t; of one seed, no interval.
+def over_seeds(values: Sequence[float]) -> Estimate:
+    """Return the mean over seeds with its 95 % interval by Student's t; one seed has no interval.
 
     Raises:
         ValueError: a value is not finite.
@@ -129,18 +127,18 @@ def over_seeds(values: Sequence[float]) -> Figures:
     half = 0.0
     if count > 1:
         half = float(t.ppf(0.975, count - 1) * np.std(values, ddof=1) / math.sqrt(count))
-    return Figures(mean, mean - half, mean + half, tuple(map(float, values)))
+    return Estimate(mean, mean - half, mean + half, tuple(map(float, values)))
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What an experiment found.
+    """The result of an experiment.
 
     Attributes:
         verdict: whether the claim holds.
-        because: one sentence with the figures that decided it.
-        figures: what was measured, as JSON holds it.
-        table: the main figures as lines of cells, the first of them the heads.
+        because: one sentence with the numbers that decided it.
+        figures: all numbers, as JSON holds them.
+        table: the main numbers as rows of cells; the first row holds the heads.
         picture: the figure.
     """
 
@@ -156,37 +154,36 @@ class Experiment:
     """A claim to be tested.
 
     Attributes:
-        name: of its files, as in `what-if`.
-        claim: the claim, in one sentence.
+        name: name of its files, such as `what-if`.
+        claim: one sentence.
     """
 
     name: str
     claim: str
 
-    def run(self, find: Callable[[Config], Finding], flags: type[Config]) -> int:
-        """Read the flags, find out, and publish; return the exit code.
+    def run(self, measure: Callable[[Config], Finding], flags: type[Config]) -> int:
+        """Read the flags, measure and publish; return the exit code.
 
         Args:
-            find: measures and concludes; called again, it goes on with what is there.
-            flags: that it has.
+            measure: measures and concludes; a second call continues from what is there.
+            flags: class of its configuration.
         """
-        return run(lambda config: self._conduct(find, config), flags)
+        return run(lambda config: self._conduct(measure, config), flags)
 
-    def _conduct(self, find: Callable[[Config], Finding], config: Config) -> None:
-        """Find out, and publish it with the time of all calls that it took."""
+    def _conduct(self, measure: Callable[[Config], Finding], config: Config) -> None:
         name = f"{self.name}{'-smoke' * config.smoke}"
         path = config.work / f"{name}-seconds.json"  # --out may be the same folder
-        with counted(path, time.monotonic):
-            finding = find(config)
+        with timed(path, time.monotonic):
+            finding = measure(config)
         self.publish(config, finding, seconds_in(path) / 60)
 
     def publish(self, config: ExperimentConfig, finding: Finding, minutes: float) -> None:
-        """Write record and figure, and bring the pages up to date; print the verdict.
+        """Write record and figure, update the pages, and print the verdict.
 
         Args:
             config: the flags.
-            finding: what was found.
-            minutes: that it took.
+            finding: the result.
+            minutes: duration of all calls that it took.
         """
         record = {
             "experiment": self.name,
@@ -209,17 +206,17 @@ class Experiment:
             page = PAGES / f"{self.name}.md"
             text = page.read_text(encoding="utf-8")
             write_text(page, fill_markers(text, {"result": f"{table}\n\n{origin(record)}"}))
-            summarise()
+            update_summary()
         console.print(f"{table}\n\n{self.claim}\n{finding.verdict}: {finding.because}")
         console.print(str((folder or RESULTS) / f"{self.name}.json"))
 
 
 @contextlib.contextmanager
-def counted(path: Path, clock: Callable[[], float]) -> Iterator[None]:
-    """Add what a block takes to the seconds that a file holds, also if it is interrupted.
+def timed(path: Path, clock: Callable[[], float]) -> Iterator[None]:
+    """Add the duration of a block to the seconds that a file holds, also if it is interrupted.
 
     Args:
-        path: of the file.
+        path: the file.
         clock: returns seconds.
 
     Raises:
@@ -234,12 +231,12 @@ def counted(path: Path, clock: Callable[[], float]) -> Iterator[None]:
 
 
 def seconds_in(path: Path) -> float:
-    """Return the seconds that `counted` has written, 0 if there is no such file."""
+    """Return the seconds in a file that `timed` wrote, 0 if there is none."""
     return read_json(path, f"delete {path}").get("seconds", 0.0) if path.exists() else 0.0
 
 
 def origin(record: dict[str, Any]) -> str:
-    """Return how a result was made, as a line of Markdown."""
+    """Return verdict and provenance of a result as Markdown."""
     return (
         f"**Verdict: {record['verdict']}.** {record['because']}\n\n"
         f"`{record['command']}`, {record['minutes']:.0f} minutes on {record['machine']['cores']} "
@@ -248,8 +245,8 @@ def origin(record: dict[str, Any]) -> str:
     )
 
 
-def summarise(results: Path = RESULTS, page: Path = SUMMARY) -> None:
-    """Bring the table of all verdicts up to date.
+def update_summary(results: Path = RESULTS, page: Path = SUMMARY) -> None:
+    """Rewrite the table of all verdicts.
 
     Raises:
         UserError: a result is damaged, or the page has lost its markers.
@@ -264,25 +261,25 @@ def summarise(results: Path = RESULTS, page: Path = SUMMARY) -> None:
 
 
 def markdown(rows: Sequence[Sequence[object]]) -> str:
-    """Return lines of cells as a table in Markdown."""
+    """Return rows of cells as a Markdown table."""
     heads, *others = [[str(cell).replace("|", "\\|") for cell in row] for row in rows]
     rule = ["---"] * len(heads)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, rule, *others))
 
 
-def agents(
+def train_agents(
     config: ExperimentConfig, tasks: Sequence[str], *flags: str, name: str = ""
 ) -> dict[str, dict[int, Path]]:
-    """Return the folder of the agent of each task and seed; those that are not there are trained.
+    """Return the folder of the agent of each task and seed, trained if it is missing.
 
-    The shipped agents are those of seed 0. The others are trained two at a time, on one thread
-    each; an interrupted training is gone on with. With --smoke they learn next to nothing.
+    The shipped agents have seed 0. The others are trained two at a time, with one thread each; an
+    interrupted training continues. With --smoke they learn next to nothing.
 
     Args:
         config: seeds, and where the trainings go.
-        tasks: which, those first that take longest.
-        flags: of `mujepa train`, beside task and seed.
-        name: of trainings with such flags, to tell them from those without.
+        tasks: tasks, the slowest first.
+        flags: flags of `mujepa train`, besides task and seed.
+        name: suffix of trainings with such flags, to tell them from those without.
 
     Raises:
         UserError: a training failed.
@@ -296,29 +293,40 @@ def agents(
         for task in tasks
     }
 
-    def train(task: str, seed: int) -> None:
+    def train_agent(task: str, seed: int) -> None:
         out = folders[task][seed]
-        settings = f"--out {out} --data {out}-data --threads 1 --workers 1 --resume".split()
-        told = [sys.executable, "-m", "mujepa.cli", "train", task, "--seed", str(seed)]
+        options = f"--out {out} --data {out}-data --threads 1 --workers 1 --resume".split()
+        command = [sys.executable, "-m", "mujepa.cli", "train", task, "--seed", str(seed)]
         log = out.with_name(f"{out.name}.log")
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a", encoding="utf-8") as file:
-            done = subprocess.run([*told, *settings, *flags], stdout=file, stderr=file, check=False)
+            done = subprocess.run([*command, *options, *flags], stdout=file, stderr=file)
         if done.returncode:
-            raise UserError(f"training {out} failed; {log} says why")
+            raise UserError(f"training {out} failed; see {log}")
 
     with ThreadPoolExecutor(2) as pool:
-        jobs = [pool.submit(train, task, seed) for task in tasks for seed in config.seeds if seed]
+        jobs = [pool.submit(train_agent, task, seed) for task in tasks for seed in config.seeds if seed]
         for job in jobs:
             job.result()
     return folders
 
 
-def plain(figures: dict[str, Figures]) -> dict[str, Any]:
-    """Return figures as JSON holds them."""
-    return {name: asdict(value) for name, value in figures.items()}
+def train_logged(config: TrainConfig, log: Path, terms: Sequence[ExtraTerm] = ()) -> None:
+    """Train in this process, with the output in a log file; `terms` are added to the loss."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        log.open("a", encoding="utf-8") as file,
+        contextlib.redirect_stdout(file),
+        contextlib.redirect_stderr(file),
+    ):
+        train(config, terms)
+
+
+def as_json(estimates: dict[str, Estimate]) -> dict[str, Any]:
+    """Return estimates as JSON holds them."""
+    return {name: asdict(value) for name, value in estimates.items()}
 
 
 if __name__ == "__main__":
-    summarise()
+    update_summary()
     sys.exit(0)

@@ -1,14 +1,18 @@
-"""What is heavy: whether an agent learns by acting what cannot be seen, and acts upon it.
+"""Hidden mass: does an agent infer by acting what cannot be seen, and use it?
+
+    python experiments/hidden_mass.py            # docs/experiments/hidden-mass.md
+    python experiments/hidden_mass.py --smoke
 
 A pusher strikes a puck into a part of a lane where it cannot follow (experiments/worlds/lane.py).
-Pucks look the same, but weigh 0.25 to 4 kg; in a second world, the friction of the ground hides.
-World models that remember many frames, two and one learn from the same data; what the embeddings
-that the first of them remembers tell of the hidden factor is read by probes, and all of them plan.
+Pucks look the same, but weigh 0.25 to 4 kg; in a second world, the friction of the ground is
+hidden. World models with a history of many, two and one frames learn from the same data and plan.
+Probes read the hidden factor from the history of the first model.
+
+Letters: E episodes, T model steps, N windows, I inputs.
 """
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import sys
 from collections.abc import Sequence
@@ -19,13 +23,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from experiment import (
+    Estimate,
     Experiment,
-    Figures,
     Finding,
     ParallelConfig,
     Verdict,
+    as_json,
     over_seeds,
-    plain,
+    train_logged,
 )
 from matplotlib.figure import Figure
 
@@ -52,7 +57,7 @@ from mujepa.rollouts.collection import CollectConfig, collect
 from mujepa.runtime.command import read
 from mujepa.runtime.files import make_folder, read_json, write_json
 from mujepa.runtime.parallel import Pool
-from mujepa.train import train as train_agent
+from mujepa.runtime.settings import settings
 from mujepa.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -71,88 +76,80 @@ EXPERIMENT = Experiment(
 )
 TASK = f"{Path(__file__).parent / 'worlds' / 'lane.py'}:Lane"
 WORLDS = {"mass": "mass=0.25:4:log", "friction": "friction=0.4:2.5:log"}
-"""What hides in each of them, as `--vary` has it."""
+"""The hidden factor of each world, as a value of `--vary`."""
 HISTORY = 6
-"""Frames that the agent with a memory remembers."""
+"""Frames of the agent with a memory."""
 HISTORIES = {"mass": (HISTORY, 2, 1), "friction": (HISTORY, 1)}
 RIVALS = ("against 2", "against 1")
-"""What the agent with a memory is compared with, by the names of its figures."""
+"""Names of the paired tests of the agent with a memory."""
 COST = "state(x).last + 0.1*state(x) + 10*uncertainty"
-"""Where the puck is at the end of what is imagined, and, so that it is not put off, until then; and
-how much an ensemble disagrees, or the search makes use of what the model gets wrong."""
+"""Final distance of the puck; a little of its mean distance, so that the agent does not wait; and
+the disagreement of an ensemble, so that the search does not exploit errors of the model."""
 EARLY = 0.1
 PLANNER = PlannerConfig(horizon=12, samples=64, iterations=3, min_std=0.02)
 EDGES = (0.0, 0.1, 0.2, 0.4, 0.6, 1.01)
-"""Seconds of contact, or for friction of sliding, within what is remembered."""
+"""Bins of the seconds of contact (mass) or sliding (friction) within the history."""
 ENOUGH = 0.4
-"""Seconds from which on the claim says that mass and friction can be read."""
+"""Seconds after which, by the claim, mass and friction can be read."""
 READABLE, UNREADABLE, SIGNIFICANT = 0.8, 0.1, 0.05
 UNMOVED = 1e-4
-"""A puck that has moved more was touched [m]; one that does not may have been touched, too."""
+"""A puck that has moved more was touched [m]."""
 STREAM = 11
-"""Second word of the random streams of the episodes that the probes read."""
+"""Second word of the random streams of the episodes for the probes."""
 RESAMPLES = 1000
 
 
-@dataclass(frozen=True)
-class HeavyConfig(ParallelConfig):
-    """Put to the test whether an agent learns by acting what cannot be seen."""
+@settings
+class HiddenMassConfig(ParallelConfig):
+    """Test whether an agent infers a hidden mass or friction by acting."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much is done.
+    """Sizes of data, training and evaluation.
 
     Attributes:
-        episodes: of experience.
-        updates: of each world model.
-        further: of its predictor alone, on frozen embeddings.
-        ensemble: updates of the ensemble that tells where it knows little.
+        episodes: episodes of training data.
+        updates: updates of each world model.
+        predictor: further updates of its predictor alone, on frozen embeddings.
+        ensemble: updates of the ensemble.
         batch: windows of each update.
         rollout: model steps predicted open loop in training.
-        judged: episodes that agents are judged on.
-        oracle: of these, for the true simulator as the model.
-        probed: episodes that probes are fitted to (two thirds) and judged on.
-        reading: updates of the perceptron among them.
+        evaluated: episodes that agents are evaluated on.
+        oracle: of these, episodes for the simulator as the model.
+        probed: episodes for probes, two thirds of them to fit.
+        perceptron: updates of the perceptron probe.
     """
 
     episodes: int = 9000
     updates: int = 1500
-    further: int = 4000
+    predictor: int = 4000
     ensemble: int = 1000
     batch: int = 64
     rollout: int = 8
-    judged: int = 200
+    evaluated: int = 200
     oracle: int = 60
     probed: int = 4500
-    reading: int = 2000
+    perceptron: int = 2000
 
 
 SMOKE = Size(
-    episodes=24,
-    updates=4,
-    further=2,
-    ensemble=4,
-    batch=8,
-    rollout=2,
-    judged=3,
-    oracle=1,
-    probed=24,
-    reading=20,
-)
+    episodes=24, updates=4, predictor=2, ensemble=4, batch=8, rollout=2, evaluated=3, oracle=1,
+    probed=24, perceptron=20,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of the experiment that runs alone, in a process of its own.
+    """One world model, or the baselines, in one world with one seed; runs in its own process.
 
     Attributes:
-        world: which of `WORLDS`.
-        seed: of data, training and judged episodes.
-        history: frames that the world model remembers; 0 judges the bounds instead.
-        size: how much is done.
-        folder: of data, trainings and results.
-        oracle: with a history of 0, judge the true simulator as well.
+        world: one of `WORLDS`.
+        seed: seed of data, training and episodes.
+        history: frames of the world model; 0: the baselines.
+        size: sizes.
+        folder: folder of data, trainings and results.
+        oracle: with a history of 0, also run the simulator as the model.
     """
 
     world: str
@@ -164,7 +161,7 @@ class Part:
 
     @property
     def name(self) -> str:
-        """Of its files."""
+        """Name of its files."""
         return f"{self.world}-seed{self.seed}-" + (f"{self.history}" if self.history else "bounds")
 
     @property
@@ -172,15 +169,14 @@ class Part:
         """Folder of its dataset."""
         return self.folder / f"data-{self.world}-seed{self.seed}"
 
-    def make_world(self) -> World:
-        """Return the simulator, in which the factor hides."""
-        variation = read_variation(self.vary)
-        return World(find_task(TASK), variation=variation)
-
     @property
     def vary(self) -> str:
-        """What hides."""
+        """The hidden factor."""
         return WORLDS[self.world]
+
+    def make_world(self) -> World:
+        """Return the simulator with the hidden factor."""
+        return World(find_task(TASK), variation=read_variation(self.vary))
 
 
 class SimulatorPolicy(OraclePolicy):
@@ -188,8 +184,8 @@ class SimulatorPolicy(OraclePolicy):
 
     Args:
         world: the simulator.
-        told: whether it knows mass and friction of the episode; else it believes in the middle of
-            their ranges.
+        told: whether it knows the hidden factor of the episode; otherwise it assumes the nominal
+            value.
     """
 
     def __init__(self, world: World, *, told: bool) -> None:
@@ -199,7 +195,7 @@ class SimulatorPolicy(OraclePolicy):
     def reset(
         self, observation: Observation, info: dict[str, Any], seeds: Sequence[int]
     ) -> OracleState:
-        """Begin, with what it is told."""
+        """Start the episodes."""
         if not self.told:
             info = {name: value for name, value in info.items() if name != "variation"}
         return super().reset(observation, info, seeds)
@@ -207,7 +203,7 @@ class SimulatorPolicy(OraclePolicy):
     def cost_fn(
         self, states: NDArray[np.float64], goals: NDArray[np.float64], variants: Variants = None
     ) -> CostFn:
-        """Return what remains at the end, and a little of what remains on the way."""
+        """Return the final distance and a little of the mean distance."""
 
         def cost(actions: Tensor) -> Tensor:
             batch, candidates, horizon, size = actions.shape
@@ -222,8 +218,8 @@ class SimulatorPolicy(OraclePolicy):
         return cost
 
 
-def heavy(config: HeavyConfig) -> Finding:
-    """Run the experiment, or what is left of it."""
+def measure(config: HiddenMassConfig) -> Finding:
+    """Run the experiment, or continue it."""
     size = SMOKE if config.smoke else Size()
     folder = config.work / ("hidden-mass-smoke" if config.smoke else "hidden-mass")
     make_folder(folder)
@@ -236,24 +232,23 @@ def heavy(config: HeavyConfig) -> Finding:
         for history in (*HISTORIES[world], 0)
     ]
     pool = Pool(config.jobs)
-    list(pool.map(gather, [(part,) for part in parts if not part.history]))
-    judged = dict(pool.map(judge, [(part,) for part in parts]))
-    results = [judged[index] for index in range(len(parts))]
+    list(pool.map(collect_data, [(part,) for part in parts if not part.history]))
+    results = dict(pool.map(run_part, [(part,) for part in parts]))
     found = {
-        world: weigh([r for part, r in zip(parts, results, strict=True) if part.world == world])
+        world: summarise([results[i] for i, part in enumerate(parts) if part.world == world])
         for world in worlds
     }
     return conclude(found)
 
 
-def gather(part: Part) -> None:
-    """Collect the experience of a world and a seed."""
+def collect_data(part: Part) -> None:
+    """Collect the data of a world and a seed."""
     episodes, seed = part.size.episodes, part.seed
     collect(CollectConfig(TASK, part.data, episodes, workers=1, seed=seed, vary=(part.vary,)))
 
 
-def judge(part: Part) -> dict[str, Any]:
-    """Train and judge what a part is about, or read what was found before."""
+def run_part(part: Part) -> dict[str, Any]:
+    """Train and evaluate a part, or read its results."""
     path = part.folder / f"{part.name}.json"
     asked = {"world": part.vary, "seed": part.seed, "history": part.history, **asdict(part.size)}
     if path.exists():
@@ -262,7 +257,7 @@ def judge(part: Part) -> dict[str, Any]:
             return found
     torch.set_num_threads(1)
     world = part.make_world()
-    manifest = make_manifest(world, part.size.judged, part.seed)
+    manifest = make_manifest(world, part.size.evaluated, part.seed)
     if part.history:
         checkpoint = load_checkpoint(train(part))
         agent = AgentPolicy(checkpoint.agent(PLANNER, COST, "planner"))
@@ -270,59 +265,50 @@ def judge(part: Part) -> dict[str, Any]:
         if part.history == HISTORY:
             found["probes"] = probe(checkpoint.networks.jepa, world, part)
     else:
-        floors = {"random": RandomPolicy(world), "zero": ZeroPolicy(world)}
-        found = {"held": {name: act(world, policy, manifest) for name, policy in floors.items()}}
+        baselines = {"random": RandomPolicy(world), "zero": ZeroPolicy(world)}
+        found = {"held": {name: act(world, it, manifest) for name, it in baselines.items()}}
         if part.oracle:
             few = manifest.first(part.size.oracle)
             for name, told in (("told", True), ("untold", False)):
                 found["held"][name] = act(world, SimulatorPolicy(world, told=told), few)
-    found |= {"asked": asked, "hidden": hidden(manifest, part.world)}
+    found["asked"] = asked
     write_json(path, found)
     return found
 
 
 def train(part: Part) -> Path:
-    """Train the world model of a part; return the run's folder."""
+    """Train the world model of a part; return the folder of the run."""
     out, size = part.folder / part.name, part.size
     flags: dict[str, object] = {
         "--out": out, "--data": part.data, "--episodes": size.episodes, "--seed": part.seed,
         "--updates": size.updates, "--batch": size.batch,
         "--jepa.predictor.history": part.history, "--checkpoint-every": size.updates,
-        "--predictor-updates": size.further, "--ensemble-updates": size.ensemble,
+        "--predictor-updates": size.predictor, "--ensemble-updates": size.ensemble,
         "--critic-updates": 1, "--actor-updates": 1,
-        "--cost": COST, "--mode": "planner", "--planner.horizon": 1,  # judged with PLANNER
+        "--cost": COST, "--mode": "planner", "--planner.horizon": 1,  # evaluated with PLANNER
         "--threads": 1, "--vary": part.vary,
     }  # fmt: skip
     words = [str(word) for flag in flags.items() for word in flag]
-    with (
-        (part.folder / f"{part.name}.log").open("w", encoding="utf-8") as log,
-        contextlib.redirect_stdout(log),
-        contextlib.redirect_stderr(log),
-    ):
-        config = read(TrainConfig, [TASK, *words, "--resume"])
-        train_agent(replace(config, rollout=size.rollout))
+    config = replace(read(TrainConfig, [TASK, *words, "--resume"]), rollout=size.rollout)
+    train_logged(config, part.folder / f"{part.name}.log")
     return out
 
 
 def act(world: World, policy: Policy[Any], manifest: Manifest) -> list[bool]:
-    """Return which episodes a policy solves."""
+    """Return the success of a policy in each episode."""
     return run_episodes(world.task, world.image_size, policy, manifest).held.tolist()
 
 
-def hidden(manifest: Manifest, name: str) -> list[float]:
-    """Return the hidden factor of each episode."""
-    return [episode.draw.values[name] for episode in manifest.episodes if episode.draw]
-
-
 def probe(jepa: JEPA, world: World, part: Part) -> dict[str, Any]:
-    """Return how well the logarithm of the hidden factor is read from what is remembered.
+    """Return how well the logarithm of the hidden factor can be read from the history.
 
-    Probes read the last embedding, the changes between those before it and the actions: K frames.
-    They are fitted to two thirds of fresh episodes of the behaviour policy and judged on the rest.
+    Inputs are the last embedding, the changes between the embeddings of the history, and the
+    actions. Probes are fitted to two thirds of held-out episodes of the behaviour policy and
+    evaluated on the rest.
 
     Returns:
         For `ridge` and `perceptron`: R2 with its interval over episodes, `before` the first
-        contact, `after` enough of it, and by bin of its duration.
+        contact, `after` enough contact, and by bin of its duration.
     """
     words = [[part.seed, STREAM, index] for index in range(part.size.probed)]
     steps = world.task.episode_steps
@@ -330,24 +316,24 @@ def probe(jepa: JEPA, world: World, part: Part) -> dict[str, Any]:
     data = rollout_episodes(jepa, world, [np.random.default_rng(word) for word in words], steps)
     draws = [world.draw(np.random.default_rng(word)) for word in words]
     values = np.array([draw.values[part.world] for draw in draws if draw])
-    inputs = remembered(data.embeddings, data.actions, jepa.history)
+    inputs = histories(data.embeddings, data.actions, jepa.history)
     starts, variants = data.states[:, 0], world.variants(draws)
     contact, evidence = (
         durations(world, starts, data.actions, variants, name) for name in ("mass", part.world)
     )
     recent = window_sums(evidence, jepa.history - 1)
-    puck = data.states[..., 1]  # a strike may be shorter than what contact is sampled by
+    puck = data.states[..., 1]  # a strike may be shorter than the interval of sampling contact
     moved = np.maximum.accumulate(np.abs(puck - puck[:, :1])[:, 1:], axis=1)
-    virgin = (np.cumsum(contact, axis=1) == 0) & (moved < UNMOVED)
+    untouched = (np.cumsum(contact, axis=1) == 0) & (moved < UNMOVED)
     target = torch.from_numpy(np.log2(values).astype(np.float32))[:, None].expand(-1, steps)
     fitted = 2 * len(inputs) // 3
     centre, scale = inputs[:fitted].mean(dim=(0, 1)), inputs[:fitted].std(dim=(0, 1)) + 1e-6
     inputs = (inputs - centre) / scale
     fit = inputs[:fitted].flatten(0, 1), target[:fitted].reshape(-1, 1)
-    readers = {"ridge": fit_ridge(*fit), "perceptron": fit_perceptron(*fit, part.size.reading)}
-    bins = {"before": virgin, "after": ~virgin & (recent >= ENOUGH - 1e-9)}
+    readers = {"ridge": fit_ridge(*fit), "perceptron": fit_perceptron(*fit, part.size.perceptron)}
+    bins = {"before": untouched, "after": ~untouched & (recent >= ENOUGH - 1e-9)}
     for low, high in itertools.pairwise(EDGES):
-        bins[f"{low:g}"] = ~virgin & (recent >= low - 1e-9) & (recent < high - 1e-9)
+        bins[f"{low:g}"] = ~untouched & (recent >= low - 1e-9) & (recent < high - 1e-9)
     true = target[fitted:].numpy()
     found: dict[str, Any] = {}
     for name, reader in readers.items():
@@ -357,10 +343,10 @@ def probe(jepa: JEPA, world: World, part: Part) -> dict[str, Any]:
     return found
 
 
-def remembered(embeddings: Tensor, actions: Tensor, history: int) -> Tensor:
-    """Return what an agent remembers after each step, (E, T, ...), as at rest before the first.
+def histories(embeddings: Tensor, actions: Tensor, history: int) -> Tensor:
+    """Return the agent's history after each step, (E, T, I), at rest before the first.
 
-    The last embedding, the changes from each to the next, and the actions between them.
+    It holds the last embedding, the changes from each to the next, and the actions between them.
     """
     before = embeddings[:, :1].expand(-1, history - 1, -1)
     frames = torch.cat([before, embeddings], dim=1).unfold(1, history, 1).transpose(2, 3)[:, 1:]
@@ -373,7 +359,7 @@ def remembered(embeddings: Tensor, actions: Tensor, history: int) -> Tensor:
 def durations(
     world: World, starts: NDArray[np.float64], actions: Tensor, variants: Variants, name: str
 ) -> NDArray[np.float64]:
-    """Return for how many seconds of each model step there is contact, or sliding, (E, T)."""
+    """Return the seconds of contact (mass) or sliding (friction) in each model step, (E, T)."""
     skip = world.task.frame_skip
     controls = np.repeat(world.from_unit(actions.numpy()), skip, axis=1)
     states, _ = world.rollout(starts, controls, 1, variants)
@@ -387,13 +373,13 @@ def durations(
 
 
 def window_sums(values: NDArray[np.float64], steps: int) -> NDArray[np.float64]:
-    """Return the sum of the last so many steps at each step, (E, T)."""
+    """Return the sum over the last `steps` steps at each step, (E, T)."""
     total = np.cumsum(np.pad(values, ((0, 0), (steps, 0))), axis=1)
     return total[:, steps:] - total[:, :-steps]
 
 
 def fit_ridge(inputs: Tensor, targets: Tensor) -> torch.nn.Module:
-    """Return the linear probe of standardised inputs (N, I), with a penalty of one in a hundred."""
+    """Return the linear probe of standardised inputs (N, I), with an L2 penalty of 0.01."""
     centre = targets.mean(dim=0)
     gram = inputs.T @ inputs + 0.01 * len(inputs) * torch.eye(inputs.shape[1])
     linear = torch.nn.Linear(inputs.shape[1], 1).requires_grad_(requires_grad=False)
@@ -405,10 +391,10 @@ def fit_ridge(inputs: Tensor, targets: Tensor) -> torch.nn.Module:
 def r2(
     read: NDArray[np.float32], true: NDArray[np.float32], chosen: NDArray[np.bool_]
 ) -> list[float] | None:
-    """Return the explained share of variance, and its interval, a bootstrap over episodes (rows).
+    """Return the explained share of variance with its interval, a bootstrap over episodes (rows).
 
-    Of the variance over all episodes: what is chosen may hold mostly heavy pucks.
-    None where the windows that are chosen belong to less than ten episodes.
+    The variance is that over all episodes, because chosen windows may contain mostly heavy pucks.
+    None if the chosen windows belong to fewer than ten episodes.
     """
     rows = np.flatnonzero(chosen.any(axis=1))
     if len(rows) < 10:
@@ -420,8 +406,8 @@ def r2(
     return [float(share[0]), *(float(it) for it in np.quantile(share, [0.025, 0.975]))]
 
 
-def weigh(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the figures of one world from those of its parts."""
+def summarise(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the results of one world from those of its parts."""
     by_history: dict[int, list[NDArray[np.bool_]]] = {}
     for result in results:
         if result["asked"]["history"]:
@@ -454,14 +440,14 @@ def weigh(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def shares(runs: Sequence[NDArray[np.bool_]]) -> dict[str, Any]:
-    """Return success with its interval over all episodes, and over seeds."""
+    """Return the success rate with its interval over all episodes, and that of each seed."""
     joined = np.concatenate(runs)
     rate = success_rate(int(joined.sum()), len(joined))
     return asdict(rate) | {"episodes": len(joined), "seeds": [float(run.mean()) for run in runs]}
 
 
 def conclude(found: dict[str, dict[str, Any]]) -> Finding:
-    """Decide, by what the page says counts."""
+    """Apply the criteria of docs/experiments/hidden-mass.md."""
     decided, sentences, columns = [], [], []
     for world, figures in found.items():
         before, after = (figures["reads"]["perceptron"].get(key) for key in ("before", "after"))
@@ -502,24 +488,24 @@ def conclude(found: dict[str, dict[str, Any]]) -> Finding:
         else "fails"
     )  # fmt: skip
     figures = {
-        world: {**it, "reads": {name: plain(read) for name, read in it["reads"].items()}}
+        world: {**it, "reads": {name: as_json(read) for name, read in it["reads"].items()}}
         for world, it in found.items()
     }
     return Finding(verdict, "; ".join(sentences) + ".", figures, table, draw(found))
 
 
 def shown(rate: dict[str, Any] | None) -> str:
-    """Return a success with its interval as text."""
+    """Return a success rate with its interval as text."""
     return "-" if rate is None else f"{rate['rate']:.2f} [{rate['low']:.2f}, {rate['high']:.2f}]"
 
 
-def number(figures: Figures | None) -> str:
+def number(figures: Estimate | None) -> str:
     """Return a mean as text."""
     return "-" if figures is None else f"{figures.mean:.2f}"
 
 
 def draw(found: dict[str, dict[str, Any]]) -> Figure:
-    """Return the figure: what is read by duration of contact, and success."""
+    """Draw R2 by duration of contact, and success."""
     figure = Figure(figsize=(11, 6), layout="constrained")
     axes = figure.subplots(len(found), 2, squeeze=False)
     for row, (world, figures) in zip(axes, found.items(), strict=True):
@@ -549,7 +535,7 @@ def draw_reads(axes: Axes, world: str, figures: dict[str, Any]) -> None:
 
 
 def draw_rates(axes: Axes, world: str, figures: dict[str, Any]) -> None:
-    """Draw success with its interval over episodes, and that of each seed."""
+    """Draw the success rate with its interval over episodes, and that of each seed."""
     names = {
         "told": "simulator\ntold", "untold": "simulator\nnot told",
         **{f"history {it}": f"{it} frame{'s' * (it > 1)}" for it in HISTORIES[world]},
@@ -567,4 +553,4 @@ def draw_rates(axes: Axes, world: str, figures: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run(heavy, HeavyConfig))
+    sys.exit(EXPERIMENT.run(measure, HiddenMassConfig))

@@ -22,7 +22,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from alarm import Alarm, AlarmedAgent, AlarmState, Response, WatchedPolicy, usual_threshold
-from experiment import Experiment, ExperimentConfig, Figures, Finding, agents, over_seeds, plain
+from experiment import (
+    Estimate,
+    Experiment,
+    ExperimentConfig,
+    Finding,
+    as_json,
+    over_seeds,
+    train_agents,
+)
 from matplotlib.figure import Figure
 from scipy.stats import mannwhitneyu
 
@@ -36,6 +44,7 @@ from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.statistics import paired
 from mujepa.runtime import console
 from mujepa.runtime.parallel import Pool
+from mujepa.runtime.settings import Count, settings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,13 +84,13 @@ TOLD, FALSE, GAIN, LOSS = 0.9, 0.02, 0.05, 0.02
 """What has to be reached; docs/experiments/novelty-detection.md."""
 
 
-@dataclass(frozen=True)
+@settings
 class Config(ExperimentConfig):
     """Let agents act in worlds that they do not know, with and without an alarm."""
 
-    watched: int = 100
+    watched: Count = 100
     """Episodes of each condition in which novelty is to be noticed."""
-    episodes: int = 200
+    episodes: Count = 200
     """Episodes of each condition and response."""
 
 
@@ -116,7 +125,7 @@ def main(config: Config) -> Finding:
     if config.smoke:
         config = replace(config, watched=4, episodes=4, seeds=config.seeds[:2])
         tasks = ("reacher",)
-    folders = agents(config, tasks)
+    folders = train_agents(config, tasks)
     pieces = [(folder, config, seed) for task in tasks for seed, folder in folders[task].items()]
     examined: dict[int, dict[str, Any]] = {}
     for index, result in Pool(2).map(examine, pieces):
@@ -229,7 +238,7 @@ def named(condition: Condition) -> str:
 # -------------------------------------------------------------------------------- judging
 
 
-def summarise(results: Sequence[dict[str, Any]]) -> dict[str, Figures]:
+def summarise(results: Sequence[dict[str, Any]]) -> dict[str, Estimate]:
     """Return the figures of a task over its seeds, by name."""
     first = results[0]
     rows = {"false alarms": over_seeds([r["false alarms"] for r in results])}
@@ -275,7 +284,7 @@ def kind_of(condition: str) -> str:
     return factor.kind if factor else "usual"
 
 
-def judge(rows: dict[str, dict[str, Figures]], found: dict[str, list[dict[str, Any]]]) -> Finding:
+def judge(rows: dict[str, dict[str, Estimate]], found: dict[str, list[dict[str, Any]]]) -> Finding:
     """Return what was found, by the bar of docs/experiments/novelty-detection.md."""
     calm = all(row["false alarms"].mean <= FALSE for row in rows.values())
     passed = {
@@ -311,7 +320,7 @@ def judge(rows: dict[str, dict[str, Figures]], found: dict[str, list[dict[str, A
         }
         for task, results in found.items()
     }
-    data = {"passes": passed, "paired": tests} | {task: plain(row) for task, row in rows.items()}
+    data = {"passes": passed, "paired": tests} | {task: as_json(row) for task, row in rows.items()}
     return Finding(verdict, because, data, table(rows), draw(rows))
 
 
@@ -322,7 +331,7 @@ def pooled(
     return np.concatenate([np.array(result["held"][condition][mode]) for result in results])
 
 
-def table(rows: dict[str, dict[str, Figures]]) -> list[list[object]]:
+def table(rows: dict[str, dict[str, Estimate]]) -> list[list[object]]:
     """Return the main figures."""
     lines: list[list[object]] = [["", *rows]]
     lines.append(
@@ -344,7 +353,7 @@ def table(rows: dict[str, dict[str, Figures]]) -> list[list[object]]:
 # -------------------------------------------------------------------------------- drawing
 
 
-def draw(rows: dict[str, dict[str, Figures]]) -> Figure:
+def draw(rows: dict[str, dict[str, Estimate]]) -> Figure:
     """Return how well novelty is told, and what is held with each response."""
     picture = Figure(figsize=(9.6, 3.6 * len(rows)), layout="constrained")
     axes = picture.subplots(len(rows), 2, squeeze=False, width_ratios=(1, 1.15))
@@ -358,7 +367,7 @@ def draw(rows: dict[str, dict[str, Figures]]) -> Figure:
     return picture
 
 
-def told(axes: Axes, row: dict[str, Figures]) -> None:
+def told(axes: Axes, row: dict[str, Estimate]) -> None:
     """Draw the AUROC of each strong condition, physical ones first."""
     names = strong(list(dict.fromkeys(name.split("/")[0] for name in row)))
     names.sort(key=lambda name: kind_of(name) == "visual")
@@ -374,7 +383,7 @@ def told(axes: Axes, row: dict[str, Figures]) -> None:
     axes.invert_yaxis()
 
 
-def held(axes: Axes, row: dict[str, Figures]) -> None:
+def held(axes: Axes, row: dict[str, Estimate]) -> None:
     """Draw the share of goals held by condition and mode."""
     conditions = list(dict.fromkeys(name.split("/")[0] for name in row if name.endswith("/held")))
     for shift, (mode, colour) in enumerate(MODES.items()):

@@ -11,7 +11,6 @@ the same episodes.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
@@ -27,15 +26,16 @@ os.environ.setdefault("MUJOCO_GL", "egl")  # before mujoco is imported
 import numpy as np
 import torch
 from experiment import (
+    Estimate,
     Experiment,
-    Figures,
     Finding,
     ParallelConfig,
     Verdict,
-    counted,
+    as_json,
     over_seeds,
-    plain,
     seconds_in,
+    timed,
+    train_logged,
 )
 from matplotlib.figure import Figure
 from pixel_term import pixels
@@ -56,7 +56,7 @@ from mujepa.rollouts.collection import rollout_behavior
 from mujepa.runtime.command import read
 from mujepa.runtime.files import read_json, write_json
 from mujepa.runtime.parallel import Pool
-from mujepa.train import train
+from mujepa.runtime.settings import settings
 from mujepa.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ STREAM = 6
 """Second word of the random streams of the probes' episodes: those of `evaluation.fresh`."""
 
 
-@dataclass(frozen=True)
+@settings
 class PixelsConfig(ParallelConfig):
     """Train world models that predict embeddings and pixels, and compare what they are worth."""
 
@@ -196,7 +196,7 @@ def measure(cell: Cell) -> dict[str, Any]:
     figures: dict[str, Any] = {"asked": asked}
     for model in MODELS:
         taken = cell.folder / f"{model}-seconds.json"
-        with counted(taken, time.process_time):
+        with timed(taken, time.process_time):
             learn(cell, model)
         checkpoint = load_checkpoint(cell.folder / model, "cpu")
         outcome = run_episodes(task, world.image_size, AgentPolicy(checkpoint.agent()), manifest)
@@ -229,19 +229,11 @@ def learn(cell: Cell, model: str) -> None:
     ]  # fmt: skip
     if SCENES[cell.scene]:
         flags += ["--vary", *SCENES[cell.scene]]
-    with (cell.folder / f"{model}.log").open("a") as log, quiet(log):
-        extra = [pixels(WEIGHTS[model])] if WEIGHTS[model] else []
-        config = read(TrainConfig, flags)
-        jepa = replace(config.jepa, predictor=replace(config.jepa.predictor, depth=2))
-        loss = replace(config.loss, prediction=0.0) if extra else config.loss
-        train(replace(config, jepa=jepa, loss=loss), extra)
-
-
-@contextlib.contextmanager
-def quiet(log: Any) -> Iterator[None]:  # noqa: ANN401 - any open text file
-    """Let what is printed go into a file."""
-    with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-        yield
+    config = read(TrainConfig, flags)
+    jepa = replace(config.jepa, predictor=replace(config.jepa.predictor, depth=2))
+    terms = [pixels(WEIGHTS[model])] if WEIGHTS[model] else []
+    loss = replace(config.loss, prediction=0.0) if terms else config.loss
+    train_logged(replace(config, jepa=jepa, loss=loss), cell.folder / f"{model}.log", terms)
 
 
 def rank(checkpoint: Checkpoint, world: World, problems: int) -> float:
@@ -342,9 +334,9 @@ def conclude(config: PixelsConfig, tasks: Sequence[str], results: Results) -> Fi
             ", ".join(f"{name} {both(models, name)}" for name in others),
             both(models, "rank"), both(models, "minutes", 1),
         ])  # fmt: skip
-    record = {"gain": plain(gains)} | {
+    record = {"gain": as_json(gains)} | {
         row: {
-            key: plain(value) if key in MODELS else asdict(value) if key == "random" else value
+            key: as_json(value) if key in MODELS else asdict(value) if key == "random" else value
             for key, value in found.items()
         }
         for row, found in figures.items()
@@ -362,7 +354,7 @@ def gain(result: dict[str, Any]) -> float:
     return left(result, "pixels") - left(result, "embeddings")
 
 
-def judge(gains: dict[str, Figures]) -> Verdict:
+def judge(gains: dict[str, Estimate]) -> Verdict:
     """Return whether the claim holds, by the intervals of what is gained in the scenes."""
     said = [gains[scene].low > bar for scene, bar in BARS.items()]
     if any(said):
@@ -389,12 +381,12 @@ def about(config: PixelsConfig, results: Results, task: str, scene: str) -> dict
     return found
 
 
-def both(models: Sequence[dict[str, Figures]], key: str, digits: int = 2) -> str:
+def both(models: Sequence[dict[str, Estimate]], key: str, digits: int = 2) -> str:
     """Return a figure of both models as text."""
     return " / ".join(f"{model[key].mean:.{digits}f}" for model in models)
 
 
-def signed(figures: Figures) -> str:
+def signed(figures: Estimate) -> str:
     """Return a difference as people read it."""
     return f"{figures.mean:+.2f} [{figures.low:+.2f}, {figures.high:+.2f}]"
 
@@ -427,7 +419,7 @@ def draw(tasks: Sequence[str], figures: dict[str, dict[str, Any]]) -> Figure:
     return figure
 
 
-def bars(axes: Axes, places: NDArray[Any], found: Sequence[Figures], label: str) -> None:
+def bars(axes: Axes, places: NDArray[Any], found: Sequence[Estimate], label: str) -> None:
     """Draw means as bars and seeds as points."""
     axes.bar(places, [one.mean for one in found], 0.38, label=label)
     for place, one in zip(places, found, strict=True):

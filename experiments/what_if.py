@@ -19,7 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from experiment import Experiment, ExperimentConfig, Figures, Finding, agents, over_seeds, plain
+from experiment import (
+    Estimate,
+    Experiment,
+    ExperimentConfig,
+    Finding,
+    as_json,
+    over_seeds,
+    train_agents,
+)
 from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
@@ -30,6 +38,7 @@ from mujepa.envs.world import World
 from mujepa.evaluation.sampling import Episodes, rollout_episodes
 from mujepa.rollouts.collection import behave
 from mujepa.runtime import console
+from mujepa.runtime.settings import Count, settings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,13 +76,13 @@ CONTROLS = {"still": "frozen world", "linear": "same change as before", "others"
 COLOURS = {"model": "#3b6fe0", "still": "#98a2b3", "linear": "#2f9e6e", "others": "#c8453b"}
 
 
-@dataclass(frozen=True)
+@settings
 class Config(ExperimentConfig):
     """Ask a world model what would happen, and let the simulator say."""
 
-    states: int = 200
+    states: Count = 200
     """Of each task, in episodes of its behaviour policy."""
-    alternatives: int = 32
+    alternatives: Count = 32
     """From each state."""
 
 
@@ -107,7 +116,9 @@ def main(config: Config) -> Finding:
     if config.smoke:
         config = replace(config, states=24, alternatives=8, seeds=config.seeds[:2])
         tasks = {"reacher": TASKS["reacher"]}
-    folders = agents(config, sorted(tasks, key=LONGEST.index), *WORLD_MODEL, name="-world-model")
+    folders = train_agents(
+        config, sorted(tasks, key=LONGEST.index), *WORLD_MODEL, name="-world-model"
+    )
     found: dict[str, list[dict[str, float]]] = {}
     shown: dict[str, Answers] = {}
     for task in tasks:
@@ -118,7 +129,7 @@ def main(config: Config) -> Finding:
             ends = {name: round(value, 3) for name, value in measured.items() if "@" not in name}
             console.print(f"{task}, seed {seed}: {ends}")
     figures = {task: over(rows) for task, rows in found.items()}
-    return judge(figures, list(tasks), draw(figures, shown))
+    return conclude(figures, list(tasks), draw(figures, shown))
 
 
 # ------------------------------------------------------------------------------- asking
@@ -286,12 +297,14 @@ def counterfactual(
 # -------------------------------------------------------------------------------- judging
 
 
-def over(rows: Sequence[dict[str, float]]) -> dict[str, Figures]:
+def over(rows: Sequence[dict[str, float]]) -> dict[str, Estimate]:
     """Return each figure over the seeds."""
     return {name: over_seeds([row[name] for row in rows]) for name in rows[0]}
 
 
-def judge(figures: dict[str, dict[str, Figures]], tasks: Sequence[str], picture: Figure) -> Finding:
+def conclude(
+    figures: dict[str, dict[str, Estimate]], tasks: Sequence[str], picture: Figure
+) -> Finding:
     """Return what was found, by the bar of docs/experiments/what-if.md."""
     good = {task: passes(figures[task]) for task in tasks}
     full = [task for task in tasks if all(good[task].values())]
@@ -316,12 +329,12 @@ def judge(figures: dict[str, dict[str, Figures]], tasks: Sequence[str], picture:
         ]
         for task, row in figures.items()
     ]  # fmt: skip
-    data: dict[str, Any] = {task: plain(row) for task, row in figures.items()}
+    data: dict[str, Any] = {task: as_json(row) for task, row in figures.items()}
     data["passes"] = good
     return Finding(verdict, because, data, [heads, *rows], picture)
 
 
-def passes(row: dict[str, Figures]) -> dict[str, bool]:
+def passes(row: dict[str, Estimate]) -> dict[str, bool]:
     """Return whether a task passes each part of the bar."""
     controls = min(row["linear share"].low, row["others share"].low)
     return {
@@ -335,7 +348,7 @@ def passes(row: dict[str, Figures]) -> dict[str, bool]:
 # -------------------------------------------------------------------------------- drawing
 
 
-def draw(figures: dict[str, dict[str, Figures]], shown: dict[str, Answers]) -> Figure:
+def draw(figures: dict[str, dict[str, Estimate]], shown: dict[str, Answers]) -> Figure:
     """Return the futures of one state of each task, and the errors by step."""
     picture = Figure(figsize=(3.4 * len(shown), 7), layout="constrained")
     axes = picture.subplots(2, len(shown), squeeze=False, height_ratios=(1.15, 1))
@@ -373,7 +386,7 @@ def fan(axes: Axes, answers: Answers) -> None:
     axes.set(xlim=x + ends, ylim=y - ends, xticks=[], yticks=[], facecolor="black")
 
 
-def by_step(axes: Axes, row: dict[str, Figures], horizon: int) -> None:
+def by_step(axes: Axes, row: dict[str, Estimate], horizon: int) -> None:
     """Draw the errors by model step, with their intervals."""
     steps = np.arange(1, horizon + 1)
     names = {"model": "the model", **CONTROLS}

@@ -1,131 +1,164 @@
-"""Where failures come from: true parts swapped in, one at a time, in the episodes that fail."""
+"""Failure attribution: repeat failed episodes with one part replaced by a true one."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+import copy
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
+from mujepa.agent.configurator import Configurator
+from mujepa.agent.jepa import JEPA
+from mujepa.agent.memory import Memory
+from mujepa.agent.mpc import AgentState
+from mujepa.envs.world import World
 from mujepa.evaluation.diagnostics import open_loop_error
-from mujepa.evaluation.lab.simulated import SimulatedPolicy
-from mujepa.evaluation.loop import run_episodes
-from mujepa.evaluation.policies import AgentPolicy, OraclePolicy, Policy
+from mujepa.evaluation.loop import Outcome, run_episodes
+from mujepa.evaluation.manifest import Manifest
+from mujepa.evaluation.policies import AgentPolicy, Observation, OraclePolicy, Policy
+from mujepa.evaluation.runner import Setup
 from mujepa.evaluation.sampling import Episodes, encode_states
-from mujepa.evaluation.statistics import success_rate
-from mujepa.planners import PlannerConfig, make_planner, sampling_config
+from mujepa.evaluation.statistics import rate_of
+from mujepa.planners import make_planner, sampling_config
+from mujepa.runtime import console
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from numpy.typing import NDArray
-
-    from mujepa.agent.checkpoint import Checkpoint
-    from mujepa.agent.jepa import JEPA
-    from mujepa.agent.mpc import Agent
-    from mujepa.envs.world import World
-    from mujepa.evaluation.loop import Outcome
-    from mujepa.evaluation.manifest import Manifest
-
-UNKNOWN = 3.0
-"""So many times the error on held-out experience: states that the data did not teach."""
+UNFAMILIAR = 3.0
+"""Error of the world model, over that on held-out episodes, that makes a state unfamiliar."""
 
 
-def swaps(
-    checkpoint: Checkpoint, world: World, agent: Agent, planner: PlannerConfig
-) -> dict[str, Policy[Any]]:
-    """Return what an agent becomes by each swap.
+@dataclass(frozen=True)
+class SimulatedConfigurator(Configurator):
+    """A configurator that runs candidates in the simulator and encodes the rendered images.
 
-    `luck`: other noise, nothing else; `search`: four times the candidates, without proposals;
-    `cost`: the goal's distance in the task's own quantities, as the probe reads them; `dynamics`:
-    what the camera would see in place of what is imagined; `dynamics and cost`: both;
-    `everything`: the oracle.
-
-    Args:
-        checkpoint: whose networks the agent uses.
+    Attributes:
         world: the simulator.
-        agent: that fails.
-        planner: its search.
+        states: present states of the environments, (B, S).
     """
-    everything = f"state({', '.join(checkpoint.networks.probe.names)})"
-    success_cost = world.task.success_cost or everything
-    cost = agent.configurator.cost.expression
+
+    world: World
+    states: NDArray[np.float64]
+
+    def rollout(self, memory: Memory, actions: Tensor) -> Tensor:
+        """Run action sequences (B, N, H, A); return the embeddings (B, N, H, D) of the images."""
+        batch, candidates, horizon, size = actions.shape
+        controls = self.world.from_unit(actions.reshape(-1, horizon, size).cpu().numpy())
+        starts = self.states.repeat(candidates, axis=0)
+        states, _ = self.world.rollout(starts, controls, self.world.task.frame_skip)
+        images = (self.world.observe(step, self.jepa.observes) for step in states.swapaxes(0, 1))
+        embeddings = [self.jepa.encode(torch.from_numpy(it).to(actions.device)) for it in images]
+        return torch.stack(embeddings, dim=1).unflatten(0, (batch, candidates))
+
+
+@dataclass(frozen=True)
+class SimulatedPolicy(AgentPolicy):
+    """The agent with the simulator in place of its predictor.
+
+    What this policy holds and the agent does not is lost by the world model; what it does not hold
+    and the oracle does, by the representation or the cost.
+    """
+
+    world: World
+
+    def reset(
+        self, observation: Observation, info: dict[str, Any], seeds: Sequence[int]
+    ) -> AgentState:
+        """Start the episodes, which must not vary: only the task's own world is simulated."""
+        if "variation" in info:
+            raise ValueError("episodes that vary cannot be simulated in the task's own world")
+        return super().reset(observation, info, seeds)
+
+    def act(
+        self, state: AgentState, observation: Observation
+    ) -> tuple[AgentState, NDArray[np.float32]]:
+        """Plan from the simulator's states."""
+        agent, usual = copy.copy(self.agent), self.agent.configurator
+        agent.configurator = SimulatedConfigurator(
+            usual.jepa, usual.critic, usual.cost, self.world, observation["state"]
+        )
+        return agent.act(state, observation[agent.observes])
+
+
+def swapped_policies(setup: Setup) -> dict[str, Policy[Any]]:
+    """Return the agent with one part swapped, by name of the swap.
+
+    `luck`: other random numbers; `search`: four times the candidates, without an actor; `cost`: the
+    distance to the goal in the task's own quantities, as the probe reads them; `dynamics`: the
+    simulator in place of the predictor; `dynamics and cost`: both; `everything`: the oracle.
+    """
+    checkpoint, planner, world = setup.checkpoint, setup.planner, setup.world
+    true_cost = world.task.success_cost or f"state({', '.join(checkpoint.networks.probe.names)})"
+    cost = setup.agent.configurator.cost.expression
     wide = replace(planner, samples=4 * planner.samples, elites=4 * planner.elites)
-    blind = sampling_config(planner)  # the simulator has no gradient
-    direct = checkpoint.agent(blind, success_cost, "planner")
+    planner = sampling_config(planner)  # the simulator has no gradient
+    direct = checkpoint.agent(planner, true_cost, "planner")
     return {
-        "luck": AgentPolicy(agent),
+        "luck": AgentPolicy(setup.agent),
         "search": AgentPolicy(checkpoint.agent(wide, cost, "planner")),
         "cost": AgentPolicy(direct),
-        "dynamics": SimulatedPolicy(checkpoint.agent(blind, cost, "planner"), world),
+        "dynamics": SimulatedPolicy(checkpoint.agent(planner, cost, "planner"), world),
         "dynamics and cost": SimulatedPolicy(direct, world),
-        "everything": OraclePolicy(world, make_planner(blind)),
+        "everything": OraclePolicy(world, make_planner(planner)),
     }
 
 
 def attribute(
-    policies: dict[str, Policy[Any]],
-    jepa: JEPA,
-    world: World,
-    manifest: Manifest,
-    outcome: Outcome,
-    usual: Episodes,
-    failures: int,
-    on_step: Callable[[], object] = lambda: None,
+    setup: Setup, manifest: Manifest, outcome: Outcome, held_out: Episodes, failures: int
 ) -> dict[str, Any]:
-    """Try failed episodes again with each swap, and name the part that most failures owe to.
+    """Repeat failed episodes with each swap, and name the part that causes most failures.
 
     Args:
-        policies: from `swaps`.
-        jepa: the agent's world model.
-        world: the simulator.
+        setup: the agent and its world.
         manifest: the episodes.
-        outcome: what the agent made of them.
-        usual: held-out experience, of what the data taught.
-        failures: how many failed episodes to try again, the first ones.
-        on_step: called after each environment step of each swap.
+        outcome: the agent's outcome on them.
+        held_out: episodes of the behaviour policy, for the usual error of the world model.
+        failures: how many failed episodes to repeat, the first ones.
 
     Returns:
-        `failures`, how many were tried; `rescued`, the share that each swap holds, with intervals;
-        `unfamiliar`, how many times the usual error the world model makes in them; `cause`:
-        `representation`, `dynamics`, `cost`, `search`, `data`, `luck`, or None without failures.
+        `failures`, how many were repeated; `rescued`, the share that each swap holds, with its
+        interval; `unfamiliar`, the error of the world model in the failed episodes over that on
+        `held_out`; `cause`: `representation`, `dynamics`, `cost`, `search`, `data`, `luck`, or None
+        without failures.
     """
     failed = np.flatnonzero(~outcome.held)[:failures]
     if not len(failed):
         return {"failures": 0, "rescued": {}, "cause": None}
-    again = replace(
-        manifest,
-        episodes=[manifest.episodes[index] for index in failed],
-        seeds=[manifest.seeds[index] + 1 for index in failed],
-    )
-    rescued = {}
-    for name, policy in policies.items():
-        held = run_episodes(world.task, world.image_size, policy, again, on_step).held
-        rescued[name] = asdict(success_rate(int(held.sum()), len(failed)))
-    unfamiliar = _step_error(jepa, _lived(jepa, world, outcome, failed)) / _step_error(jepa, usual)
-    rates = {name: rate["rate"] for name, rate in rescued.items()}
+    episodes = [manifest.episodes[index] for index in failed]
+    again = replace(manifest, episodes=episodes, seeds=[manifest.seeds[i] + 1 for i in failed])
+    world, jepa, policies = setup.world, setup.checkpoint.networks.jepa, swapped_policies(setup)
+    steps = len(policies) * world.task.budget_steps
+    with console.progress_bar(steps, "attribution", unit="step") as bar:
+        rates = {
+            name: rate_of(run_episodes(world.task, world.image_size, it, again, bar.update).held)
+            for name, it in policies.items()
+        }
+    unfamiliar = _step_error(jepa, _failed_episodes(jepa, world, outcome, failed))
+    unfamiliar /= _step_error(jepa, held_out)
     return {
         "failures": len(failed),
-        "rescued": rescued,
+        "rescued": {name: asdict(rate) for name, rate in rates.items()},
         "unfamiliar": unfamiliar,
-        "cause": name_cause(rates, unfamiliar),
+        "cause": name_cause({name: rate.rate for name, rate in rates.items()}, unfamiliar),
     }
 
 
 def name_cause(rescued: dict[str, float], unfamiliar: float) -> str:
-    """Return the part that failures owe to.
+    """Return the part that causes the failures.
 
-    It is `luck` if other noise alone rescues at least half of what everything true does; otherwise
-    the single swap that rescues most, if it closes at least half of the gap between luck
-    and everything true: `search`, `cost` or `dynamics`, and `data` for dynamics that are wrong only
-    in states unlike those of the data. If none does, but true dynamics with a true cost do, it is
-    the better of these two; if not even they, who still look through the encoder, it is the
-    `representation`. Where everything true does not help, search is what is left.
+    It is `luck` if other random numbers alone rescue at least half of what the oracle does.
+    Otherwise it is the single swap that rescues most, if it closes at least half of the gap between
+    luck and the oracle: `search`, `cost` or `dynamics`, or `data` for dynamics that are wrong only
+    in unfamiliar states. If no single swap does, but true dynamics with a true cost do, it is the
+    better of these two; if they do not either, it is the `representation`, through which they still
+    see. Where the oracle fails, only `search` is left.
 
     Args:
         rescued: share of failures that each swap holds.
-        unfamiliar: error of the world model where the agent was, in units of the usual one.
+        unfamiliar: error of the world model in the failed episodes over the usual one.
     """
     if not rescued["everything"]:
         return "search"
@@ -138,18 +171,19 @@ def name_cause(rescued: dict[str, float], unfamiliar: float) -> str:
         if gains["dynamics and cost"] < 0.5:
             return "representation"
         best = max(("cost", "dynamics"), key=lambda name: gains[name])
-    return "data" if best == "dynamics" and unfamiliar > UNKNOWN else best
+    return "data" if best == "dynamics" and unfamiliar > UNFAMILIAR else best
 
 
-def _lived(jepa: JEPA, world: World, outcome: Outcome, episodes: NDArray[np.int64]) -> Episodes:
-    """Return what the agent lived through in some episodes, by model step."""
+def _failed_episodes(
+    jepa: JEPA, world: World, outcome: Outcome, failed: NDArray[np.int64]
+) -> Episodes:
     skip = world.task.frame_skip
-    states = outcome.states[episodes, ::skip]
-    actions = outcome.actions[episodes, ::skip][:, : states.shape[1] - 1]
+    states = outcome.states[failed, ::skip]
+    actions = outcome.actions[failed, ::skip][:, : states.shape[1] - 1]
     embeddings = encode_states(jepa, world, states)
     return Episodes(states, torch.from_numpy(world.to_unit(actions)).to(embeddings), embeddings)
 
 
 @torch.no_grad()
-def _step_error(jepa: JEPA, lived: Episodes) -> float:
-    return open_loop_error(jepa, lived.embeddings, lived.actions, horizon=1)[0][0]
+def _step_error(jepa: JEPA, episodes: Episodes) -> float:
+    return open_loop_error(jepa, episodes.embeddings, episodes.actions, horizon=1)[0][0]

@@ -1,161 +1,127 @@
-"""The lab: what an agent knows and where it fails, one part after the other."""
+"""What `mujepa evaluate --full` adds: sweeps, world-model diagnostics, failure attribution."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from mujepa.envs.world import World
-from mujepa.evaluation.lab.attribution import attribute, swaps
-from mujepa.evaluation.lab.expectation import film_events, judge_surprise
-from mujepa.evaluation.lab.ranking import rank_bank
+from mujepa.evaluation.lab.attribution import attribute
+from mujepa.evaluation.lab.expectation import violate_expectations
 from mujepa.evaluation.lab.sweeps import (
-    FARTHER,
-    factors,
-    farther,
-    periods,
+    far_goals,
     quarters,
-    run_all,
+    replanning_periods,
+    run_conditions,
     summarise,
+    varied_factors,
 )
-from mujepa.evaluation.lab.world_model import open_loop, representation
-from mujepa.evaluation.loop import BATCH, Outcome, run_episodes
+from mujepa.evaluation.lab.world_model import open_loop, rank_candidates, representation
+from mujepa.evaluation.loop import Outcome, run_episodes, split
+from mujepa.evaluation.manifest import Manifest
 from mujepa.evaluation.policies import AgentPolicy, RandomPolicy
 from mujepa.evaluation.protocol import lewm_manifest, lewm_task, solved_share
-from mujepa.evaluation.sampling import rollout_episodes
+from mujepa.evaluation.runner import Setup
+from mujepa.evaluation.sampling import Episodes, rollout_episodes
 from mujepa.evaluation.statistics import paired
 from mujepa.runtime import console
+from mujepa.runtime.seeds import Stream, stream
 
-if TYPE_CHECKING:
-    from mujepa.evaluation.lab.subject import Subject
-    from mujepa.evaluation.manifest import Manifest
-    from mujepa.evaluation.sampling import Episodes
-
-HELD_OUT_EPISODES, HELD_OUT_STEPS = 240, 40
+SWEEP_EPISODES, FAILURES = 50, 5
+"""Episodes of each condition, and failed episodes that are repeated."""
+HELD_OUT = 240, 40
+"""Episodes of the behaviour policy for world-model diagnostics, and their model steps."""
 USUAL_EPISODES = 96
+"""Episodes that tell the usual error of the world model."""
 VIDEOS = 100
-STREAM = 5
-"""Second word of the random streams of held-out experience; nobody else has it."""
 
 
 @dataclass(frozen=True)
-class Lab:
-    """Looks into an agent whose episodes were run.
+class Study:
+    """Diagnostics of an agent after its evaluation.
 
     Attributes:
-        subject: the agent.
-        world: where the episodes were run; it does not vary.
+        setup: the agent and its world, which does not vary.
         manifest: the episodes.
-        outcomes: what came of them, by who acted; `agent` among them.
-        seed: of all that is drawn.
-        sweep_episodes: episodes of each condition that is swept over.
-        failures: failed episodes that are tried again with true parts.
+        outcomes: their outcomes by policy; `agent` is one of them.
     """
 
-    subject: Subject
-    world: World
+    setup: Setup
     manifest: Manifest
     outcomes: dict[str, Outcome]
-    seed: int
-    sweep_episodes: int
-    failures: int
 
     def run(self) -> dict[str, Any]:
-        """Return what each part found, by its name, as JSON holds it."""
+        """Return the results by part, as JSON holds them."""
         return {
             "paired": self._paired(),
-            **self._knowledge(),
+            **self._world_model(),
             **self._sweeps(),
-            "lewm": self._published(),
+            "lewm": self._published_protocol(),
             "attribution": self._attribution(),
         }
 
     def _paired(self) -> dict[str, Any]:
-        """Compare the agent with all others, on the episodes that both ran."""
         held = {name: outcome.held for name, outcome in self.outcomes.items()}
         agent = held.pop("agent")
         return {
-            name: {"episodes": len(other)} | asdict(paired(agent[: len(other)], other))
+            name: {"episodes": len(other), **asdict(paired(agent[: len(other)], other))}
             for name, other in held.items()
         }
 
-    def _knowledge(self) -> dict[str, Any]:
-        """Judge world model, cost and surprise on experience that training never saw."""
-        networks, world = self.subject.checkpoint.networks, self.world
-        agent = self.subject.agent()
-        found: dict[str, Any] = {}
+    def _world_model(self) -> dict[str, Any]:
+        setup, world, seed = self.setup, self.setup.world, self.setup.config.seed
+        networks = setup.checkpoint.networks
         with console.progress_bar(4, "world model", unit="part") as bar:
-            lived = self._fresh(HELD_OUT_EPISODES, HELD_OUT_STEPS)
-            found["open_loop"] = open_loop(networks, lived)
-            bar.update()
-            found["representation"] = representation(networks, world, lived)
-            bar.update()
-            found["ranking"] = rank_bank(agent, world, self.manifest.episodes)
-            bar.update()
-            events = film_events(world, networks.jepa, VIDEOS, self.seed)
-            found["expectation"] = judge_surprise(events)
-            bar.update()
+            data, found = self._held_out(*HELD_OUT), {}
+            for name, measure in (
+                ("open_loop", lambda: open_loop(networks, data)),
+                ("representation", lambda: representation(networks, world, data)),
+                ("ranking", lambda: rank_candidates(setup.agent, world, self.manifest.episodes)),
+                ("expectation", lambda: violate_expectations(world, networks.jepa, VIDEOS, seed)),
+            ):
+                found[name] = measure()
+                bar.update()
         return found
 
     def _sweeps(self) -> dict[str, Any]:
-        """Change the episodes or the agent, one thing at a time."""
-        world, episodes, horizon = self.world, self.sweep_episodes, self.subject.planner.horizon
-        goal_steps = getattr(world.task, "goal_steps", None)
-        ahead = [goal_steps * times for times in FARTHER] if goal_steps else []
-        usual = self.outcomes["agent"]
-        runs = {
-            "distance": farther(world, ahead, episodes, self.seed),
-            "replan": []
-            if self.subject.reactive
-            else periods(world.task, self.manifest.first(episodes), horizon),
-            "factors": factors(world, episodes, self.seed),
+        setup, usual = self.setup, self.outcomes["agent"].held
+        episodes = min(SWEEP_EPISODES, setup.config.episodes)
+        sweeps = {
+            "distance": far_goals(setup, episodes),
+            "replan": replanning_periods(setup, self.manifest.first(episodes)),
+            "factors": varied_factors(setup, episodes),
         }
-        outcomes = iter(run_all(self.subject, [run for part in runs.values() for run in part]))
-        found = {
-            name: summarise(
-                part,
-                [next(outcomes) for _ in part],
-                usual.held[:episodes] if name == "factors" else None,
-            )
-            for name, part in runs.items()
+        conditions = [condition for sweep in sweeps.values() for condition in sweep]
+        outcomes = iter(run_conditions(conditions, setup.agent.device.type))
+        found = {name: [next(outcomes) for _ in sweep] for name, sweep in sweeps.items()}
+        return {
+            "distance": summarise(sweeps["distance"], found["distance"])
+            or quarters(setup.world, self.manifest, usual),
+            "replan": summarise(sweeps["replan"], found["replan"]),
+            "factors": summarise(sweeps["factors"], found["factors"], usual[:episodes]),
         }
-        return found if ahead else found | {"distance": quarters(world, self.manifest, usual)}
 
-    def _published(self) -> dict[str, Any]:
-        """Judge the agent by the protocol of published tables, beside random actions."""
-        task = lewm_task(self.world.task)
-        world = World(task, self.world.image_size, threads=2)
-        manifest = lewm_manifest(world, len(self.manifest.episodes), self.seed)
-        agent = self.subject.agent()
-        policies = {"agent": AgentPolicy(agent), "random": RandomPolicy(world)}
+    def _published_protocol(self) -> dict[str, Any]:
+        world = World(lewm_task(self.setup.world.task), self.setup.world.image_size, threads=2)
+        manifest = lewm_manifest(world, len(self.manifest.episodes), self.setup.config.seed)
+        policies = {"agent": AgentPolicy(self.setup.agent), "random": RandomPolicy(world)}
         found: dict[str, Any] = {"already_solved": asdict(solved_share(world, manifest))}
-        batches = -(-len(manifest.episodes) // BATCH)
-        steps = len(policies) * task.budget_steps * batches
+        steps = len(policies) * world.task.budget_steps * len(split(manifest))
         with console.progress_bar(steps, "published protocol", unit="step") as bar:
             for name, policy in policies.items():
-                outcome = run_episodes(task, world.image_size, policy, manifest, bar.update)
+                outcome = run_episodes(world.task, world.image_size, policy, manifest, bar.update)
                 found[name] = asdict(outcome.summary())
         return found
 
     def _attribution(self) -> dict[str, Any] | None:
-        """Try failures again with true parts; None where the world is too slow for it."""
-        task, jepa = self.world.task, self.subject.checkpoint.networks.jepa
-        if task.python_stepped or not self.failures:
+        """Return None where the simulator is too slow."""
+        task = self.setup.world.task
+        if task.python_stepped:
             return None
-        agent = self.subject.agent()
-        policies = swaps(self.subject.checkpoint, self.world, agent, self.subject.planner)
-        usual = self._fresh(USUAL_EPISODES, max(2, task.budget_steps // task.frame_skip))
-        with console.progress_bar(
-            len(policies) * task.budget_steps, "attribution", unit="step"
-        ) as bar:
-            return attribute(
-                policies, jepa, self.world, self.manifest, self.outcomes["agent"],
-                usual, self.failures, bar.update,
-            )  # fmt: skip
+        held_out = self._held_out(USUAL_EPISODES, max(2, task.budget_steps // task.frame_skip))
+        return attribute(self.setup, self.manifest, self.outcomes["agent"], held_out, FAILURES)
 
-    def _fresh(self, episodes: int, steps: int) -> Episodes:
-        """Return experience that training never saw."""
-        streams = [np.random.default_rng([self.seed, STREAM, index]) for index in range(episodes)]
-        return rollout_episodes(self.subject.checkpoint.networks.jepa, self.world, streams, steps)
+    def _held_out(self, episodes: int, steps: int) -> Episodes:
+        jepa, world = self.setup.checkpoint.networks.jepa, self.setup.world
+        streams = [stream(self.setup.config.seed, Stream.LAB, index) for index in range(episodes)]
+        return rollout_episodes(jepa, world, streams, steps)

@@ -1,39 +1,85 @@
-"""What the embeddings hold, and how far ahead the world model is right.
+"""What the embeddings contain, how far ahead the model predicts, and whether the cost ranks.
 
 Letters: B episodes, T frames, H horizon, D embedding, Q quantities.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import mujoco
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mujepa.agent.checkpoint import Networks
+from mujepa.agent.mpc import Agent
 from mujepa.agent.probe import LinearProbe
-from mujepa.evaluation.diagnostics import distance_correlation, effective_rank, open_loop_error
-
-if TYPE_CHECKING:
-    from mujepa.agent.checkpoint import Networks
-    from mujepa.envs.world import World
-    from mujepa.evaluation.sampling import Episodes
+from mujepa.envs.world import Episode, World
+from mujepa.evaluation.diagnostics import (
+    candidate_costs,
+    distance_correlation,
+    effective_rank,
+    make_ranking_benchmark,
+    open_loop_error,
+)
+from mujepa.evaluation.sampling import Episodes
 
 HORIZON = 16
-"""Model steps that are imagined, where episodes are as long."""
-BANDS = 5
-"""Equally large groups of pairs of states, from the nearest to the farthest."""
-PAIRS = 4096
-PROBE_UPDATES = 600
+"""Most model steps that are predicted."""
+BANDS, PAIRS = 5, 4096
+"""Groups of equal size, from near to far, of random pairs of states."""
+CANDIDATES, PROBLEMS = 300, 32
+"""Action sequences that the cost ranks, in each of some problems."""
+QUATERNION = [(f".{part}", "angle") for part in ("qw", "qx", "qy", "qz")]
+COORDINATES = {
+    mujoco.mjtJoint.mjJNT_FREE: [*((f".{axis}", "position") for axis in "xyz"), *QUATERNION],
+    mujoco.mjtJoint.mjJNT_BALL: QUATERNION,
+    mujoco.mjtJoint.mjJNT_SLIDE: [("", "position")],
+    mujoco.mjtJoint.mjJNT_HINGE: [("", "angle")],
+}
+"""Suffix and kind of each position coordinate, by kind of joint."""
+
+
+def rank_candidates(agent: Agent, world: World, episodes: Sequence[Episode]) -> dict[str, Any]:
+    """Rank 300 random action sequences over the horizon in each of the first 32 episodes.
+
+    The result of a sequence is how near it gets to the goal, by the task's `distance_metric`; its
+    regret is how much nearer the best sequence of the problem gets.
+
+    Returns:
+        `rank`, Spearman's correlation of cost and result (quartiles over the problems); `solved`,
+        the share of problems in which some sequence succeeds; `regret` of the cheapest sequence and
+        `regret_random` of a random one, medians in units of the distance metric; `best_tenth`, how
+        often the cheapest sequence is among the best tenth.
+    """
+    horizon = agent.planner.horizon
+    problems = make_ranking_benchmark(
+        world, agent.observes, episodes[:PROBLEMS], horizon, candidates=CANDIDATES
+    )
+    costs, nearest = candidate_costs(agent.configurator, problems), problems.nearest
+    ranks = [distance_correlation(cost, near) for cost, near in zip(costs, nearest, strict=True)]
+    best, chosen = nearest.min(axis=1), nearest[np.arange(len(nearest)), costs.argmin(axis=1)]
+    return {
+        "problems": len(nearest),
+        "bank": nearest.shape[1],
+        "horizon": horizon,
+        "rank": np.quantile(ranks, [0.25, 0.5, 0.75]).tolist(),
+        "solved": float(problems.solved.any(axis=1).mean()),
+        "regret": float(np.median(chosen - best)),
+        "regret_random": float(np.median(nearest.mean(axis=1) - best)),
+        "best_tenth": float(((nearest < chosen[:, None]).mean(axis=1) < 0.1).mean()),
+        "example": {"cost": costs[0].tolist(), "nearest": nearest[0].tolist()},
+    }
 
 
 @torch.no_grad()
-def open_loop(networks: Networks, data: Episodes) -> dict[str, Any]:
-    """Return the error of imagined embeddings by model step.
+def open_loop(networks: Networks, data: Episodes) -> dict[str, list[float]]:
+    """Return the mean squared prediction error by model step, with two references.
 
-    It stands between that of a world in which nothing moves, and that of the right model told the
-    actions of another episode. All are mean squared errors; embeddings have unit variance.
+    `frozen_world` predicts that nothing moves; `wrong_actions` is the same model given the actions
+    of another episode. Embeddings have unit variance.
     """
     jepa = networks.jepa
     horizon = min(HORIZON, data.embeddings.shape[1] - jepa.history)
@@ -44,7 +90,7 @@ def open_loop(networks: Networks, data: Episodes) -> dict[str, Any]:
 
 
 def representation(networks: Networks, world: World, data: Episodes) -> dict[str, Any]:
-    """Return the effective rank, what can be read from embeddings, and how distances compare."""
+    """Return the effective rank of the embeddings, probes, and how distances compare."""
     flat = data.embeddings.flatten(0, 1)
     return {
         "dimensions": flat.shape[1],
@@ -54,76 +100,69 @@ def representation(networks: Networks, world: World, data: Episodes) -> dict[str
     }
 
 
-def probe_states(history: int, world: World, data: Episodes) -> dict[str, dict[str, float]]:
-    """Return how well positions, angles and velocities are read from embeddings, as R2.
+def probe_states(history: int, world: World, data: Episodes) -> dict[str, dict[str, Any]]:
+    """Return how well positions, angles and velocities can be read from embeddings, as R2.
 
-    Each is read by a linear probe and by a perceptron, from one embedding and from the last two (or
-    as many as the world model remembers): speeds are not in one image. Probes are fitted on two
-    thirds of the episodes and judged on the others; quantities that never move are left out.
+    A linear probe and a perceptron read each quantity from one embedding, and from the last
+    `history` (at least two): one image does not show speeds. Probes are fitted to two thirds of the
+    episodes and evaluated on the others. Quantities that never change are left out.
 
     Returns:
-        For each quantity its `kind`, and `linear`, `mlp`, `linear_memory` and `mlp_memory`.
+        For each quantity its `kind`, `linear`, `mlp`, `linear_memory` and `mlp_memory`.
     """
-    memory = max(history, 2)
-    names, kinds = state_names(world)
-    targets = world.proprioception(data.states[:, memory - 1 :])
+    memory, kinds = max(history, 2), state_names(world)
+    targets = world.proprioception(data.states[:, memory - 1 :]).astype(np.float32)
     windows = data.embeddings.unfold(1, memory, 1).transpose(2, 3)
-    targets = torch.from_numpy(targets.astype(np.float32)).to(windows)
-    parts = 2 * len(windows) // 3
-    moving = targets[:parts].flatten(0, 1).std(dim=0) > 1e-4
-    moving &= targets[parts:].flatten(0, 1).std(dim=0) > 1e-4
-    kept = torch.nonzero(moving).ravel().tolist()
-    targets = targets[..., moving]
-    found: dict[str, dict[str, Any]] = {names[i]: {"kind": kinds[i]} for i in kept}
+    fitted = 2 * len(windows) // 3
+    parts = np.split(targets, [fitted])
+    moving = np.all([part.std(axis=(0, 1)) > 1e-4 for part in parts], axis=0)
+    names = [name for name, moves in zip(kinds, moving, strict=True) if moves]
+    targets = torch.from_numpy(targets[..., moving]).to(windows)
+    found: dict[str, dict[str, Any]] = {name: {"kind": kinds[name]} for name in names}
     for suffix, inputs in (("", windows[:, :, -1]), ("_memory", windows.flatten(2))):
-        fit = inputs[:parts].flatten(0, 1), targets[:parts].flatten(0, 1)
-        held = inputs[parts:].flatten(0, 1), targets[parts:].flatten(0, 1)
-        linear = LinearProbe(inputs.shape[-1], [names[i] for i in kept]).to(inputs)
+        fit = inputs[:fitted].flatten(0, 1), targets[:fitted].flatten(0, 1)
+        held, true = inputs[fitted:].flatten(0, 1), targets[fitted:].flatten(0, 1)
+        linear = LinearProbe(inputs.shape[-1], names).to(inputs)
         linear.fit(*fit)
         for label, read in (("linear", linear), ("mlp", fit_perceptron(*fit))):
-            scores = r2_by_quantity(read(held[0]), held[1])
-            for index, score in zip(kept, scores, strict=True):
-                found[names[index]][label + suffix] = score
+            error = (read(held) - true).square().mean(dim=0)
+            scores = (1 - error / true.var(dim=0, unbiased=False)).tolist()
+            for name, score in zip(names, scores, strict=True):
+                found[name][label + suffix] = score
     return found
 
 
-def state_names(world: World) -> tuple[list[str], list[str]]:
-    """Return names and kinds of what `World.proprioception` returns.
+def state_names(world: World) -> dict[str, str]:
+    """Return name and kind of each number of `World.proprioception`.
 
     Kinds are `position` [m], `angle` (free hinges as cosine and sine, others in rad, attitudes as
     quaternions) and `velocity` [m/s, rad/s].
     """
     model = world.model
-    turns, rest, speeds = [], [], []
+    turning, others, speeds = [], {}, {}
     for index in range(model.njnt):
-        name, kind = model.joint(index).name or f"joint{index}", model.jnt_type[index]
+        name = model.joint(index).name or f"joint{index}"
+        coordinates = COORDINATES[mujoco.mjtJoint(model.jnt_type[index])]
         if model.jnt_qposadr[index] in world.free_hinges:
-            turns.append(name)
-        elif kind == mujoco.mjtJoint.mjJNT_FREE:
-            rest += [(f"{name}.{axis}", "position") for axis in "xyz"]
-            rest += [(f"{name}.{part}", "angle") for part in ("qw", "qx", "qy", "qz")]
-        elif kind == mujoco.mjtJoint.mjJNT_BALL:
-            rest += [(f"{name}.{part}", "angle") for part in ("qw", "qx", "qy", "qz")]
+            turning.append(name)
         else:
-            rest.append((name, "position" if kind == mujoco.mjtJoint.mjJNT_SLIDE else "angle"))
-        size = {mujoco.mjtJoint.mjJNT_FREE: 6, mujoco.mjtJoint.mjJNT_BALL: 3}.get(kind, 1)
-        speeds += [f"{name} speed" if size == 1 else f"{name} speed {i}" for i in range(size)]
-    names = [f"cos {name}" for name in turns] + [f"sin {name}" for name in turns]
-    named = [(name, "angle") for name in names] + rest + [(name, "velocity") for name in speeds]
-    return [name for name, _ in named], [kind for _, kind in named]
+            others |= {name + suffix: kind for suffix, kind in coordinates}
+        size = {7: 6, 4: 3}.get(len(coordinates), 1)  # a quaternion turns about three axes
+        numbers = [f" {number}" for number in range(size)] if size > 1 else [""]
+        speeds |= {f"{name} speed{number}": "velocity" for number in numbers}
+    turns = {f"{part} {name}": "angle" for part in ("cos", "sin") for name in turning}
+    return turns | others | speeds
 
 
-def fit_perceptron(inputs: Tensor, targets: Tensor, updates: int = PROBE_UPDATES) -> nn.Module:
-    """Fit two hidden layers to inputs (N, I) and targets (N, Q); the same each time."""
+def fit_perceptron(inputs: Tensor, targets: Tensor, updates: int = 600) -> nn.Module:
+    """Fit two hidden layers to inputs (N, I) and targets (N, Q), with fixed random numbers."""
     centre, scale = targets.mean(dim=0), targets.std(dim=0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        net = nn.Sequential(
-            nn.Linear(inputs.shape[1], 128), nn.SiLU(), nn.Linear(128, 128), nn.SiLU(),
-            nn.Linear(128, targets.shape[1]),
-        )  # fmt: skip
+        hidden = nn.Linear(inputs.shape[1], 128), nn.SiLU(), nn.Linear(128, 128), nn.SiLU()
+        last = nn.Linear(128, targets.shape[1])
         rows = torch.randint(len(inputs), (updates, 512))
-    net.to(inputs)
+    net = nn.Sequential(*hidden, last).to(inputs)
     optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3, weight_decay=0.03)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=updates)
     with torch.enable_grad():
@@ -134,45 +173,35 @@ def fit_perceptron(inputs: Tensor, targets: Tensor, updates: int = PROBE_UPDATES
             optimizer.step()
             schedule.step()
     net.requires_grad_(requires_grad=False)
-    last = net[-1]
-    assert isinstance(last, nn.Linear)
     last.weight.mul_(scale[:, None])
     last.bias.mul_(scale).add_(centre)
     return net
 
 
-def r2_by_quantity(read: Tensor, true: Tensor) -> list[float]:
-    """Return the share of the variance of each quantity (N, Q) that is read, Q numbers."""
-    error = (read - true).square().mean(dim=0)
-    return (1 - error / true.var(dim=0, unbiased=False)).tolist()
-
-
 @torch.no_grad()
 def distance_bands(networks: Networks, world: World, data: Episodes) -> dict[str, Any]:
-    """Compare distances between embeddings with true ones, over all pairs and by true distance.
+    """Compare distances between embeddings with true ones, over random pairs of states.
 
     Returns:
-        `rank`, Spearman's correlation over all pairs of `latent_l2` and `critic` with the truth;
-        `bands`, for each fifth of the pairs its `true` median, `spread` (quartiles) and median of
-        the two estimates, and their ranks within it.
+        `rank`, Spearman's correlation of `latent_l2` and `critic` with the true distance; `bands`,
+        for each fifth of the pairs the median `true` distance, the quartiles of both estimates, and
+        their rank correlations.
     """
-    random = np.random.default_rng(0)
-    episodes, frames = data.embeddings.shape[:2]
-    ends = random.integers(episodes * (frames - 1), size=(2, PAIRS))
-    states = data.states[:, 1:].reshape(episodes * (frames - 1), -1)
-    true = world.separation(states[ends[0]], states[ends[1]])
-    now, before = data.embeddings[:, 1:].flatten(0, 1), data.embeddings[:, :-1].flatten(0, 1)
-    here = torch.stack([before[ends[0]], now[ends[0]]], dim=1)
-    there = now[ends[1]][:, None].expand(-1, 2, -1)  # as goals are: at rest
+    states = data.states[:, 1:].reshape(-1, data.states.shape[-1])
+    starts, ends = np.random.default_rng(0).integers(len(states), size=(2, PAIRS))
+    true = world.separation(states[starts], states[ends])
+    memories = data.embeddings.unfold(1, 2, 1).transpose(2, 3).flatten(0, 1)
+    memory = memories[starts]
+    goal = memories[ends, 1:].expand(-1, 2, -1)  # goals are at rest
     estimates = {
-        "latent_l2": (here[:, 1] - there[:, 1]).square().mean(dim=-1).cpu().numpy(),
-        "critic": networks.critic(here, there).cpu().numpy(),
+        "latent_l2": (memory[:, 1] - goal[:, 1]).square().mean(dim=-1).cpu().numpy(),
+        "critic": networks.critic(memory, goal).cpu().numpy(),
     }
     bands = []
     for band in np.array_split(np.argsort(true, kind="stable"), BANDS):
         found: dict[str, Any] = {"true": float(np.median(true[band]))}
         for name, values in estimates.items():
-            found[name] = [float(v) for v in np.quantile(values[band], [0.25, 0.5, 0.75])]
+            found[name] = np.quantile(values[band], [0.25, 0.5, 0.75]).tolist()
             found[f"{name}_rank"] = distance_correlation(values[band], true[band])
         bands.append(found)
     ranks = {name: distance_correlation(values, true) for name, values in estimates.items()}
