@@ -1,9 +1,9 @@
-"""Where the failures of a shipped agent come from: true parts swapped in, one at a time.
+"""Causes of failure of the shipped agents: one part at a time is replaced by a true one.
 
     python benchmarks/attribution.py [--tasks push_t cube] [--failures 20]
 
-The episodes that the agent, its planner alone, fails are tried again with each of the swaps of
-`mujepa.evaluation.lab.attribution`. Writes the figures as JSON, after each task.
+The episodes that the planner without its actor fails are repeated with each of the swaps of
+`mujepa.evaluation.lab.attribution`. Writes the results as JSON after each task.
 """
 
 from __future__ import annotations
@@ -17,13 +17,11 @@ os.environ.setdefault("MUJOCO_GL", "egl")  # before mujoco is imported
 
 import torch
 
-from mujepa.agent.checkpoint import load_checkpoint
-from mujepa.envs.registry import TASKS, find_task
-from mujepa.envs.world import World
-from mujepa.evaluation.lab.attribution import attribute, swaps
+from mujepa.envs.registry import TASKS
+from mujepa.evaluation.config import EvaluateConfig
+from mujepa.evaluation.lab.attribution import attribute
 from mujepa.evaluation.loop import run_episodes
-from mujepa.evaluation.manifest import make_manifest
-from mujepa.evaluation.policies import AgentPolicy
+from mujepa.evaluation.runner import build
 from mujepa.evaluation.sampling import sample_episodes
 from mujepa.runtime import console
 from mujepa.runtime.command import run
@@ -36,20 +34,20 @@ ROOT = Path(__file__).parents[1]
 
 @dataclass(frozen=True)
 class AttributionConfig:
-    """Swap true parts into shipped agents."""
+    """Attribute the failures of shipped agents."""
 
     tasks: tuple[str, ...] = ("push_t", "cube")
     """Which tasks' checkpoints."""
     folder: Path = ROOT / "pretrained"
-    """Where the checkpoints are, one folder a task."""
+    """Folder of the checkpoints, one folder a task."""
     episodes: int = 200
-    """Episodes among which failures are looked for."""
+    """Episodes whose failures are counted."""
     failures: int = 20
-    """Failures that are tried again; filming every candidate takes a second for each decision."""
+    """Failures that are repeated; rendering every candidate takes a second for each decision."""
     seed: int = 0
     """Of the episodes."""
     out: Path = ROOT / "benchmarks" / "results" / "attribution.json"
-    """The figures; tasks that are in the file already and are not asked for are kept."""
+    """The results; other tasks in the file are kept."""
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.tasks if name not in TASKS]
@@ -60,30 +58,26 @@ class AttributionConfig:
 
 
 def main(config: AttributionConfig) -> None:
-    """Judge, print and write."""
+    """Evaluate, print and write."""
     torch.set_num_threads(1)
     done = read_json(config.out, "delete it")["tasks"] if config.out.is_file() else {}
     for name in config.tasks:
-        done[name] = judge(name, config)
+        done[name] = evaluate(name, config)
         about = {"seed": config.seed, "machine": machine(), "versions": versions()}
         write_json(config.out, {"tasks": done} | about)
 
 
-def judge(name: str, config: AttributionConfig) -> dict[str, Any]:
-    """Return how many of an agent's failures each swap rescues, and what they owe to."""
-    task = find_task(name)
-    checkpoint = load_checkpoint(config.folder / name, "cpu")
-    planner, jepa = checkpoint.config.planner, checkpoint.networks.jepa
-    world = World(task, checkpoint.config.image_size, threads=2)
-    manifest = make_manifest(world, config.episodes, config.seed)
-    agent = checkpoint.agent(actor="planner")
-    outcome = run_episodes(task, world.image_size, AgentPolicy(agent), manifest)
-    policies = swaps(checkpoint, world, agent, planner)
-    usual = sample_episodes(jepa, world, 4000, config.seed, kind=1)
-    with console.progress_bar(len(policies) * task.budget_steps, name, unit="step") as bar:
-        found = attribute(
-            policies, jepa, world, manifest, outcome, usual, config.failures, bar.update
-        )
+def evaluate(name: str, config: AttributionConfig) -> dict[str, Any]:
+    """Return the share of an agent's failures that each swap rescues, and their cause."""
+    asked = EvaluateConfig(
+        config.folder / name, config.episodes, config.seed, actor="planner", device="cpu"
+    )
+    setup = build(asked, threads=2)
+    world, manifest = setup.world, setup.make_manifest()
+    outcome = run_episodes(world.task, world.image_size, setup.policies["agent"], manifest)
+    jepa = setup.checkpoint.networks.jepa
+    held_out = sample_episodes(jepa, world, 4000, config.seed, kind=1)
+    found = attribute(setup, manifest, outcome, held_out, config.failures)
     for swapped, rate in found["rescued"].items():
         console.print(
             f"{name:<12}{swapped:<20}rescues {rate['rate']:.2f} [{rate['low']:.2f}, "
