@@ -53,8 +53,8 @@ class Condition:
 
 def far_goals(setup: Setup, episodes: int) -> list[Condition]:
     """Return conditions with goals farther ahead, for tasks whose goals are some steps ahead."""
-    conditions, usual = [], getattr(setup.world.task, "goal_steps", None)
-    for goal_steps in [] if usual is None else [times * usual for times in DISTANCES]:
+    conditions, usual = [], setup.world.task.goal_steps
+    for goal_steps in [times * usual for times in DISTANCES if usual]:
         config = replace(setup.config, full=False, protocol=f"{AHEAD}{goal_steps}")
         world = build(config, threads=1).world
         manifest = make_manifest(world, episodes, config.seed)
