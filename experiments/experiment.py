@@ -305,7 +305,9 @@ def train_agents(
             raise UserError(f"training {out} failed; see {log}")
 
     with ThreadPoolExecutor(2) as pool:
-        jobs = [pool.submit(train_agent, task, seed) for task in tasks for seed in config.seeds if seed]
+        jobs = [
+            pool.submit(train_agent, task, seed) for task in tasks for seed in config.seeds if seed
+        ]
         for job in jobs:
             job.result()
     return folders
