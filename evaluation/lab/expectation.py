@@ -76,7 +76,7 @@ def without_contacts(world: World) -> Variant:
 
 
 def _impossible_futures(
-    world: World, states: NDArray[np.float64], actions: NDArray[np.float64]
+    world: World, states: NDArray[np.float64], actions: NDArray[np.floating]
 ) -> dict[str, NDArray[np.float64]]:
     skip = world.task.frame_skip
     futures = {

@@ -219,7 +219,7 @@ def _rates(rows: list[dict[str, Any]], key: str, label: str) -> Figure:
     return figure
 
 
-def _curve(axes: Axes, values: list[float], style: str, **settings: str) -> None:
+def _curve(axes: Axes, values: list[float], style: str, **settings: Any) -> None:  # noqa: ANN401
     axes.plot(np.arange(1, len(values) + 1), values, style, ms=4, **settings)
 
 

@@ -13,7 +13,7 @@ from mujepa.envs.factors import FACTORS
 from mujepa.envs.task import Task
 from mujepa.envs.variation import Variation
 from mujepa.envs.world import World
-from mujepa.evaluation.config import AHEAD, EvaluateConfig
+from mujepa.evaluation.config import EvaluateConfig
 from mujepa.evaluation.loop import Outcome, join, split
 from mujepa.evaluation.manifest import Manifest, make_manifest
 from mujepa.evaluation.runner import Setup, build, run_parallel, run_shard
@@ -55,7 +55,7 @@ def far_goals(setup: Setup, episodes: int) -> list[Condition]:
     """Return conditions with goals farther ahead, for tasks whose goals are some steps ahead."""
     conditions, usual = [], setup.world.task.goal_steps
     for goal_steps in [times * usual for times in DISTANCES if usual]:
-        config = replace(setup.config, full=False, protocol=f"{AHEAD}{goal_steps}")
+        config = replace(setup.config, full=False, protocol=f"ahead={goal_steps}")
         world = build(config, threads=1).world
         manifest = make_manifest(world, episodes, config.seed)
         conditions.append(Condition({"goal_steps": goal_steps}, config, world.task, manifest))
