@@ -37,7 +37,7 @@ from mujepa.runtime.settings import Count, Finite, Index, read_settings, setting
 
 SCHEMA_VERSION = 3
 ActorMode = Literal["planner", "proposing", "reactive"]
-"""Who acts: the planner alone, the planner with the actor's proposals, the actor alone."""
+"""Who acts: the planner alone, the planner with a proposal of the actor, or the actor alone."""
 REMEDY = "train one with: mujepa train TASK --out FOLDER"
 
 
@@ -52,15 +52,9 @@ class AgentConfig:
         action_high: upper bounds.
         goal_size: G, numbers that the probe reads; 0 if the data had none.
         frame_skip: environment steps for which an action is held.
-        jepa: sizes of the world model.
-        critic: sizes of the critic.
-        ensemble: sizes of the ensemble.
-        actor: sizes of the reactive policy.
-        planner: settings of the planner.
         cost: what the planner minimises, see `agent.cost`.
         replan_every: model steps between plans.
-        actor_mode: `planner` searches alone, `proposing` has the actor propose a sequence to it,
-            `reactive` lets the actor act without a search.
+        actor_mode: who acts, see `ActorMode`.
         quantities: names of the G numbers, such as `fingertip.x`.
     """
 
@@ -237,21 +231,17 @@ def load_checkpoint(path: str | Path, device: DeviceName = "auto") -> Checkpoint
         device: where to put the networks.
 
     Raises:
-        UserError: it is missing, damaged or of another version.
+        UserError: it is missing, damaged or of another schema.
     """
     folder = find_checkpoint(Path(path))
     source, weights = folder / "config.json", folder / "model.safetensors"
     raw = read_json(source, REMEDY)
     version, digest = raw.pop("schema_version", None), raw.pop("weights_sha256", None)
-    if version == 2:
-        raise UserError(
-            f"{folder} has checkpoint schema 2, this version reads {SCHEMA_VERSION}; convert it "
-            f"with: python benchmarks/convert_checkpoints.py {folder}"
-        )
     if version != SCHEMA_VERSION:
+        convert = f"convert it with: python benchmarks/convert_checkpoints.py {folder}"
         raise UserError(
-            f"{folder} has checkpoint schema {version!r}, "
-            f"this version reads {SCHEMA_VERSION}; {REMEDY}"
+            f"{folder} has checkpoint schema {version!r}, this version reads {SCHEMA_VERSION}; "
+            f"{convert if version == 2 else REMEDY}"
         )
     if not weights.is_file() or sha256(weights) != digest:
         raise UserError(f"{weights} is missing or damaged (checksum); {REMEDY}")

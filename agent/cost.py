@@ -73,8 +73,7 @@ class Goal:
 CostTerm = Callable[[Trajectory, Goal], Tensor]
 """A trajectory and a goal -> cost by step (B, N, H)."""
 CostFunction = Callable[[Trajectory, Goal], Tensor]
-"""A trajectory and a goal -> cost (B, N); what a user may give as the whole cost."""
-
+"""A user's whole cost: a trajectory and a goal -> cost (B, N)."""
 AGGREGATES: dict[str, Callable[[Tensor], Tensor]] = {
     "mean": lambda values: values.mean(dim=-1),
     "last": lambda values: values[..., -1],
@@ -151,6 +150,15 @@ def disagreement(ensemble: Ensemble) -> CostTerm:
     return lambda trajectory, goal: ensemble.disagreement(trajectory.memories(), trajectory.actions)
 
 
+def every_step(function: CostFunction) -> CostTerm:
+    """Return a user's cost (B, N) as a term that is the same at every step."""
+
+    def term(trajectory: Trajectory, goal: Goal) -> Tensor:
+        return function(trajectory, goal)[..., None].expand(trajectory.embeddings.shape[:3])
+
+    return term
+
+
 TERM = re.compile(
     r"(?:(?P<weight>-?\d*\.?\d+(?:e-?\d+)?)\*)?(?P<name>[a-z_][a-z_0-9]*)"
     r"(?:\((?P<argument>[^()]*)\))?(?:\.(?P<aggregate>[a-z]+))?"
@@ -161,13 +169,13 @@ class Cost:
     """A weighted sum of terms, or a user's function.
 
     Args:
-        expression: terms joined by `+`, each `[WEIGHT*]NAME[.mean|.last|.min|.max]`. NAME is
-            `goal` (squared distance), `goal_l1`, `goal_cosine`, `critic`, `effort`, `smoothness`,
-            `uncertainty`, `avoid(REGION)`, `reach(REGION)` or `state(QUANTITY, ...)`. Without a
-            suffix, the term is averaged over the horizon. Only `uncertainty` may have a negative
-            weight. Or a function of trajectory and goal that returns costs (B, N).
-        critic: the trained critic, for `critic`.
-        probe: reads physical quantities from embeddings, for `avoid`, `reach` and `state`.
+        expression: a function, or terms joined by `+`, each `[WEIGHT*]NAME[.mean|.last|.min|.max]`;
+            without a suffix, a term is averaged over the horizon. NAME is `goal` (squared
+            distance), `goal_l1`, `goal_cosine`, `critic`, `effort`, `smoothness`, `uncertainty`
+            (alone may have a negative weight), `avoid(REGION)`, `reach(REGION)` or
+            `state(QUANTITY, ...)`.
+        critic: for `critic`.
+        probe: for `avoid`, `reach` and `state`.
         ensemble: for `uncertainty`.
 
     Attributes:
@@ -191,7 +199,7 @@ class Cost:
         self._terms: dict[str, tuple[CostTerm, Callable[[Tensor], Tensor]]] = {}
         if not isinstance(expression, str):
             self.expression = getattr(expression, "__name__", type(expression).__name__)
-            self._add(self.expression, 1.0, _by_step(expression), "last")
+            self._add(self.expression, 1.0, every_step(expression), "last")
             return
         self.expression = expression
         self._known: dict[str, CostTerm] = {
@@ -250,8 +258,7 @@ class Cost:
     def parts(self, trajectory: Trajectory, goal: Goal) -> dict[str, Tensor]:
         """Return the unweighted terms by name, such as `goal.mean`, (B, N) each."""
         return {
-            name: aggregate(term(trajectory, goal))
-            for name, (term, aggregate) in self._terms.items()
+            name: reduce(term(trajectory, goal)) for name, (term, reduce) in self._terms.items()
         }
 
     def by_step(self, trajectory: Trajectory, goal: Goal) -> Tensor:
@@ -263,10 +270,3 @@ class Cost:
         """Return the weighted sum, (B, N)."""
         parts = self.parts(trajectory, goal)
         return torch.stack([self.weights[name] * value for name, value in parts.items()]).sum(dim=0)
-
-
-def _by_step(function: CostFunction) -> CostTerm:
-    """Return a user's cost as a term that is the same at every step."""
-    return lambda trajectory, goal: function(trajectory, goal)[..., None].expand(
-        trajectory.embeddings.shape[:3]
-    )

@@ -1,30 +1,25 @@
-"""Where tensors live: the one place that names accelerators."""
+"""The choice of a device; no other module names accelerators."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import Concatenate, Literal, ParamSpec, TypeVar
+from typing import Literal
 
 import torch
-from torch import Tensor
 
 from mujepa.runtime.errors import UserError
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
-Rest = ParamSpec("Rest")
-Result = TypeVar("Result")
 
 
 def choose_device(name: DeviceName = "auto", process: int | None = None) -> torch.device:
-    """Return the device of a name; `auto` takes CUDA, then MPS, then the CPU.
+    """Return the device of a name; `auto` prefers CUDA, then MPS, then the CPU.
 
     Args:
-        name: of the kind of device.
-        process: number of this process among several on the machine, which then share its GPUs out.
+        name: kind of device.
+        process: local rank of this process if several train together, each on its own GPU.
 
     Raises:
-        UserError: the device is not there, or not for so many processes.
+        UserError: the device is not available, or there are too few for all processes.
     """
     there: dict[DeviceName, bool] = {
         "cuda": torch.cuda.is_available(),
@@ -38,7 +33,7 @@ def choose_device(name: DeviceName = "auto", process: int | None = None) -> torc
     if process is None or name == "cpu":
         return torch.device(name)
     if name == "mps":
-        raise UserError("device 'mps' serves one process alone; use --device cpu")
+        raise UserError("device 'mps' runs one process only; use --device cpu")
     if process >= torch.cuda.device_count():
         raise UserError(
             f"process {process} finds {torch.cuda.device_count()} GPUs on its machine; start one "
@@ -49,21 +44,5 @@ def choose_device(name: DeviceName = "auto", process: int | None = None) -> torc
 
 
 def device_name(device: torch.device) -> str:
-    """Return the name of the hardware, `cpu` or `mps` where torch knows no better."""
+    """Return the name of the hardware, or `cpu` or `mps`."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-def full_precision(
-    function: Callable[Concatenate[Tensor, Rest], Result],
-) -> Callable[Concatenate[Tensor, Rest], Result]:
-    """Have a function of a tensor keep its precision where others are computed in less.
-
-    What is summed over a batch or kept for later stages would lose too much (--precision).
-    """
-
-    @functools.wraps(function)
-    def precise(tensor: Tensor, *args: Rest.args, **kwargs: Rest.kwargs) -> Result:
-        with torch.autocast(tensor.device.type, enabled=False):
-            return function(tensor, *args, **kwargs)
-
-    return precise

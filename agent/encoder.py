@@ -54,7 +54,7 @@ class PatchEmbedding(nn.Conv2d):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """Cut the bytes into patches, then convert, then multiply."""
+        """Cut the bytes into patches, convert them, and multiply."""
         count = input.shape[1] // PATCH
         grid = input.unflatten(1, (count, PATCH)).unflatten(3, (count, PATCH)).transpose(2, 3)
         patches = grid.reshape(-1, 3 * PATCH * PATCH)
@@ -95,14 +95,12 @@ class ViT(Trunk):
         self.patches = nn.Sequential(PatchEmbedding(3, width, PATCH, stride=PATCH), nn.Flatten(2))
         self.position = nn.Parameter(torch.randn(1, (size // PATCH) ** 2, width) * 0.02)
         heads = next(n for n in range(max(1, width // 32), 0, -1) if width % n == 0)
-        self.blocks = nn.Sequential(
-            *[
-                nn.TransformerEncoderLayer(
-                    width, heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True
-                )
-                for _ in range(config.depth)
-            ]
+        settings = {"activation": "gelu", "batch_first": True, "norm_first": True}
+        blocks = (
+            nn.TransformerEncoderLayer(width, heads, 4 * width, 0.0, **settings)
+            for _ in range(config.depth)
         )
+        self.blocks = nn.Sequential(*blocks)
         self.norm = nn.LayerNorm(width)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -175,14 +173,11 @@ def make_encoder(config: EncoderConfig, observation_shape: tuple[int, ...]) -> E
     """
     trunk, size = TRUNKS[config.kind], observation_shape[0]
     if trunk.observes == "observation":
-        fits, reads = len(observation_shape) == 1 and size > 0, "vectors (S,)"
+        fits, reads = observation_shape == (size,), "vectors (S,)"
     else:
         fits = observation_shape == (size, size, 3)
         fits &= size % trunk.step == 0 and size >= trunk.smallest
-        reads = (
-            f"images (P, P, 3) whose size P is a multiple of {trunk.step}, "
-            f"at least {trunk.smallest}"
-        )
+        reads = f"images (P, P, 3), P a multiple of {trunk.step} from {trunk.smallest} on"
     if not fits:
         raise UserError(
             f"the {config.kind} encoder reads {reads}; got observations of shape "

@@ -32,12 +32,12 @@ class AgentState:
     """Everything that the agent carries from one step to the next.
 
     Attributes:
-        goal: the goal.
-        seeds: the seed of each of the B environments.
+        goal: the goal of each of the B environments.
+        seeds: the seed of each environment.
         single: whether there is one environment, without a batch axis.
         step: environment steps taken.
         memory: short-term memory; None before the first image.
-        plan: the latest plan; None before the first image and for a reactive agent.
+        plan: the latest plan; a reactive agent has none.
         planned_at: model step of the latest plan.
         action: the current action (B, A), in [-1, 1]; None before the first image.
     """
@@ -59,21 +59,17 @@ class Agent:
 
     Args:
         configurator: world model, critic and cost.
-        planner: searches action sequences in units of the bounds, [-1, 1].
+        planner: searches action sequences in [-1, 1]; may be replaced later.
         action_low: lower bounds of the environment's actions, (A,).
         action_high: upper bounds, (A,).
         frame_skip: environment steps for which an action is held (one model step).
         replan_every: model steps between plans; in between, the agent follows its last plan.
-        actor: the policy; it proposes a sequence to the planner. None: the planner searches alone.
+        actor: the policy; proposes a sequence to the planner, if it is given.
         reactive: whether the actor acts without the planner.
-        task: name of the task that the agent was trained on, if it has one.
-
-    Attributes:
-        planner: may be replaced by any `mujepa.planners.Planner`.
+        task: name of the task that the agent was trained on.
 
     Raises:
-        UserError: `replan_every` is outside the planner's horizon, or a reactive agent has no
-            actor.
+        UserError: `replan_every` is above the horizon, or a reactive agent has no actor.
     """
 
     def __init__(
@@ -125,39 +121,30 @@ class Agent:
             seed: one for each environment, or the first of consecutive seeds.
 
         Raises:
-            UserError: the shape or type of the goal is not the one that the agent was trained on.
+            UserError: the agent was trained on observations of another shape or type.
         """
         images = self._batch(goal, "goal image")
-        seeds = range(seed, seed + len(images)) if isinstance(seed, int | np.integer) else seed
-        if len(seeds) != len(images):
-            raise UserError(
-                f"{len(images)} goal images but {len(seeds)} seeds; give one seed for each"
-            )
-        return AgentState(
-            self.configurator.goal(images),
-            tuple(seeds),
-            single=np.ndim(goal) == len(images.shape) - 1,
-        )
+        count, single = len(images), np.ndim(goal) < images.ndim
+        seeds = range(seed, seed + count) if isinstance(seed, int | np.integer) else seed
+        if len(seeds) != count:
+            raise UserError(f"{count} goal images but {len(seeds)} seeds; give one seed for each")
+        return AgentState(self.configurator.goal(images), tuple(seeds), single)
 
     @torch.no_grad()
     def act(
         self, state: AgentState, observation: NDArray[Any]
     ) -> tuple[AgentState, NDArray[np.float32]]:
-        """Take one environment step.
-
-        The agent encodes the image and chooses an action at every `frame_skip`-th step; in between
-        it holds the action.
+        """Take one environment step; between every `frame_skip`-th steps, hold the action.
 
         Args:
             state: from `reset` or the previous `act`.
-            observation: an image or a vector like the goal, or a batch if the goal was one.
+            observation: of the shape of the goal.
 
         Returns:
             The next state, and the action (A,) or (B, A), within the environment's bounds.
 
         Raises:
-            UserError: the shape or type of the observation is not the one that the agent was
-                trained on.
+            UserError: the agent was trained on observations of another shape or type.
         """
         if state.step % self.frame_skip == 0:
             state = self._decide(self._perceive(state, self._batch(observation, "image")))
@@ -168,21 +155,14 @@ class Agent:
 
     @torch.no_grad()
     def predict(self, state: AgentState) -> tuple[Tensor, Tensor]:
-        """Return the embeddings (B, H, D) that the planned trajectory leads to, and its cost (B,).
-
-        Raises:
-            ValueError: the agent has not acted yet.
-        """
+        """Return the embeddings (B, H, D) of the planned trajectory, and its cost (B,)."""
         trajectory = self.planned_trajectory(state)
         cost = self.configurator.cost(trajectory, state.goal)
         return trajectory.embeddings[:, 0], cost[:, 0]
 
     @torch.no_grad()
     def planned_trajectory(self, state: AgentState) -> Trajectory:
-        """Return the rest of the plan, or the rollout of the actor, from the latest image on.
-
-        Returns:
-            One trajectory (N = 1) for each environment.
+        """Return the rest of the plan, or of a reactive actor the rollout, with N = 1.
 
         Raises:
             ValueError: the agent has not acted yet.
@@ -205,9 +185,8 @@ class Agent:
         """Search for the best action sequence from the state's memory towards its goal."""
         assert state.memory is not None
         now = state.step // self.frame_skip
-        if state.plan is None:
-            sampling = self.planner.start(len(state.seeds), self._bounds)
-        else:
+        sampling = self.planner.start(len(state.seeds), self._bounds)
+        if state.plan is not None:
             steps = now - state.planned_at
             sampling = self.planner.shift(state.plan.sampling, self._bounds, steps)
         if self.actor is not None:
@@ -246,21 +225,20 @@ class Agent:
 
     def _batch(self, images: NDArray[Any], what: str) -> Tensor:
         images, expected = np.asarray(images), self.jepa.observation_shape
-        single = len(expected)
-        if images.shape[-single:] != expected or images.ndim not in (single, single + 1):
+        single = images.ndim == len(expected)
+        if expected not in (images.shape, images.shape[1:]):
             raise UserError(
                 f"{what} of shape {images.shape}; "
                 f"the agent was trained on {expected}, or a batch of them"
             )
-        if single == 3 and images.dtype != np.uint8:
+        if self.observes == "pixels" and images.dtype != np.uint8:
             raise UserError(
                 f"{what} of type {images.dtype}; "
                 "the agent was trained on uint8 images from 0 to 255"
             )
-        if single == 1:
-            images = images.astype(np.float32)
-        batched = images if images.ndim > single else images[None]
-        return torch.from_numpy(np.ascontiguousarray(batched)).to(self.device)
+        kind = np.uint8 if self.observes == "pixels" else np.float32
+        batch = np.ascontiguousarray(images[None] if single else images, kind)
+        return torch.from_numpy(batch).to(self.device)
 
 
 def decision_generator(seed: int, step: int) -> torch.Generator:

@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mujepa.agent.device import full_precision
 from mujepa.agent.encoder import Observes
 from mujepa.agent.jepa import JEPA
 from mujepa.agent.memory import Memory
@@ -29,6 +28,7 @@ from mujepa.rollouts.sampling import Split, split_dataset
 from mujepa.rollouts.store import Dataset, DatasetSpec
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.seeds import Draw, Stream, stream
+from mujepa.training.precision import full_precision
 
 VALIDATION_EPISODES = 64
 """Largest number of held-out episodes for diagnostics."""

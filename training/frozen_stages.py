@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mujepa.agent.configurator import Configurator
-from mujepa.agent.device import full_precision
 from mujepa.agent.memory import Memory
 from mujepa.evaluation.diagnostics import distance_correlation, every_step
 from mujepa.runtime import distributed

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mujepa.agent.device import full_precision
 from mujepa.agent.jepa import JEPA
 from mujepa.agent.memory import Memory
 from mujepa.runtime import distributed
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.settings import Count, Finite, settings
+from mujepa.training.precision import full_precision
 
 
 def weighted_sum(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
