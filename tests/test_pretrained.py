@@ -47,12 +47,12 @@ def test_the_agent_does_in_each_episode_what_its_result_says(folder):
     result = json.loads((folder / "result.json").read_text())
     checkpoint = load_checkpoint(folder, "cpu")
     task, config = find_task(checkpoint.config.task), checkpoint.config
-    count = max(8, 24 * 64 // config.planner.samples)
+    count = max(3, 6 * 64 // config.planner.samples)
     manifest = make_manifest(World(task, config.image_size), count, result["seed"])
     outcome = run_episodes(task, config.image_size, AgentPolicy(checkpoint.agent()), manifest)
     same = outcome.held == np.array(result["by_episode"]["held"][:count])
     moved = outcome.distance[:, -1] - np.array(result["by_episode"]["final_distance"][:count])
-    assert same.sum() >= count - 2  # contacts magnify the last bit in which processors differ
+    assert same.sum() >= count - 1  # contacts magnify the last bit in which processors differ
     if result["success_at_end"]["rate"] > 0.5:  # what is not held ends anywhere
         assert np.median(np.abs(moved)) < task.tolerance / 5
 

@@ -17,7 +17,7 @@ from mujepa.runtime.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = ROOT / "experiments"
-SCRIPTS = sorted(path for path in EXPERIMENTS.glob("*.py") if path.stem != "experiment")
+SCRIPTS = sorted(path for path in EXPERIMENTS.glob("*.py") if "EXPERIMENT.run" in path.read_text())
 PUBLISHED = (ROOT / "Makefile").read_text().partition("EXPERIMENTS :=")[2].split("\n")[0].split()
 
 
