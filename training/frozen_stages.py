@@ -26,6 +26,7 @@ from mujepa.training.frozen_losses import (
     ensemble_terms,
     imagined_cost,
 )
+from mujepa.training.precision import full_precision
 from mujepa.training.stages import Stage
 
 
