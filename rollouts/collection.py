@@ -227,8 +227,10 @@ def compare_specs(
 ) -> None:
     """Check that a dataset has the wanted spec, except for some of its settings.
 
+    A dataset of no task fits every task whose images, actions and frame skip it has.
+
     Raises:
-        UserError: it has not; the message ends with the remedy.
+        UserError: it has another spec; the message ends with the remedy.
     """
     if there.task and wanted.task and is_other_version(there.task, wanted.task):
         raise UserError(
@@ -236,7 +238,7 @@ def compare_specs(
             "delete it, or choose another folder"
         )
     old, new = (json.loads(json.dumps(asdict(spec))) for spec in (there, wanted))
-    for key in sorted(new.keys() - set(except_for)):
+    for key in sorted(new.keys() - {*except_for, *(() if there.task else ("task",))}):
         if old[key] != new[key]:
             raise UserError(
                 f"{folder} was collected with {key}={old[key]!r}, not {new[key]!r}; {remedy}"

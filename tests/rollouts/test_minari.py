@@ -1,4 +1,4 @@
-"""Minari's datasets: ours come back as they were, and theirs become experience in a task."""
+"""Exported datasets come back as they were, and Minari's become datasets of a task."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from mujepa.rollouts.collection import collect_shards, make_spec
 from mujepa.rollouts.replay import resized
 from mujepa.rollouts.store import Dataset, DatasetSpec, write_meta, write_shard
 from mujepa.rollouts.writer import write_dataset
-from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import sha256
 from mujepa.runtime.parallel import Pool
 
@@ -30,7 +29,7 @@ EpisodeBuffer = pytest.importorskip("minari.data_collector").EpisodeBuffer
 
 PENDULUM = "gymnasium:InvertedPendulum-v5"
 TOY = """--updates 2 --critic-updates 2 --ensemble-updates 2 --actor-updates 2 --batch 4
---critic-batch 8 --actor-batch 6 --threads 1"""
+--threads 1"""
 
 
 @pytest.fixture(autouse=True)
@@ -268,10 +267,7 @@ def change(folder: Path, **changes: object) -> None:
         ("nothing/there-v0", "no Minari dataset 'nothing/there-v0': neither a folder, nor in"),
         ("pendulum/balance-v0 --pixels pixels", "names no square images; there are none"),
         ("pendulum/balance-v0 --task reacher", "actions (1,) of float32, and reacher takes 2"),
-        (
-            "pendulum/balance-v0 --task cartpole",
-            "is not of cartpole: replaying its actions from the s",
-        ),
+        ("pendulum/balance-v0 --task cartpole", "is not of cartpole: replaying its actions fr"),
         ("pendulum/balance-v0 --task gymnasium:Hopper-v5", "takes 3 real numbers"),
         ("pendulum/balance-v0 --task raecher", "unknown task 'raecher'; did you mean 'reacher'?"),
         ("pendulum/balance-v0 --shortest 1", "--shortest must be at least 2, got 1"),
@@ -368,7 +364,7 @@ def test_an_export_is_refused_a_name_that_minari_does_not_take(reacher, capfd):
         capfd.readouterr()
         assert main(["export", str(reacher), "--id", name, "--out", "out"]) == 2
         assert "Minari calls a dataset NAME-vNUMBER" in capfd.readouterr().err
-    assert "no Such file" not in complaint(capfd, "export nowhere --out out")
+    assert "cannot read nowhere" in complaint(capfd, "export nowhere --out out")
     assert not Path("out").exists()
 
 
@@ -377,7 +373,7 @@ def test_none_is_collected_to_imported_episodes(balanced, capfd):
     line = complaint(capfd, f"collect {PENDULUM} --out data")
     assert "data holds imported episodes, to which none can be collected" in line
     line = complaint(capfd, f"train {PENDULUM} --out run --data data --episodes 9")
-    assert "--episodes 9: data holds 3, and none can be added from here" in line
+    assert "--episodes 9: data holds 3, and none can be added" in line
     line = complaint(capfd, "train cartpole --out run --data data")
     assert "data was collected with" in line
 
@@ -386,9 +382,3 @@ def test_without_minari_it_is_said_how_to_install_it(reacher, capfd, monkeypatch
     monkeypatch.setitem(__import__("sys").modules, "h5py", None)
     line = complaint(capfd, "import some/thing-v0 --out data")
     assert "need h5py; install it with: pip install 'mujepa[data]'" in line
-
-
-def test_a_missing_export_is_reported(capfd):
-    with pytest.raises(UserError, match="mujepa collect TASK"):
-        Dataset(Path("nowhere"))
-    assert "nowhere" in complaint(capfd, "export nowhere --out out")

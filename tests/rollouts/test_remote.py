@@ -59,13 +59,13 @@ def write_toy(folder: Path, shards: int = SHARDS) -> None:
     frames, names = EPISODES * FRAMES, [f"shard-{number:05d}" for number in range(shards)]
     for name in names:
         columns = {
-            "pixels": rng.integers(256, size=(frames, 16, 16, 3)).astype(np.uint8),
+            "pixels": rng.integers(256, size=(frames, 32, 32, 3)).astype(np.uint8),
             "action": rng.standard_normal((frames, 1)).astype(np.float32),
             "state": rng.standard_normal((frames, 5)),
             "achieved": rng.standard_normal((frames, 2)),
         }
         write_shard(folder / name, columns, [FRAMES] * EPISODES)
-    write_meta(folder, DatasetSpec("reacher", 0, 16, 4, 7, {}, [-1.0], [1.0]), names)
+    write_meta(folder, DatasetSpec("reacher", 0, 32, 4, 7, {}, [-1.0], [1.0]), names)
 
 
 @pytest.fixture(autouse=True)
