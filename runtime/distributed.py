@@ -1,18 +1,19 @@
-"""Several processes that train one model together, as `torchrun` starts them.
+"""Collectives for processes that train one model together, as `torchrun` starts them.
 
-All draw the same batch, and each computes its share of it. A term that is a mean over rows is
-computed by each over its own; what a term asks of the whole batch is summed over the processes
-here, with its gradient. Then the mean of the processes' gradients is that of one process with the
-whole batch. Alone, these functions return what they were given.
+All processes draw the same batch, and each computes its share of the rows. Loss terms that are
+means over rows stay local; batch statistics are all-reduced with their gradients. The average of
+the gradients then equals that of one process with the whole batch. In a single process these
+functions return their argument.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import torch
 from torch import Tensor, distributed, nn
@@ -21,38 +22,32 @@ from torch.distributed.rendezvous import rendezvous
 from mujepa.runtime import console
 from mujepa.runtime.errors import UserError, explanation
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
 PATIENCE = timedelta(days=1)
-"""How long processes wait for one another, for example while the first collects experience."""
+"""Longest time that processes wait for one another, for example while rank 0 collects data."""
 
 
 def count() -> int:
-    """Return how many processes train together."""
+    """Return the number of processes."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def rank() -> int:
-    """Return the number of this process; the first, 0, is the one that writes."""
+    """Return the rank of this process; rank 0 writes the files."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
 def local_rank() -> int | None:
-    """Return the number of this process among those of its machine; None where it is alone."""
+    """Return the rank among the processes of this machine; None in a single process."""
     return int(os.environ.get("LOCAL_RANK", rank())) if distributed.is_initialized() else None
 
 
 def share() -> slice:
-    """Return which rows of a batch are this process's: its own number, and every count-th after."""
+    """Return the rows of a batch that belong to this process: rank, rank + count, ..."""
     return slice(rank(), None, count())
 
 
 class _Total(torch.autograd.Function):
-    """The sum over the processes, whose gradient is the sum of theirs.
-
-    `torch.distributed.nn` has it too, but deprecated in favour of a private one.
-    """
+    """All-reduced sum with a gradient; that of `torch.distributed.nn` is deprecated."""
 
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, values: Tensor) -> Tensor:
@@ -76,7 +71,7 @@ def average(values: Tensor) -> Tensor:
 
 
 def mean(rows: Tensor) -> Tensor:
-    """Return the mean of (N,) over the rows of all processes; N may differ, and may be 0 -> ()."""
+    """Return the mean over the rows of all processes, (N,) -> (); N may differ and may be 0."""
     if count() == 1:
         return rows.mean()
     rows_sum, rows_count = total(torch.stack([rows.sum(), rows.new_tensor(len(rows))]))
@@ -111,7 +106,7 @@ def averages(terms: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
 
 
 def largest(value: float) -> float:
-    """Return the largest of the processes' numbers, so that all decide alike."""
+    """Return the largest of the processes' numbers, so that all make the same decision."""
     if count() == 1:
         return value
     shared = torch.tensor(float(value), dtype=torch.float64)
@@ -120,12 +115,12 @@ def largest(value: float) -> float:
 
 
 def wait() -> None:
-    """Go on when all processes have come here."""
+    """Wait until all processes have called this function."""
     largest(0)
 
 
 def copy_first(*modules: nn.Module) -> None:
-    """Copy weights and buffers of the first process to the others."""
+    """Copy weights and buffers of rank 0 to the other processes."""
     if count() == 1:
         return
     for module in modules:
@@ -137,10 +132,10 @@ def copy_first(*modules: nn.Module) -> None:
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Train with the processes that `torchrun` started with this one, or alone.
+    """Join the processes that `torchrun` started with this one, if it did.
 
-    Of the processes that find bad input, one says so, and all exit with code 2. So do those whose
-    connection breaks because another one ended.
+    After bad input, one process prints the error and all exit with code 2; so do those whose
+    connection breaks because another process ended.
     """
     if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
         yield
@@ -150,33 +145,33 @@ def together() -> Iterator[None]:
         distributed.init_process_group(store=store, rank=number, world_size=size, timeout=PATIENCE)
         yield
     except (UserError, OSError) as error:
-        _complain_once(store, explanation(error))
-        _leave()
+        _print_once(store, explanation(error))
+        _exit()
     except RuntimeError as error:
         if not isinstance(error, distributed.DistError) and "gloo" not in str(error):
             raise
         reason = str(error).partition("] ")[2].partition(" [")[0] or str(error)
-        _complain_once(
+        _print_once(
             store,
             f"training stopped: another of its processes ended ({reason}); the last checkpoint is "
             "kept, the same command with --resume goes on",
         )
-        _leave()
+        _exit()
     distributed.destroy_process_group()
 
 
-def _leave() -> NoReturn:
-    """End this process now: Gloo's threads would abort it, because the others have ended."""
+def _exit() -> NoReturn:
+    """Exit at once: Gloo's threads would abort this process, because the others have ended."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(2)
 
 
-def _complain_once(store: distributed.Store, message: str) -> None:
-    """Print a message if no other process has printed one; return when it is printed."""
+def _print_once(store: distributed.Store, message: str) -> None:
+    """Print an error unless another process has printed one; return when it is printed."""
     with suppress(RuntimeError):  # the store is gone with the process that held it
-        if store.add("complaints", 1) > 1:
-            store.wait(["complained"], timedelta(seconds=10))
+        if store.add("errors", 1) > 1:
+            store.wait(["printed"], timedelta(seconds=10))
             return
         console.error(message)
-        store.set("complained", "")
+        store.set("printed", "")
