@@ -15,7 +15,7 @@ def check_rerun() -> None:
     try:
         import rerun  # noqa: F401
     except ImportError as error:
-        raise UserError("--rerun needs the Rerun SDK: pip install 'mujepa[view]'") from error
+        raise UserError("a .rrd file needs the Rerun SDK: pip install 'mujepa[view]'") from error
 
 
 def write_rerun(path: Path, recording: Recording, task: Task, step_s: float) -> None:

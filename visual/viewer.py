@@ -20,7 +20,9 @@ def check_display() -> None:
     """Raise `UserError` if no window can be opened."""
     windowed = sys.platform in ("darwin", "win32")
     if not windowed and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        raise UserError("--viewer needs a display, and there is none; write a video with --out")
+        raise UserError(
+            "--show viewer needs a display, and there is none; write a video with --out"
+        )
 
 
 def show_live(agent: Agent, world: World, episode: Episode, seed: int) -> float:

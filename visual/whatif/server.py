@@ -32,8 +32,7 @@ def listen(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(
-            f"cannot listen on port {port} of {host} ({reason}); "
-            "choose another with --port or --host"
+            f"cannot listen on port {port} of {host} ({reason}); choose another with --port"
         ) from error
 
 

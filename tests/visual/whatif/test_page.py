@@ -91,7 +91,7 @@ def test_the_server_listens_on_this_machine_alone(server):
     [
         ("--port {taken}", "cannot listen on port {taken}"),
         ("--port 70000", "70000"),
-        ("--host nowhere.invalid", "nowhere.invalid"),
+        ("--port nowhere.invalid:0", "nowhere.invalid"),
         ("--vary mass=0.5:2", "--out"),
         ("--actor reactive --port 0", "proposing"),
         ("--cost nonsense --port 0", "nonsense"),
