@@ -26,7 +26,6 @@ os.environ.setdefault("LP_NUM_THREADS", "0")  # before the first context: Mesa k
 import mujoco
 import numpy as np
 
-from mujepa.cli.envs import MEASURED
 from mujepa.envs.registry import TASKS, find_task
 from mujepa.envs.task import Task
 from mujepa.envs.world import World
@@ -47,7 +46,7 @@ ROOT = Path(__file__).parents[1]
 
 @dataclass(frozen=True)
 class TasksConfig:
-    """Measure tasks, and write what was found to --out and to the table of `mujepa envs`."""
+    """Measure tasks, and write the result to --out."""
 
     tasks: tuple[str, ...] = tuple(TASKS)
     """Which; all by default."""
@@ -63,8 +62,6 @@ class TasksConfig:
     """Repeats of which medians are taken."""
     out: Path = ROOT / "benchmarks" / "results" / "tasks.json"
     """The result."""
-    measured: Path = MEASURED
-    """The table of `mujepa envs`."""
 
     def __post_init__(self) -> None:
         for name in ("episodes", "shard_episodes", "plain_frames", "repeats"):
@@ -170,16 +167,12 @@ def measure_success(task: Task, config: TasksConfig) -> dict[str, Any]:
 
 
 def _merge(config: TasksConfig, name: str, figures: dict[str, Any], ratio: float) -> None:
-    """Enter a task's figures into the files, and keep those of the others."""
+    """Enter a task's figures into the file, and keep those of the others."""
     origin = {"versions": versions(), "machine": machine()}
     result = _there(config.out) or {"tasks": {}, "ratios": {}}
     result["tasks"][name] = figures | origin
     result["ratios"][f"{name}: collection over the plain way"] = round(ratio, 2)
     write_json(config.out, result)
-    short = {
-        key: figures[key] for key in ("collect_frames_per_s", "oracle", "random") if key in figures
-    }
-    write_json(config.measured, _there(config.measured) | {name: short})
 
 
 def _there(path: Path) -> dict[str, Any]:

@@ -1,12 +1,11 @@
-"""List the tasks, show one of them, and watch its behaviour policy."""
+"""`mujepa envs`: list the tasks, describe one, and film its behaviour policy."""
 
 from __future__ import annotations
 
 import inspect
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import tyro
@@ -14,44 +13,33 @@ import tyro
 from mujepa.envs import gym_id
 from mujepa.envs.factors import FACTORS
 from mujepa.envs.registry import TASKS, find_task
-from mujepa.envs.task import ASSETS
+from mujepa.envs.task import Task
 from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
 from mujepa.rollouts.collection import behave
 from mujepa.runtime import console
 from mujepa.runtime.command import run
 from mujepa.runtime.errors import UserError
-from mujepa.runtime.files import read_json
 from mujepa.runtime.seeds import Stream, stream
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from mujepa.envs.task import Task
-
-MEASURED = ASSETS.parents[1] / "measured.json"
-"""Written by benchmarks/tasks.py: by task, success of oracle and random actions, and speed."""
+from mujepa.runtime.settings import Seed, settings
 
 
-@dataclass(frozen=True)
+@settings
 class EnvsConfig:
-    """List the tasks; with the name of one, show it in detail.
-
-    Success and speed were measured by benchmarks/tasks.py; `-` stands where they were not.
-    """
+    """List the tasks, or describe one in detail. docs/tasks.md has their success rates."""
 
     task: Annotated[str | None, tyro.conf.Positional] = None
-    """Name of a task, for example `reacher` or `dm_control:reacher-easy`; all of ours without."""
+    """Name of a task, for example `reacher` or `dm_control:reacher-easy`; without it, all tasks of
+    mujepa are listed."""
     watch: Path | None = None
-    """Write a video of the behaviour policy, by which experience is collected: .mp4 or .gif."""
+    """Write a video of the behaviour policy, which collects the data: .mp4 or .gif."""
     vary: tuple[str, ...] = ()
-    """What differs in the video, NAME=LOW:HIGH or NAME=VALUE, such as `mass=0.5:2 light=0.3:1`."""
-    seed: int = 0
-    """Seed of the video: of where it starts, of the actions, and of what differs."""
+    """Factors that vary in the video, NAME=LOW:HIGH or NAME=VALUE, such as `mass=0.5:2
+    light=0.3:1`."""
+    seed: Seed = 0
+    """Seed of the video's start, actions and factors."""
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise UserError(f"--seed must not be negative, got {self.seed}")
         if self.watch and not self.task:
             raise UserError(f"--watch {self.watch}: name the task, as in: mujepa envs reacher")
         if self.vary and not self.watch:
@@ -60,25 +48,24 @@ class EnvsConfig:
 
 
 def envs(config: EnvsConfig) -> None:
-    """Show what a configuration asks for; see `mujepa envs --help`.
+    """List or describe tasks, or write a video; see `mujepa envs --help`.
 
     Raises:
         UserError: bad input, no OpenGL library, or the video cannot be written.
     """
-    measured = read_json(MEASURED, "install mujepa again") if MEASURED.exists() else {}
     if config.task is None:
-        for line in _table([_row(task, measured) for task in TASKS.values()]):
+        for line in _table([_row(task) for task in TASKS.values()]):
             console.print(line)
-        console.print("\nmujepa envs TASK shows one, and the factors that --vary takes there")
+        console.print("\nmujepa envs TASK describes one, with the factors that --vary takes")
     elif config.watch is None:
-        for line in _details(find_task(config.task), measured):
+        for line in _details(find_task(config.task)):
             console.print(line)
     else:
         watch(config.watch, find_task(config.task), config.seed, config.vary)
 
 
 def watch(path: Path, task: Task, seed: int, vary: tuple[str, ...] = ()) -> None:
-    """Write a video of the first episode that would be collected, as long as a judged one.
+    """Write a video of the first episode that would be collected, as long as one of evaluation.
 
     Raises:
         UserError: the name of the file is not that of a video, or the variation does not fit.
@@ -104,11 +91,11 @@ def watch(path: Path, task: Task, seed: int, vary: tuple[str, ...] = ()) -> None
     console.print(f"{path}: {task.budget_steps * world.step_seconds:.1f} s of {task.name}{drawn}")
 
 
-def _row(task: Task, measured: dict[str, Any]) -> list[str]:
+def _row(task: Task) -> list[str]:
     try:
         world = World(task)
-    except UserError:  # what it needs is not here; asking for it alone says what
-        return [task.name] + 7 * ["-"]
+    except UserError:  # a package or file is missing; `mujepa envs TASK` says which
+        return [task.name] + 4 * ["-"]
     seconds = task.budget_steps * world.step_seconds
     return [
         task.name,
@@ -116,20 +103,16 @@ def _row(task: Task, measured: dict[str, Any]) -> list[str]:
         _observation(world),
         f"{task.budget_steps} steps, {seconds:.3g} s",
         f"within {task.text(task.tolerance)}, last {task.hold_steps}",
-        _rate(measured, task, "oracle"),
-        _rate(measured, task, "random"),
-        _speed(measured, task),
     ]
 
 
 def _table(rows: list[list[str]]) -> list[str]:
-    heads = ["task", "actions", "observation", "horizon", "goal", "oracle", "random", "frames/s"]
-    rows = [heads, *rows]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
+    rows = [["task", "actions", "observation", "horizon", "goal"], *rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
-def _details(task: Task, measured: dict[str, Any]) -> list[str]:
+def _details(task: Task) -> list[str]:
     world = World(task)
     step = world.step_seconds
     names = [world.model.actuator(index).name or str(index) for index in range(world.model.nu)]
@@ -143,11 +126,7 @@ def _details(task: Task, measured: dict[str, Any]) -> list[str]:
         f"{task.budget_steps} steps",
         "horizon": f"{task.budget_steps} steps of {1000 * step:g} ms: "
         f"{task.budget_steps * step:.3g} s, a decision every {task.frame_skip} steps",
-        "oracle": _rate(measured, task, "oracle", long=True),
-        "random": _rate(measured, task, "random", long=True),
-        "collection": f"{_speed(measured, task)} frames/s on one core",
     }
-    there = world.factors
     return [
         task.name + (f", in Gymnasium {gym_id(task.name)}" if task.name in TASKS else ""),
         "",
@@ -157,7 +136,7 @@ def _details(task: Task, measured: dict[str, Any]) -> list[str]:
         "",
         "Factors of variation, for --vary NAME=LOW:HIGH or NAME=VALUE:",
         "",
-        *[f"  {name:<13}{_range(name)}  {FACTORS[name].meaning}" for name in there],
+        *[f"  {name:<13}{_range(name)}  {FACTORS[name].meaning}" for name in world.factors],
     ]
 
 
@@ -167,21 +146,8 @@ def _range(name: str) -> str:
 
 
 def _observation(world: World) -> str:
-    size: NDArray[Any] = world.proprioception(world.state(world.model.qpos0))
-    return f"{world.image_size}x{world.image_size}x3, or {len(size)} numbers"
-
-
-def _rate(measured: dict[str, Any], task: Task, who: str, *, long: bool = False) -> str:
-    rate = measured.get(task.name, {}).get(who)
-    if rate is None:
-        return "-"
-    interval = f" [{rate['low']:.3f}, {rate['high']:.3f}], n = {rate['episodes']}" if long else ""
-    return f"{rate['rate']:.3f}{interval}"
-
-
-def _speed(measured: dict[str, Any], task: Task) -> str:
-    rate = measured.get(task.name, {}).get("collect_frames_per_s")
-    return "-" if rate is None else f"{rate:,.0f}"
+    size = len(world.proprioception(world.state(world.model.qpos0)))
+    return f"{world.image_size}x{world.image_size}x3, or {size} numbers"
 
 
 if __name__ == "__main__":
