@@ -60,10 +60,9 @@ def test_a_picture_is_the_same_for_the_same_and_another_for_another(
         ("--show map --out a.gif", "choose a name with --out map.png"),
         ("--show surprise --out a.svg", "choose a name with --out surprise.png"),
         ("--show plan --step 100 --out a.png", "an episode has steps 0 to 99"),
-        ("--rerun episode.mp4", ".rrd"),
-        ("--rerun episode.rrd --show map --out map.png", "--show map"),
-        ("--viewer --vary wings=2", "wings"),
-        ("--viewer", "display"),
+        ("--show map --out episode.rrd", "--show map"),
+        ("--show viewer --vary wings=2", "wings"),
+        ("--show viewer", "display"),
     ],
 )
 def test_what_cannot_be_shown_is_refused_in_one_line_before_anything_is_written(
@@ -133,7 +132,7 @@ def test_the_fan_holds_the_cheapest_candidates_and_ends_where_they_lead(checkpoi
 
 def test_a_rerun_recording_holds_the_episode_and_verifies(checkpoint, tmp_path):
     path = tmp_path / "new" / "episode.rrd"
-    command = f"visualize {checkpoint.folder} --rerun {path} --decoder-updates 0 --device cpu"
+    command = f"visualize {checkpoint.folder} --out {path} --decoder-updates 0 --device cpu"
     assert main(command.split()) == 0
     assert {file.name for file in path.parent.iterdir()} == {"episode.rrd"}
     rerun = Path(sysconfig.get_path("scripts")) / "rerun"
