@@ -1,1 +1,1 @@
-"""TrainingData: how it is collected, kept on disk and sampled."""
+"""Datasets: how they are collected, stored, imported and sampled."""

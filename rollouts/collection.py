@@ -271,10 +271,7 @@ def columns_of(
     actions: NDArray[np.float32],
     variants: Variants = None,
 ) -> dict[str, NDArray[Any]]:
-    """Return the columns of a shard from states (B, T + 1, S) and actions between them (B, T, A).
-
-    `variants` are the worlds of the episodes, if they vary.
-    """
+    """Return the columns of a shard: states (B, T + 1, S) and the actions (B, T, A) between."""
     states = trajectory.reshape(-1, world.state_size)
     rows = None if variants is None else [v for v in variants for _ in range(trajectory.shape[1])]
     padded = np.concatenate([actions, np.zeros_like(actions[:, :1])], axis=1)

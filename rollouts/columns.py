@@ -36,9 +36,10 @@ class Column:
     def __init__(self, path: Path) -> None:
         try:
             header: Any = np.load(path, mmap_mode="r", allow_pickle=False)
+            assert header.flags.c_contiguous, "its rows are not contiguous"
             self.shape, self.dtype, self._begin = header.shape, header.dtype, header.offset
             self._path, self._file = path, os.open(path, os.O_RDONLY)
-        except (OSError, ValueError, AttributeError) as error:
+        except (OSError, ValueError, AttributeError, AssertionError) as error:
             raise UserError(f"cannot read {path} ({error}); {REMEDY}") from error
         weakref.finalize(self, os.close, self._file)
 

@@ -99,7 +99,7 @@ def write_shard(
         files = {}
         for name in (it for it in COLUMNS if it in columns):
             path = temporary / f"{name}.npy"
-            np.save(path, columns[name])
+            np.save(path, np.ascontiguousarray(columns[name]))  # row by row
             files[name] = sha256(path)
         origin = {"agent": agent} if agent else {}
         write_json(temporary / "shard.json", {"lengths": [*lengths], "files": files} | origin)

@@ -176,6 +176,17 @@ def test_images_and_actions_alone_are_a_dataset(tmp_path):
         again.episode("state", 0)
 
 
+def test_arrays_of_any_memory_order_are_stored_row_by_row(tmp_path):
+    one = episode(5)
+    turned = {name: np.asfortranarray(one[name]) for name in ("pixels", "action")}
+    dataset = write_dataset(tmp_path / "own", [turned])
+    np.testing.assert_array_equal(dataset.episode("pixels", 0), one["pixels"])
+    path = tmp_path / "own" / "shard-00000" / "pixels.npy"
+    np.save(path, turned["pixels"])
+    with pytest.raises(UserError, match=r"cannot read .*pixels.npy \(its rows are not contiguous"):
+        Dataset(tmp_path / "own", verify=False)
+
+
 def test_bounds_default_to_the_actions_that_occur(tmp_path):
     recorded = [episode(5), episode(5, action=np.array([[3, -4]] * 5))]
     spec = write_dataset(tmp_path / "own", recorded).spec
