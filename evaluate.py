@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+import mujepa
 from mujepa.envs.rendering import gl_context
 from mujepa.evaluation.config import ORACLE, EvaluateConfig
 from mujepa.evaluation.lab.figures import sections
@@ -24,7 +25,7 @@ from mujepa.evaluation.summaries import by_distance, print_table, time_decisions
 from mujepa.evaluation.violations import violations
 from mujepa.runtime import console
 from mujepa.runtime.cluster import connect
-from mujepa.runtime.command import run
+from mujepa.runtime.command import make_callable, run
 from mujepa.runtime.files import make_folder, replacing_folder, sha256, write_json
 from mujepa.runtime.provenance import command, machine, versions
 from mujepa.training.state import read_metrics
@@ -133,6 +134,8 @@ def record_films(out: Path, setup: Setup, manifest: Manifest, outcome: Outcome) 
         films.append(Film(index, path, float(recording.distance[-1]), held))
     return films
 
+
+make_callable(__name__, mujepa.evaluate)
 
 if __name__ == "__main__":
     sys.exit(run(evaluate, EvaluateConfig))

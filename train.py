@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+import mujepa
 from mujepa.agent.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
 from mujepa.agent.device import choose_device
 from mujepa.runtime import distributed
 from mujepa.runtime.cluster import Cluster, connect
-from mujepa.runtime.command import run
+from mujepa.runtime.command import make_callable, run
 from mujepa.runtime.errors import UserError
 from mujepa.training.config import TrainConfig
 from mujepa.training.losses import ExtraTerm
@@ -61,6 +62,8 @@ def _check(config: TrainConfig) -> None:
     if config.world_model:
         find_checkpoint(config.world_model)
 
+
+make_callable(__name__, mujepa.train)
 
 if __name__ == "__main__":
     sys.exit(run(train, TrainConfig))

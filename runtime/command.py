@@ -21,6 +21,7 @@ import functools
 import inspect
 import re
 import sys
+import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, Protocol, TypeVar, get_type_hints, runtime_checkable
 
@@ -52,6 +53,12 @@ class HasDefaults(Protocol):
     def defaults(self) -> Any:  # noqa: ANN401 - of its own type
         """Return the configuration that the command line then changes."""
         ...
+
+
+def make_callable(module: str, function: Callable[..., Any]) -> None:
+    """Let `mujepa.train(...)` work after `import mujepa.train`, which hides the function."""
+    kind = type("CallableModule", (types.ModuleType,), {"__call__": staticmethod(function)})
+    sys.modules[module].__class__ = kind
 
 
 def run(

@@ -9,10 +9,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
-from collections.abc import Callable, Generator, Sequence
+import types
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.sharedctypes import Synchronized
 from typing import Any
@@ -70,7 +73,8 @@ class Pool:
         count = min(self.workers or len(os.sched_getaffinity(0)), len(jobs))
         shared = self._ticks, self._cancelled
         with ProcessPoolExecutor(count, CONTEXT, _start_worker, shared) as pool:
-            running = {pool.submit(function, *job): index for index, job in enumerate(jobs)}
+            with _main_hidden(unless=function.__module__ == "__main__"):
+                running = {pool.submit(function, *job): index for index, job in enumerate(jobs)}
             try:
                 while running:
                     done, _ = wait(running, timeout=1, return_when=FIRST_COMPLETED)
@@ -86,6 +90,18 @@ class Pool:
                 self._cancelled.value = 1
                 pool.shutdown(wait=True, cancel_futures=True)
                 self._cancelled.value = 0
+
+
+@contextmanager
+def _main_hidden(*, unless: bool) -> Iterator[None]:
+    """Start workers that do not run the caller's script again, so it needs no main guard."""
+    main = sys.modules["__main__"]
+    if not unless:
+        sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 _shared: tuple[Synchronized[int], Synchronized[int]] | None = None

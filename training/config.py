@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import tyro
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from mujepa.agent.actor import ActorConfig
 from mujepa.agent.checkpoint import ActorMode
@@ -27,7 +27,7 @@ from mujepa.runtime.errors import UserError
 from mujepa.runtime.settings import Count, Index, Positive, Seed, Share, settings
 from mujepa.training.frozen_losses import ActorLossConfig, CriticLossConfig
 from mujepa.training.losses import LossConfig
-from mujepa.training.recipes import apply_recipe, recipe_of
+from mujepa.training.recipes import apply_recipe, override, recipe_of
 from mujepa.training.schedule import online_share
 
 JEPA_FLAGS = Flags("encoder.kind", "encoder.dim", "predictor.history", "predictor.width")
@@ -51,7 +51,7 @@ class TrainConfig:
     `data:FOLDER`, to train from a dataset without a simulator."""
     out: Path
     """Folder of the run."""
-    data: str | None = None
+    data: Annotated[str | None, BeforeValidator(lambda it: it and str(it))] = None
     """Folder of the dataset, collected if missing; by default data/TASK-seedSEED, or
     data/TASK-seedSEED-varied. Or its URL, such as s3://bucket/reacher: docs/data.md."""
     episodes: Count | None = None
@@ -242,6 +242,17 @@ class TrainConfig:
         """Return the settings with the task's recipe applied."""
         task = self.find_task() if self.recipe else None
         return replace(apply_recipe(self, recipe_of(task)) if task else self, recipe=False)
+
+    @classmethod
+    def create(cls, task: str, out: Path, **given: Any) -> Self:  # noqa: ANN401 - its fields
+        """Return the settings of a task: those given, then its recipe's, then the defaults.
+
+        A group of settings, such as `planner`, is given whole or as a mapping of some of them.
+        """
+        of_file = {
+            name: given[name] for name in ("goal_site", "camera", "tolerance") if name in given
+        }
+        return override(cls(task=task, out=out, **of_file).resolved(), given)
 
     def settings(self) -> dict[str, Any]:
         """Return the settings as train.json has them: without those that say where to compute."""

@@ -11,6 +11,7 @@ from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 from mujepa.envs.task import Task
+from mujepa.runtime.errors import UserError, suggestion
 
 Settings = TypeVar("Settings")
 Recipe = Mapping[str, Any]
@@ -64,4 +65,20 @@ def apply_recipe(settings: Settings, recipe: Recipe) -> Settings:
             changes[name] = apply_recipe(given, value)
         elif given == defaults[name]:
             changes[name] = value
+    return replace(settings, **changes)  # type: ignore[type-var]
+
+
+def override(settings: Settings, given: Mapping[str, Any]) -> Settings:
+    """Return settings with some values replaced; a mapping replaces values of a group.
+
+    Raises:
+        UserError: a setting does not exist, or a value is invalid.
+    """
+    names = {field.name for field in fields(settings)}  # type: ignore[arg-type]
+    for name in given.keys() - names:
+        raise UserError(f"{name} is no setting; {suggestion(name, names, 'see TrainConfig')}")
+    changes = {
+        name: override(getattr(settings, name), value) if isinstance(value, Mapping) else value
+        for name, value in given.items()
+    }
     return replace(settings, **changes)  # type: ignore[type-var]
