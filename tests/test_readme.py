@@ -26,7 +26,8 @@ def test_the_python_example_reaches_its_goal():
 
 def test_the_training_example_runs_at_a_small_size(tmp_path):
     _, code = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    small = "updates=1, critic_updates=1, ensemble_updates=1, actor_updates=1, validation=0.2, cost='critic'"
+    stages = ("updates", "critic_updates", "ensemble_updates", "actor_updates")
+    small = "".join(f"{stage}=1, " for stage in stages) + "validation=0.2, cost='critic'"
     code = code.replace("episodes=2000", "episodes=6").replace("data=data", f"{small}, data=data")
     code = code.replace("episodes=200,", "episodes=2,")
     done = subprocess.run(
