@@ -1,11 +1,16 @@
 """`mujepa compare` sets evaluations side by side."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mujepa.cli.main import main
+from mujepa.evaluation.comparison import compare_all
+from mujepa.evaluation.result import read_result
+from mujepa.evaluation.statistics import paired, rate_of
 
 FOLDER = Path(__file__).parents[2] / "pretrained" / "reacher"
 HEADING = "Comparison of 2 evaluations"
@@ -34,6 +39,34 @@ def test_evaluations_are_compared_from_their_files(result, tmp_path, capsys):
     page = (tmp_path / "comparison" / "comparison.html").read_text()
     assert page.count(str(tmp_path / "worse.json")) >= 2
     assert "interquartile mean" in capsys.readouterr().out
+
+
+def test_results_are_paired_on_common_episodes_and_only_there():
+    shipped = read_result(FOLDER)
+    digests = [str(index) for index in range(shipped.episodes)]
+    whole = replace(shipped, by_episode=replace(shipped.by_episode, digest=digests))
+
+    def cut(first, last, **changes):
+        one = whole.by_episode
+        kept = replace(
+            one,
+            held=[not held for held in one.held[first:last]],
+            final_distance=one.final_distance[first:last],
+            digest=digests[first:last],
+        )
+        rate, count = rate_of(np.array(kept.held)), last - first
+        changes |= {"episodes": count, "success_at_end": rate, "manifest": f"{first}-{last}"}
+        return replace(whole, by_episode=kept, **changes)
+
+    part, later = cut(0, 100), cut(400, 450)
+    found = compare_all([("a", whole), ("b", part), ("c", later), ("d", cut(0, 9, tolerance=0.1))])
+    assert [row.common for row in found.results] == [0, 100, 50, 0]
+    assert [row.against for row in found.results] == [None, "a", "a", None]
+    assert found.results[1].paired == paired(part.held, whole.held[:100])
+    assert found.pairing.startswith("2 of 4 results are paired")
+    alone = compare_all([("b", part), ("c", later)])
+    assert alone.pairing == "No two results have episodes in common, so none are paired."
+    assert compare_all([("old", shipped), ("b", part)]).results[1].paired is None
 
 
 def test_what_cannot_be_compared_is_refused(result, tmp_path, capsys):

@@ -3,7 +3,33 @@
 import numpy as np
 import pytest
 
-from mujepa.evaluation.statistics import interquartile_mean, paired
+from mujepa.evaluation.statistics import interquartile_mean, paired, rate_of, success_rate
+
+
+@pytest.mark.parametrize(
+    ("successes", "episodes", "low", "high"),
+    [
+        (0, 10, 0.0, 0.2775),
+        (10, 10, 0.7225, 1.0),
+        (7, 10, 0.3968, 0.8922),
+        (180, 200, 0.8506, 0.9343),
+    ],
+)
+def test_intervals_are_wilsons(successes, episodes, low, high):
+    """Against the closed formula, worked out by hand to four digits."""
+    rate = success_rate(successes, episodes)
+    assert rate.rate == successes / episodes
+    assert rate.low == pytest.approx(low, abs=1e-4)
+    assert rate.high == pytest.approx(high, abs=1e-4)
+    assert rate == rate_of(np.arange(episodes) < successes)
+    assert str(rate) == f"{rate.rate:.3f} [{rate.low:.3f}, {rate.high:.3f}]"
+
+
+def test_policies_are_compared_by_the_episodes_that_only_one_of_them_held():
+    one, other = np.array([1] * 8 + [0] * 2, bool), np.array([0] * 6 + [1] * 3 + [0], bool)
+    found = paired(one, other)
+    assert (found.gained, found.lost) == (6, 1)
+    assert found.p_value == pytest.approx(2 * (1 + 7) / 2**7)  # 0 or 1 of 7, or as far above
 
 
 def test_an_agent_compared_with_itself_differs_by_exactly_nothing():
