@@ -21,8 +21,7 @@ from mujepa.evaluation.protocol import solved_share
 from mujepa.evaluation.report import Film, Section, write_png, write_report
 from mujepa.evaluation.result import ByEpisode, Protocol, Result
 from mujepa.evaluation.runner import Setup, build, run_policies
-from mujepa.evaluation.summaries import by_distance, print_table, time_decisions
-from mujepa.evaluation.violations import violations
+from mujepa.evaluation.summaries import by_distance, print_table, time_decisions, violations
 from mujepa.runtime import console
 from mujepa.runtime.cluster import connect
 from mujepa.runtime.command import make_callable, run

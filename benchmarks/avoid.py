@@ -28,7 +28,7 @@ from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.policies import AgentPolicy
 from mujepa.evaluation.report import write_png
 from mujepa.evaluation.statistics import paired
-from mujepa.evaluation.violations import outside, violations
+from mujepa.evaluation.summaries import outside, violations
 from mujepa.runtime import console
 from mujepa.runtime.command import run
 from mujepa.runtime.errors import UserError

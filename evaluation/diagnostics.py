@@ -57,15 +57,10 @@ def effective_rank(embeddings: Tensor) -> float:
 
 
 def every_step(embeddings: Tensor, actions: Tensor, history: int) -> tuple[Memory, Tensor, Tensor]:
-    """Return all steps of episodes that have `history` (K) embeddings before them.
+    """Return all steps that have K = `history` embeddings, the present one included.
 
-    Args:
-        embeddings: (B, T, D).
-        actions: (B, T - 1, A), in [-1, 1].
-        history: K.
-
-    Returns:
-        B * (T - K) memories, the actions taken there, and the next embeddings.
+    Of embeddings (B, T, D) and actions (B, T - 1, A) in [-1, 1] these are B * (T - K) memories, the
+    actions taken there, and the next embeddings.
     """
     now = np.arange(history - 1, embeddings.shape[1] - 1)
     past = now[:, None] + np.arange(1 - history, 1)
@@ -117,16 +112,7 @@ def make_ranking_benchmark(
     seed: int = 0,
     candidates: int = 64,
 ) -> RankingBenchmark:
-    """Run random action sequences in the simulator.
-
-    Args:
-        world: the simulator.
-        observes: what the encoder reads.
-        episodes: B starts, at rest, and goals.
-        horizon: H, model steps.
-        seed: of the candidates.
-        candidates: N.
-    """
+    """Run N random action sequences of H model steps from each of B starts, at rest, of episodes."""
     rng = np.random.default_rng(seed)
     if world.task.python_stepped:  # seconds instead of minutes
         episodes, candidates = episodes[:PYTHON_STEPPED], PYTHON_STEPPED
