@@ -112,7 +112,7 @@ def make_ranking_benchmark(
     seed: int = 0,
     candidates: int = 64,
 ) -> RankingBenchmark:
-    """Run N random action sequences of H model steps from each of B starts, at rest, of episodes."""
+    """Run N random action sequences of H model steps from each of B starts at rest."""
     rng = np.random.default_rng(seed)
     if world.task.python_stepped:  # seconds instead of minutes
         episodes, candidates = episodes[:PYTHON_STEPPED], PYTHON_STEPPED
