@@ -27,10 +27,10 @@ from mujepa.planners import CEM, PlannerConfig
 from mujepa.rollouts.store import Dataset
 from mujepa.runtime.command import run as run_command
 from mujepa.runtime.files import sha256
-from mujepa.training import frozen_stages as frozen
 from mujepa.training.config import TrainConfig
 from mujepa.training.data import LatentDataset, load_training_data
 from mujepa.training.diagnostics import COSTS, choose_cost
+from mujepa.training.frozen_losses import CriticLossConfig
 from mujepa.training.schedule import Clock
 from mujepa.training.trainer import make_stage
 
@@ -201,7 +201,7 @@ def test_strangers_stand_still_for_the_critic_as_goals_do(data, untrained, tiny,
     config = TrainConfig("reacher", data, critic_batch=64)
     stage = make_stage("critic", config, latents, networks)
     seen = []
-    monkeypatch.setattr(frozen, "critic_terms", lambda batch: seen.append(batch) or {})
+    monkeypatch.setattr(CriticLossConfig, "terms", lambda self, batch: seen.append(batch) or {})
     stage.terms(0)
     starts, strangers = seen[0].starts, seen[0].strangers
     assert (starts[:, 0] != starts[:, 1]).any()

@@ -32,6 +32,8 @@ from mujepa.training.schedule import online_share
 
 JEPA_FLAGS = Flags("encoder.kind", "encoder.dim", "predictor.history", "predictor.width")
 LOSS_FLAGS = Flags("sigreg", "variance", "covariance", "inverse_dynamics")
+AUTO = "auto"
+"""The cost that is chosen by a measurement."""
 OWN_DATA = "data:"
 """Prefix of `task` that names a dataset in place of a task."""
 ONLINE = ("online_rounds", "online_episodes", "then_vary", "then_at")

@@ -153,14 +153,10 @@ class TrainingData:
         if self.world:
             unit = self.world.to_unit(actions)
         else:
-            low, high = (np.array(it) for it in bounds_of(self.dataset.spec))
+            spec = self.dataset.spec
+            low, high = np.array(spec.action_low), np.array(spec.action_high)
             unit = (2 * (actions - low) / (high - low) - 1).astype(np.float32)
         return torch.from_numpy(unit).to(self.device)
-
-
-def bounds_of(spec: DatasetSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the bounds of a dataset's actions."""
-    return tuple(spec.action_low), tuple(spec.action_high)
 
 
 def load_training_data(
@@ -182,9 +178,6 @@ def load_training_data(
         observes: what the encoder reads.
         horizon: model steps that the planner looks ahead.
         task: whose simulator to use if the dataset names none.
-
-    Raises:
-        UserError: the dataset is missing, damaged, too small, or does not fit the task.
     """
     dataset, world = Dataset(folder), None
     spec = dataset.spec
@@ -224,9 +217,6 @@ def encode_episodes(
 
     Returns:
         Embeddings (frames, D) and achieved goals (frames, G), if recorded.
-
-    Raises:
-        UserError: the embeddings are not finite, because the weights exploded.
     """
     dataset = data.dataset
     frames, begin = int(dataset.lengths[episodes].sum()), 0
@@ -286,11 +276,7 @@ class LatentDataset:
     def draw(
         self, random: np.random.Generator, shape: tuple[int, ...], past: int = 0, future: int = 0
     ) -> NDArray[np.int64]:
-        """Draw frames with at least `past` frames before and `future` after them in their episode.
-
-        Raises:
-            UserError: no episode is long enough.
-        """
+        """Draw frames with `past` frames before and `future` after them in their episode."""
         fitting = np.flatnonzero(self.lengths > past + future)
         if not len(fitting):
             raise UserError(

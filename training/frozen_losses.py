@@ -1,14 +1,12 @@
 """Loss terms of the stages on frozen embeddings: critic, actor and ensemble.
 
-To add a term, write its function, enter it in the table of its stage, and give the class above the
-table a weight of the same name. A term of weight 0 is not computed.
+Terms are added as in `losses`.
 
 Letters: B batch, N pairs, D embedding, A action, K history, H horizon, E members.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -24,7 +22,7 @@ from mujepa.agent.ensemble import Ensemble
 from mujepa.agent.memory import Memory
 from mujepa.runtime import distributed
 from mujepa.runtime.settings import Finite, Index, settings
-from mujepa.training.losses import weights_in_use
+from mujepa.training.losses import Weights
 
 RIVALS = 256
 """Pairs of each batch among which the contrastive term tells goals apart."""
@@ -33,7 +31,7 @@ RIVALS = 256
 
 
 @settings
-class CriticLossConfig:
+class CriticLossConfig(Weights):
     """Weights and settings of the critic's terms.
 
     Attributes:
@@ -53,21 +51,13 @@ class CriticLossConfig:
     expectile: Annotated[float, Field(gt=0, lt=1)] = 0.9
     apart_steps: Finite = 30.0
 
-    def __post_init__(self) -> None:
-        self.weights()
-
-    def weights(self) -> dict[str, float]:
-        """Return the weights in use, by name of the term."""
-        return weights_in_use(self, tuple(CRITIC_TERMS), "critic")
-
 
 @dataclass(frozen=True)
 class CriticBatch:
     """Pairs of a frame's embedding and the one before it, oldest first.
 
     Attributes:
-        config: settings of the loss.
-        critic: the critic.
+        config, critic: settings of the loss, and the critic.
         starts: (N, 2, D).
         goals: (N, 2, D), reached `steps` later in the same episode.
         strangers: (N, 2, D), of other episodes, at rest as goals are.
@@ -116,7 +106,7 @@ def _contrastive(batch: CriticBatch) -> Tensor:
     return (entropy(-distance, own) + entropy(-distance.T, own)) / 2
 
 
-CRITIC_TERMS: dict[str, Callable[[CriticBatch], Tensor]] = {
+CriticLossConfig.table = {
     "temporal": _temporal,
     "apart": _apart,
     "bellman": _bellman,
@@ -124,16 +114,11 @@ CRITIC_TERMS: dict[str, Callable[[CriticBatch], Tensor]] = {
 }
 
 
-def critic_terms(batch: CriticBatch) -> dict[str, Tensor]:
-    """Compute the terms in use, unweighted scalars by name."""
-    return {name: CRITIC_TERMS[name](batch) for name in batch.config.weights()}
-
-
 # ----------------------------------------------------------------------- actor and ensemble
 
 
 @settings
-class ActorLossConfig:
+class ActorLossConfig(Weights):
     """Weights of the actor's terms.
 
     Attributes:
@@ -147,21 +132,13 @@ class ActorLossConfig:
     behaviour: Finite = 0.0
     horizon: Index = 0
 
-    def __post_init__(self) -> None:
-        self.weights()
-
-    def weights(self) -> dict[str, float]:
-        """Return the weights in use, by name of the term."""
-        return weights_in_use(self, tuple(ACTOR_TERMS), "actor")
-
 
 @dataclass(frozen=True)
 class ActorBatch:
     """B problems: from a frame of the data to a goal.
 
     Attributes:
-        config: settings of the loss.
-        actor: the actor.
+        config, actor: settings of the loss, and the actor.
         configurator: the world model and the planner's cost, frozen.
         memory: of B rows.
         goals: embeddings (B, D).
@@ -200,15 +177,10 @@ def _behaviour(batch: ActorBatch) -> Tensor:
     return distributed.total((error * batch.followed).sum()) / count
 
 
-ACTOR_TERMS: dict[str, Callable[[ActorBatch], Tensor]] = {
+ActorLossConfig.table = {
     "imagined": _imagined,
     "behaviour": _behaviour,
 }
-
-
-def actor_terms(batch: ActorBatch) -> dict[str, Tensor]:
-    """Compute the terms in use, unweighted scalars by name."""
-    return {name: ACTOR_TERMS[name](batch) for name in batch.config.weights()}
 
 
 def ensemble_terms(ensemble: Ensemble, inputs: Tensor, changes: Tensor) -> dict[str, Tensor]:

@@ -18,14 +18,7 @@ from mujepa.evaluation.diagnostics import distance_correlation, every_step
 from mujepa.runtime import distributed
 from mujepa.runtime.seeds import Draw
 from mujepa.training.diagnostics import ranking
-from mujepa.training.frozen_losses import (
-    ActorBatch,
-    CriticBatch,
-    actor_terms,
-    critic_terms,
-    ensemble_terms,
-    imagined_cost,
-)
+from mujepa.training.frozen_losses import ActorBatch, CriticBatch, ensemble_terms, imagined_cost
 from mujepa.training.precision import full_precision
 from mujepa.training.stages import Stage
 
@@ -86,7 +79,7 @@ class CriticStage(Stage):
 
     def terms(self, update: int) -> dict[str, Tensor]:
         """Return the terms on pairs of frames of one episode, and frames of other episodes."""
-        latents, batch = self.latents, self.config.critic_batch
+        latents, batch, loss = self.latents, self.config.critic_batch, self.config.critic_loss
         random = self.data.random(Draw.CRITIC, update)
         past = self.networks.critic.config.history - 1  # frames at the start that have no history
         episodes = random.integers(len(latents.lengths), size=(2, batch))
@@ -105,13 +98,13 @@ class CriticStage(Stage):
         # At rest, as goals are. Otherwise rushing past a goal looks like being there.
         strangers = self._pairs(latents.first[episodes[1]] + other)[:, -1:].expand(-1, 2, -1)
         following = None
-        if "bellman" in self.weights:
+        if loss.bellman:
             ends = latents.first[episodes[0]] + latents.lengths[episodes[0]] - 1
             following = self._pairs(np.minimum(rows[0] + 1, ends)[many:])
-        return critic_terms(
+        return loss.terms(
             CriticBatch(
-                self.config.critic_loss, self.networks.critic, starts, self._pairs(rows[1]),
-                strangers, steps.to(latents.embeddings), following,
+                loss, self.networks.critic, starts, self._pairs(rows[1]), strangers,
+                steps.to(latents.embeddings), following,
             )
         )  # fmt: skip
 
@@ -177,10 +170,11 @@ class ActorStage(Stage):
         if self.data.world:
             goals[kind == 2] = self.goals[drawn[kind == 2]]
         followed = torch.from_numpy(kind == 0).to(goals.device)
-        return actor_terms(
+        loss = self.config.actor_loss
+        return loss.terms(
             ActorBatch(
-                self.config.actor_loss, self.networks.actor, self._configurator,
-                latents.memory(frames), goals, self.horizon, latents.actions[frames], followed,
+                loss, self.networks.actor, self._configurator, latents.memory(frames), goals,
+                self.horizon, latents.actions[frames], followed,
             )
         )  # fmt: skip
 

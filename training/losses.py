@@ -1,8 +1,7 @@
 """Loss terms of the world model: small named scalars, which `weighted_sum` weights and sums.
 
-To add a term, write its function, enter it in `WORLD_MODEL_TERMS`, and give `LossConfig` a weight
-of the same name. A term of weight 0 is not computed. The terms of the later stages are in
-`frozen_losses`.
+To add a term, write its function, enter it in `LossConfig.table`, and give `LossConfig` a weight of
+the same name. A term of weight 0 is not computed. `frozen_losses` has those of the later stages.
 
 Letters: B batch, T time, D embedding, A action, R predicted steps, K history.
 """
@@ -10,8 +9,9 @@ Letters: B batch, T time, D embedding, A action, R predicted steps, K history.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -29,23 +29,26 @@ def weighted_sum(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> T
     return torch.stack([weights[name] * value for name, value in terms.items()]).sum()
 
 
-def weights_in_use(config: object, names: Sequence[str], of: str) -> dict[str, float]:
-    """Return the weights that are not zero, by name of the term.
+class Weights:
+    """Settings with a weight for each term of a table, under the term's name."""
 
-    Raises:
-        UserError: all of them are zero.
-    """
-    weights = {name: weight for name in names if (weight := getattr(config, name)) != 0}
-    if not weights:
-        raise UserError(f"the loss of the {of} needs a term of some weight, got {config}")
-    return weights
+    table: ClassVar[Mapping[str, Callable[[Any], Tensor]]]
 
+    def __post_init__(self) -> None:
+        if not self.weights():
+            raise UserError(f"a loss needs a term of some weight, got {self}")
 
-# ------------------------------------------------------------------------------ world model
+    def weights(self) -> dict[str, float]:
+        """Return the weights that are not 0, by name of the term."""
+        return {name: weight for name in self.table if (weight := getattr(self, name))}
+
+    def terms(self, batch: object) -> dict[str, Tensor]:
+        """Compute the terms with a weight: scalars by name, unweighted."""
+        return {name: self.table[name](batch) for name in self.weights()}
 
 
 @settings
-class LossConfig:
+class LossConfig(Weights):
     """Weights of the world model's terms.
 
     Without a term against it, a constant embedding predicts itself. SIGReg, or variance and
@@ -68,13 +71,6 @@ class LossConfig:
     inverse_dynamics: Finite = 1.0
     temporal_similarity: Finite = 0.0
     directions: Count = 64
-
-    def __post_init__(self) -> None:
-        self.weights()
-
-    def weights(self) -> dict[str, float]:
-        """Return the weights in use, by name of the term."""
-        return weights_in_use(self, tuple(WORLD_MODEL_TERMS), "world model")
 
 
 def prediction_error(predicted: Tensor, target: Tensor) -> Tensor:
@@ -149,9 +145,7 @@ class WorldModelBatch:
     """A batch of windows of T = K + R frames, encoded.
 
     Attributes:
-        config: settings of the loss.
-        jepa: the world model.
-        inverse: the inverse-dynamics head.
+        config, jepa, inverse: settings of the loss, world model, head.
         observations: (B, T, ...); with several processes, the share of this one.
         actions: (B, T - 1, A), in [-1, 1].
         embeddings: (B, T, D).
@@ -197,7 +191,7 @@ def _inverse_dynamics(batch: WorldModelBatch) -> Tensor:
     return (batch.inverse(batch.around.flatten(0, 1)) - wanted).square().mean()
 
 
-WORLD_MODEL_TERMS: dict[str, Callable[[WorldModelBatch], Tensor]] = {
+LossConfig.table = {
     "prediction": _prediction,
     "sigreg": _sigreg,
     "variance": lambda batch: variance_hinge(batch.rows),
@@ -239,8 +233,3 @@ def encode_batch(
     return WorldModelBatch(
         config, jepa, inverse, observations, actions, embeddings, memory, around, generator
     )
-
-
-def world_model_terms(batch: WorldModelBatch) -> dict[str, Tensor]:
-    """Compute the terms in use, unweighted scalars by name."""
-    return {name: WORLD_MODEL_TERMS[name](batch) for name in batch.config.weights()}

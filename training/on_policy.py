@@ -132,9 +132,6 @@ def collect_on_policy(
         world: the simulator.
         manifest: starts, goals and seeds of the episodes.
         on_step: called after each environment step.
-
-    Raises:
-        UserError: the shard cannot be written.
     """
     explorer = Explorer(checkpoint.agent(), world)
     outcome = run_episodes(world.task, world.image_size, explorer, manifest, on_step)

@@ -52,9 +52,6 @@ class Online:
         config: of the run.
         task: the task.
         device: where to compute.
-
-    Raises:
-        UserError: the dataset is not the one of this run.
     """
 
     def __init__(self, config: TrainConfig, task: Task, device: torch.device) -> None:

@@ -20,9 +20,10 @@ from mujepa.runtime.errors import UserError
 from mujepa.training.config import TrainConfig
 from mujepa.training.data import load_training_data
 from mujepa.training.losses import ExtraTerm
+from mujepa.training.networks import make_networks
 from mujepa.training.online import Online
 from mujepa.training.state import read_metrics
-from mujepa.training.trainer import Record, Training, make_networks, stages_of
+from mujepa.training.trainer import Record, Training, stages_of
 
 IMAGE_SIZE = 64
 """Width and height of images, if neither the user nor a dataset says."""
@@ -66,9 +67,6 @@ def prepare_dataset(config: TrainConfig, cluster: str | None = None) -> None:
     Args:
         config: of the run.
         cluster: to collect on, if not that of the run.
-
-    Raises:
-        UserError: the dataset is of another task, too small, or nothing can be collected.
     """
     place, spec = config.dataset, find_spec(config)
     if not spec or (spec.task and not spec.imported and isinstance(place, Path)):
@@ -111,9 +109,6 @@ def learn(
         config: of the run; with `resume` it goes on where the run in its folder stands.
         on_record: called with each record of metrics.jsonl once its checkpoint is written.
         extra_terms: of the world model's loss, by an experiment.
-
-    Raises:
-        UserError: there are no data, the disk is full, or a loss is not finite.
     """
     if config.threads:
         torch.set_num_threads(config.threads)

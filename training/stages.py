@@ -30,7 +30,6 @@ from mujepa.training.losses import (
     InverseDynamics,
     encode_batch,
     prediction_error,
-    world_model_terms,
 )
 
 
@@ -137,7 +136,7 @@ class WorldModelStage(Stage):
         actions = data.unit_actions(actions)
         batch = encode_batch(config.loss, jepa, self._inverse, observations, actions, generator)
         extra = {name: extra.term(head, batch) for name, (extra, head) in self._extra.items()}
-        return world_model_terms(batch) | extra
+        return config.loss.terms(batch) | extra
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:

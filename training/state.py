@@ -36,9 +36,6 @@ def check_settings(folder: Path, settings: dict[str, Any], *, resume: bool) -> N
     """Write the run's settings, or compare them with those of the run that is resumed.
 
     A run without a checkpoint is begun anew.
-
-    Raises:
-        UserError: the folder holds a run and `resume` is false, or the run has other settings.
     """
     settings = json.loads(json.dumps(settings, default=str))
     begun = any(folder.glob("round-*/last"))  # of an online run
@@ -82,11 +79,7 @@ def save_progress(
 
 
 def restore_networks(folder: Path, networks: Networks, data_digest: str) -> Progress:
-    """Load `last` into the networks and return its progress.
-
-    Raises:
-        UserError: it is missing or damaged, or was trained on other data.
-    """
+    """Load `last` into the networks and return its progress."""
     last = surviving_folder(folder / "last")
     remedy = f"delete {folder} and train anew"
     checkpoint = load_checkpoint(last, "cpu")
@@ -97,11 +90,7 @@ def restore_networks(folder: Path, networks: Networks, data_digest: str) -> Prog
 
 
 def restore_world_model(path: Path, config: AgentConfig, networks: Networks) -> dict[str, Any]:
-    """Load the world model and the probe of a checkpoint, and return where it comes from.
-
-    Raises:
-        UserError: there is no checkpoint, or its world model is of another task or other settings.
-    """
+    """Load the world model and the probe of a checkpoint, and return where it comes from."""
     checkpoint = load_checkpoint(path, "cpu")
     for name in ("task", "observation_shape", "quantities", "jepa"):
         there, here = getattr(checkpoint.config, name), getattr(config, name)
@@ -118,11 +107,7 @@ def restore_world_model(path: Path, config: AgentConfig, networks: Networks) -> 
 def restore_optimizer(
     folder: Path, modules: nn.ModuleDict, optimizer: torch.optim.Optimizer
 ) -> None:
-    """Load the tensors of modules and optimiser from `last`.
-
-    Raises:
-        UserError: they are damaged.
-    """
+    """Load the tensors of modules and optimiser from `last`."""
     path = surviving_folder(folder / "last") / "training.safetensors"
     try:
         tensors = safetensors.torch.load_file(path)

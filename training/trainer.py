@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mujepa.agent.checkpoint import AgentConfig, Checkpoint, Networks, save_checkpoint
-from mujepa.envs.world import World
-from mujepa.rollouts.store import DatasetSpec
+from mujepa.agent.checkpoint import Networks, save_checkpoint
 from mujepa.runtime import console, distributed
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import read_json, surviving_folder
 from mujepa.runtime.provenance import command, machine, versions
-from mujepa.training.config import TrainConfig
-from mujepa.training.data import LatentDataset, TrainingData, bounds_of
+from mujepa.training.config import AUTO, TrainConfig
+from mujepa.training.data import LatentDataset, TrainingData
 from mujepa.training.diagnostics import COSTS, choose_cost, rank_cost
 from mujepa.training.frozen_stages import ActorStage, CriticStage, EnsembleStage
+from mujepa.training.interruption import Interruption, interruption
 from mujepa.training.losses import ExtraTerm, weighted_sum
+from mujepa.training.networks import make_networks
 from mujepa.training.schedule import Clock, Progress, schedule
 from mujepa.training.stages import PredictorStage, Stage, WorldModelStage
 from mujepa.training.state import (
@@ -35,8 +32,6 @@ from mujepa.training.state import (
     save_progress,
 )
 
-AUTO = "auto"
-"""The cost that is chosen by a measurement."""
 Record = Callable[[dict[str, Any]], object]
 
 
@@ -93,32 +88,6 @@ def make_stage(
     cost = spec.cost or ("critic" if config.cost == AUTO else config.cost)
     more = {"extra_terms": extra_terms} if extra_terms else {}
     return spec.stage(config, latents, networks, spec.parts, cost, **more)
-
-
-@dataclass
-class Interruption:
-    """Whether Ctrl-C or SIGTERM has asked for an end."""
-
-    wanted: bool = False
-
-
-@contextmanager
-def interruption() -> Iterator[Interruption]:
-    """Turn the first Ctrl-C (or SIGTERM) into a wish; the second one interrupts at once."""
-    asked, before = Interruption(), {}
-
-    def hear(number: int, frame: object) -> None:
-        if asked.wanted:
-            raise KeyboardInterrupt
-        asked.wanted = True
-
-    if threading.current_thread() is threading.main_thread():  # other threads hear no signals
-        before = {it: signal.signal(it, hear) for it in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @dataclass
@@ -335,55 +304,3 @@ class Training:
                     f"{update}; the last good checkpoint is kept in {self.config.out}; try a "
                     "lower learning rate"
                 )
-
-
-def make_networks(
-    config: TrainConfig, world: World | None, spec: DatasetSpec | None = None
-) -> tuple[AgentConfig, Networks]:
-    """Return the networks of a run and the settings of its agent.
-
-    Args:
-        config: of the run.
-        world: the simulator.
-        spec: of the dataset, where there is no simulator.
-
-    Raises:
-        UserError: the settings do not make an agent.
-    """
-    agent_config = AgentConfig(
-        **(_about(world, config) if world else _about_data(spec)), jepa=config.jepa,
-        critic=config.critic, ensemble=config.ensemble, actor=config.actor,
-        planner=config.planner, cost=config.cost, actor_mode=config.mode,
-    )  # fmt: skip
-    networks = Networks(agent_config)
-    cost = "critic" if config.cost == AUTO else config.cost
-    Checkpoint(agent_config, networks, {}, config.out).agent(cost=cost)
-    return agent_config, networks
-
-
-def _about(world: World, config: TrainConfig) -> dict[str, Any]:
-    """Return what the agent has to know of a simulator."""
-    resting = world.state(world.model.qpos0)[None]
-    return {
-        "task": world.task.name,
-        "observation_shape": world.observe(resting, config.jepa.encoder.observes).shape[1:],
-        "action_low": tuple(world.action_low.tolist()),
-        "action_high": tuple(world.action_high.tolist()),
-        "goal_size": world.goal_size,
-        "quantities": world.quantities,
-        "frame_skip": world.task.frame_skip,
-    }
-
-
-def _about_data(spec: DatasetSpec | None) -> dict[str, Any]:
-    """Return what the agent has to know of data that come from no simulator."""
-    assert spec is not None
-    low, high = bounds_of(spec)
-    return {
-        "task": None,
-        "observation_shape": (spec.image_size, spec.image_size, 3),
-        "action_low": low,
-        "action_high": high,
-        "goal_size": 0,
-        "frame_skip": spec.frame_skip,
-    }

@@ -17,7 +17,6 @@ from mujepa.training.losses import (
     LossConfig,
     encode_batch,
     weighted_sum,
-    world_model_terms,
 )
 
 
@@ -203,7 +202,7 @@ def test_a_linear_world_is_learned():
             group["lr"] = 4e-3 * (1 - update / 300)
         generator = torch.Generator().manual_seed(update)
         windows = linear_world(128, 6, 2 * update)
-        terms = world_model_terms(encode_batch(config, jepa, inverse, *windows, generator))
+        terms = config.terms(encode_batch(config, jepa, inverse, *windows, generator))
         optimizer.zero_grad()
         weighted_sum(terms, config.weights()).backward()
         optimizer.step()

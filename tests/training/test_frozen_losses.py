@@ -14,8 +14,6 @@ from mujepa.training.frozen_losses import (
     ActorLossConfig,
     CriticBatch,
     CriticLossConfig,
-    actor_terms,
-    critic_terms,
     imagined_cost,
 )
 from mujepa.training.losses import weighted_sum
@@ -43,12 +41,16 @@ def at_rest(frames):
     return torch.stack([frames, frames], dim=-2)
 
 
-def learn(module, sample, terms, updates):
+def compute(batch):
+    return batch.config.terms(batch)
+
+
+def learn(module, sample, updates):
     """Train on the sum of some terms of samples."""
     optimizer = torch.optim.Adam(module.parameters(), lr=3e-3)
     for _ in range(updates):
         optimizer.zero_grad()
-        weighted_sum(found := terms(sample()), dict.fromkeys(found, 1.0)).backward()
+        weighted_sum(found := compute(sample()), dict.fromkeys(found, 1.0)).backward()
         optimizer.step()
     return found
 
@@ -62,7 +64,7 @@ def squared_expectile(errors):
 def test_the_critics_terms_are_the_expectile_loss_and_the_hinge(critic, points):
     a, b, c = points
     steps = torch.arange(200.0) / 20
-    terms = critic_terms(CriticBatch(LOSS, critic, a, b, c, steps))
+    terms = compute(CriticBatch(LOSS, critic, a, b, c, steps))
     errors = [critic(a[i], b[i]) - steps[i] for i in range(200)]
     hinge = [max(LOSS.apart_steps - critic(a[i], c[i]), torch.tensor(0.0)) for i in range(200)]
     torch.testing.assert_close(terms["temporal"], squared_expectile(errors) / 200)
@@ -75,7 +77,7 @@ def test_the_bellman_term_asks_for_one_step_more_than_from_the_next_frame(critic
     following = a[50:].flip(0)
     following[0] = a[50]  # the episode ends there
     loss = CriticLossConfig(bellman=1.0)
-    terms = critic_terms(CriticBatch(loss, critic, a, b, c, torch.ones(200), following))
+    terms = compute(CriticBatch(loss, critic, a, b, c, torch.ones(200), following))
     errors = [
         critic(a[50 + i], c[50 + i]) - (1 + critic(following[i], c[50 + i])) for i in range(1, 150)
     ]
@@ -86,7 +88,7 @@ def test_the_bellman_term_asks_for_one_step_more_than_from_the_next_frame(critic
 def test_the_contrastive_term_is_the_cross_entropy_of_the_own_goal(critic, points):
     a, b, c = points
     loss = CriticLossConfig(temporal=0.0, apart=0.0, contrastive=1.0)
-    terms = critic_terms(CriticBatch(loss, critic, a, b, c, torch.ones(200)))
+    terms = compute(CriticBatch(loss, critic, a, b, c, torch.ones(200)))
     assert terms.keys() == {"contrastive"}
     away = torch.stack([critic(a[i].expand(200, 2, 4), b) for i in range(200)])
     rows, columns = (-torch.log_softmax(-away, dim=dim).diagonal().mean() for dim in (1, 0))
@@ -107,7 +109,7 @@ def test_the_critic_learns_the_shortest_time_of_a_random_walk():
         start, goal = walks[walk, moments[0]], walks[walk, moments[1]]
         return CriticBatch(loss, critic, start, goal, goal, (moments[1] - moments[0]).float())
 
-    learn(critic, sample, critic_terms, updates=400)
+    learn(critic, sample, updates=400)
     line = torch.linspace(-1.6, 1.6, 17)
     frames = at_rest(torch.stack([line, line.square() / 3], dim=-1))
     with torch.no_grad():
@@ -125,7 +127,7 @@ def test_the_critic_learns_the_steps_apart_on_a_chain(critic):
         ends = places[start], places[goal], places[start]
         return CriticBatch(loss, critic, *ends, (goal - start).float())
 
-    learn(critic, sample, critic_terms, updates=500)
+    learn(critic, sample, updates=500)
     start, goal = torch.triu_indices(16, 16)
     with torch.no_grad():
         error = (critic(places[start], places[goal]) - (goal - start)).abs()
@@ -137,7 +139,7 @@ def test_of_two_times_it_learns_the_one_where_both_pulls_are_equal(critic, point
     start, goal = points[0, :1].expand(64, -1, -1), points[1, :1].expand(64, -1, -1)
     steps, loss = torch.tensor([4.0, 12.0]).repeat(32), CriticLossConfig(apart=0.0)
     batch = CriticBatch(loss, critic, start, goal, goal, steps)
-    learn(critic, lambda: batch, critic_terms, updates=200)
+    learn(critic, lambda: batch, updates=200)
     expected = loss.expectile * 4 + (1 - loss.expectile) * 12
     assert critic(start[0], goal[0]).item() == pytest.approx(expected, abs=0.1)
 
@@ -157,7 +159,7 @@ def test_by_steps_alone_it_learns_a_chain_longer_than_any_walk_on_it():
         following = places[torch.where(goal > start, start + 1, start)]
         return CriticBatch(loss, critic, *ends, steps.float(), following)
 
-    learn(critic, sample, critic_terms, updates=800)
+    learn(critic, sample, updates=800)
     with torch.no_grad():
         assert critic(places[0], places[7]).item() == pytest.approx(7, abs=1.5)
 
@@ -201,7 +203,7 @@ def to_the_right(loss, actor, configurator, followed=True, sign=1.0):
 
 def test_imagining_teaches_it_to_go_to_goals_that_it_was_not_taught(actor, configurator):
     batch = to_the_right(ActorLossConfig(), actor, configurator)
-    learn(actor, lambda: batch, actor_terms, updates=300)
+    learn(actor, lambda: batch, updates=300)
     others, there = problems(100, seed=2)
     with torch.no_grad():
         embeddings, _ = actor.rollout(Drift(), others, there, 12)
@@ -213,10 +215,10 @@ def test_imagining_teaches_it_to_go_to_goals_that_it_was_not_taught(actor, confi
 def test_the_data_teach_it_only_where_they_went_to_the_goal(actor, configurator):
     loss = ActorLossConfig(imagined=0.0, behaviour=1.0)
     batch = to_the_right(loss, actor, configurator)
-    assert learn(actor, lambda: batch, actor_terms, updates=100).keys() == {"behaviour"}
+    assert learn(actor, lambda: batch, updates=100).keys() == {"behaviour"}
     torch.testing.assert_close(actor(*problems()), batch.actions, atol=0.15, rtol=0)
     nobody = to_the_right(loss, actor, configurator, followed=False, sign=-1.0)
-    assert actor_terms(nobody)["behaviour"] == 0
+    assert compute(nobody)["behaviour"] == 0
 
 
 @torch.no_grad()
@@ -235,8 +237,8 @@ def test_the_imagined_cost_is_that_of_the_planner(actor, configurator):
     [
         (CriticLossConfig, {"expectile": 0.0}, "--expectile must be above 0, got 0.0"),
         (CriticLossConfig, {"expectile": 1.0}, "--expectile must be below 1, got 1.0"),
-        (CriticLossConfig, {"temporal": 0, "apart": 0}, "loss of the critic needs a term of some"),
-        (ActorLossConfig, {"imagined": 0.0}, "the loss of the actor needs a term of some weight"),
+        (CriticLossConfig, {"temporal": 0, "apart": 0}, "a loss needs a term of some"),
+        (ActorLossConfig, {"imagined": 0.0}, "a loss needs a term of some weight"),
         (ActorLossConfig, {"horizon": -1}, "--horizon must be at least 0, got -1"),
     ],
 )

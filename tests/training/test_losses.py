@@ -20,7 +20,6 @@ from mujepa.training.losses import (
     temporal_similarity,
     variance_hinge,
     weighted_sum,
-    world_model_terms,
 )
 
 ALL = LossConfig(variance=1.0, covariance=1.0, temporal_similarity=1.0, directions=16)
@@ -113,7 +112,7 @@ def windows(batch=4, time=6):
 
 
 def compute(*arguments):
-    return world_model_terms(encode_batch(*arguments))
+    return arguments[0].terms(encode_batch(*arguments))
 
 
 def test_only_terms_of_some_weight_are_computed(model):

@@ -102,9 +102,9 @@ def test_the_actor_is_asked_for_later_frames_any_frames_and_goals_of_the_task(la
     latents, networks = latents
     stage = stage_of("actor", latents, networks, actor_loss=ActorLossConfig(horizon=2))
     asked = []
-    monkeypatch.setattr(frozen, "actor_terms", lambda *arguments: asked.append(arguments) or {})
+    monkeypatch.setattr(ActorLossConfig, "terms", lambda *arguments: asked.append(arguments) or {})
     stage.terms(0)
-    (batch,) = asked[0]
+    batch = asked[0][1]
     memory, goals, actions, followed = batch.memory, batch.goals, batch.actions, batch.followed
     assert batch.horizon == 2
 
