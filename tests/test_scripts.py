@@ -72,10 +72,20 @@ def progress(run: Path) -> dict:
     return json.loads((run / "last" / "progress.json").read_text())
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few():
+    """Rank costs in few problems."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mujepa.training.data, "RANKED_PAIRS", 3)
+        patch.setattr(mujepa.training.data, "START_GOAL_PAIRS", 12)
+        yield
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "reacher"
-    assert main(["collect", "reacher", "--out", str(folder), "--episodes", "12"]) == 0
+    command = f"collect reacher --out {folder} --episodes 12 --steps 16 --workers 1"
+    assert main(command.split()) == 0
     return folder
 
 
@@ -155,7 +165,7 @@ def test_a_run_holds_what_is_needed_to_use_it_and_to_go_on(trained, data):
         "progress.json", "training.safetensors"
     }  # fmt: skip
     provenance = json.loads((trained / "best" / "provenance.json").read_text())
-    assert provenance["data"] == {"digest": Dataset(data).digest, "frames": 12 * 51}
+    assert provenance["data"] == {"digest": Dataset(data).digest, "frames": 12 * 17}
     assert provenance["seed"] == 0
     assert provenance["versions"]["torch"] == torch.__version__
     assert set(provenance["cost_ranks"]) == set(COSTS)
@@ -296,7 +306,7 @@ def test_a_crashed_run_is_resumed_as_if_nothing_had_happened(
     assert records(run) == records(trained)
 
 
-@pytest.mark.parametrize(("stage", "update"), [(0, 16), (2, 8), (3, 16)])
+@pytest.mark.parametrize(("stage", "update"), [(0, 16), (3, 16)])
 def test_a_run_killed_with_kill_9_is_resumed_as_if_nothing_had_happened(
     trained, data, tmp_path, stage, update
 ):
@@ -310,6 +320,8 @@ from mujepa.cli.main import main
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_scripts import train
 from pathlib import Path
+import mujepa.training.data
+mujepa.training.data.RANKED_PAIRS, mujepa.training.data.START_GOAL_PAIRS = 3, 12
 check = mujepa.training.trainer.Training._check_finite
 def dying(self, values, at, now):
     if (self.progress.stage, now) == ({stage}, {update} + 2):
@@ -328,7 +340,7 @@ train(Path({str(run)!r}), Path({str(data)!r}))
 
 @pytest.mark.parametrize(
     ("stage", "number"),
-    [("world model", signal.SIGINT), ("critic", signal.SIGTERM), ("actor", signal.SIGINT)],
+    [("world model", signal.SIGINT), ("critic", signal.SIGTERM)],
 )
 def test_ctrl_c_saves_between_updates_and_the_run_goes_on_the_same(
     trained, data, tmp_path, monkeypatch, capsys, stage, number
@@ -386,11 +398,6 @@ def test_a_run_is_not_resumed_on_data_that_have_changed(trained, data, tmp_path,
     assert train(run, grown, "--resume") == 2
     assert "the dataset is not the one" in capfd.readouterr().err.splitlines()[-1]
     assert weights(run) == weights(trained)
-
-
-def test_resuming_where_nothing_is_begins(trained, data, tmp_path):
-    assert train(tmp_path / "run", data, "--resume") == 0
-    assert weights(tmp_path / "run") == weights(trained)
 
 
 def test_minutes_stop_each_stage_early_and_all_are_still_trained(data, tmp_path):

@@ -169,26 +169,23 @@ class TrainConfig:
         if self.own_data and self.data:
             raise UserError(f"{self.task} names the dataset already; leave --data out")
         if self.own_data and (self.online or self.vary):
-            raise UserError(
-                f"{'--online' if self.online else '--vary'} needs a simulator, and {self.task} has "
-                "none; name a task"
-            )
+            flag = "--online" if self.online else "--vary"
+            raise UserError(f"{flag} needs a simulator, and {self.task} has none; name a task")
         read_variation(self.vary)
         read_variation(self.then_vary)
         self._check_online()
 
     def _check_online(self) -> None:
-        changed = [name for name in ONLINE if getattr(self, name) != default_settings()[name]]
-        if changed and not self.online:
-            raise UserError(f"--{changed[0].replace('_', '-')} needs --online; add it")
         if not self.online:
+            for name in ONLINE:
+                if getattr(self, name) != default_settings()[name]:
+                    raise UserError(f"--{name.replace('_', '-')} needs --online; add it")
             return
+        rounds = self.online_rounds
         if bool(self.then_vary) != (self.then_at is not None):
             raise UserError("then_vary and then_at belong together: give both or none")
-        if self.then_at is not None and self.then_at >= self.online_rounds:
-            raise UserError(
-                f"then_at must be a round from 1 to {self.online_rounds - 1}, got {self.then_at}"
-            )
+        if self.then_at is not None and self.then_at >= rounds:
+            raise UserError(f"then_at must be a round from 1 to {rounds - 1}, got {self.then_at}")
         for flag, given in (
             ("--world-model", self.world_model is not None),
             ("--wandb", self.wandb != "off"),
@@ -198,9 +195,9 @@ class TrainConfig:
             if given:
                 raise UserError(f"--online does not go with {flag}; leave out one of the two")
         fewest = min(self.updates, self.ensemble_updates, self.critic_updates, self.actor_updates)
-        if not online_share(fewest, 0, self.online_rounds):
+        if not online_share(fewest, 0, rounds):
             raise UserError(
-                f"--online-rounds {self.online_rounds} cannot share {fewest} updates; "
+                f"--online-rounds {rounds} cannot share {fewest} updates; "
                 "every stage needs at least one in each round"
             )
 

@@ -143,6 +143,13 @@ class TrainingData:
             seen = self.world.proprioception(states).astype(np.float32)
         return torch.from_numpy(seen).to(self.device)
 
+    def achieved(self, episodes: NDArray[np.int64]) -> Tensor | None:
+        """Return the achieved goals of whole episodes, (frames, G), if recorded."""
+        if "achieved" not in self.dataset.columns:
+            return None
+        goals = [self.dataset.episode("achieved", int(episode)) for episode in episodes]
+        return torch.from_numpy(np.concatenate(goals).astype(np.float32)).to(self.device)
+
     def observe_episode(self, episode: int) -> Tensor:
         """Return what the encoder reads in a whole episode, (frames, ...)."""
         first, length = np.zeros(1, np.int64), int(self.dataset.lengths[episode])
@@ -170,14 +177,7 @@ def load_training_data(
 ) -> TrainingData:
     """Open a dataset, verify it, and hold out some of its episodes.
 
-    Args:
-        folder: of the dataset; a string is its URL.
-        validation_share: of the episodes that are held out.
-        seed: of the split and of the random streams.
-        device: where to compute.
-        observes: what the encoder reads.
-        horizon: model steps that the planner looks ahead.
-        task: whose simulator to use if the dataset names none.
+    A dataset without a task gets the simulator of `task`, if given.
     """
     dataset, world = Dataset(folder), None
     spec = dataset.spec
@@ -210,34 +210,18 @@ def _check_fit(spec: DatasetSpec, world: World) -> None:
 
 
 @torch.no_grad()
-def encode_episodes(
-    data: TrainingData, jepa: JEPA, episodes: NDArray[np.int64]
-) -> tuple[Tensor, Tensor | None]:
-    """Encode whole episodes, one after the other.
-
-    Returns:
-        Embeddings (frames, D) and achieved goals (frames, G), if recorded.
-    """
-    dataset = data.dataset
-    frames, begin = int(dataset.lengths[episodes].sum()), 0
-    embeddings, achieved = torch.empty(frames, jepa.dim, device=data.device), []
-    group = max(1, ENCODE_FRAMES // int(dataset.lengths.max()))
+def encode_episodes(data: TrainingData, jepa: JEPA, episodes: NDArray[np.int64]) -> Tensor:
+    """Encode whole episodes, one after the other -> (frames, D)."""
+    group, found = max(1, ENCODE_FRAMES // int(data.dataset.lengths.max())), []
     for part in np.array_split(episodes, -(-len(episodes) // group)):
-        seen = [data.observe_episode(int(episode)) for episode in part]
-        end = begin + sum(map(len, seen))
-        embeddings[begin:end] = full_precision(jepa.encode)(torch.cat(seen))
-        if not bool(embeddings[begin:end].isfinite().all()):
+        seen = torch.cat([data.observe_episode(int(episode)) for episode in part])
+        found.append(full_precision(jepa.encode)(seen))
+        if not bool(found[-1].isfinite().all()):
             raise UserError(
                 "training stopped: embedding of the world model is not finite; "
                 "try a lower learning rate"
             )
-        if "achieved" in dataset.columns:
-            achieved += [dataset.episode("achieved", int(episode)) for episode in part]
-        begin = end
-    if not achieved:
-        return embeddings, None
-    goals = torch.from_numpy(np.concatenate(achieved).astype(np.float32))
-    return embeddings, goals.to(data.device)
+    return torch.cat(found)
 
 
 @dataclass(frozen=True)
@@ -264,7 +248,7 @@ class LatentDataset:
     @functools.cached_property
     def embeddings(self) -> Tensor:
         """Of all frames, (frames, D)."""
-        return encode_episodes(self.data, self.jepa, self.data.split.train)[0]
+        return encode_episodes(self.data, self.jepa, self.data.split.train)
 
     @functools.cached_property
     def actions(self) -> Tensor:

@@ -93,9 +93,6 @@ def choose_cost(ranks: Mapping[str, float]) -> str:
 
     The critic sees beyond the horizon, which ranks within it do not tell; docs/ablations.md has
     both, ranks and success.
-
-    Args:
-        ranks: of each of `COSTS`, from `rank_cost`.
     """
     best = max(ranks, key=lambda cost: ranks[cost])
     return best if ranks[best] > ranks["critic"] + CLEARLY else "critic"

@@ -13,13 +13,7 @@ from mujepa.training.config import AUTO, TrainConfig
 def make_networks(
     config: TrainConfig, world: World | None, spec: DatasetSpec | None = None
 ) -> tuple[AgentConfig, Networks]:
-    """Return the networks of a run and the settings of its agent.
-
-    Args:
-        config: of the run.
-        world: the simulator.
-        spec: of the dataset, if there is no simulator.
-    """
+    """Return the networks of a run and the settings of its agent."""
     if world:
         resting = world.state(world.model.qpos0)[None]
         about: dict[str, Any] = {

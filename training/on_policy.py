@@ -70,13 +70,7 @@ class ExplorerState:
 
 @dataclass(frozen=True)
 class Explorer:
-    """The agent with exploration; its memory holds the actions that were taken.
-
-    Attributes:
-        agent: the agent.
-        world: the simulator.
-        exploration: drawn from each episode's own seed.
-    """
+    """The agent with exploration; its memory holds the actions that were taken."""
 
     agent: Agent
     world: World
@@ -123,16 +117,7 @@ def collect_on_policy(
     manifest: Manifest,
     on_step: Callable[[], object] = lambda: None,
 ) -> Outcome:
-    """Run an agent with exploration, and add all episodes to a dataset, or none.
-
-    Args:
-        folder: of the dataset.
-        name: of the new shard.
-        checkpoint: of the agent.
-        world: the simulator.
-        manifest: starts, goals and seeds of the episodes.
-        on_step: called after each environment step.
-    """
+    """Run an agent with exploration, and add all episodes to a dataset, or none."""
     explorer = Explorer(checkpoint.agent(), world)
     outcome = run_episodes(world.task, world.image_size, explorer, manifest, on_step)
     skip = world.task.frame_skip

@@ -46,13 +46,7 @@ EVALUATED = 30
 
 
 class Online:
-    """A run that trains on episodes of its own agent.
-
-    Args:
-        config: of the run.
-        task: the task.
-        device: where to compute.
-    """
+    """A run that trains on episodes of its own agent."""
 
     def __init__(self, config: TrainConfig, task: Task, device: torch.device) -> None:
         self.config, self.task, self.device = config, task, device

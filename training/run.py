@@ -62,12 +62,7 @@ def collection(config: TrainConfig) -> CollectConfig:
 
 
 def prepare_dataset(config: TrainConfig, cluster: str | None = None) -> None:
-    """Collect missing episodes, or check a dataset to which none can be added.
-
-    Args:
-        config: of the run.
-        cluster: to collect on, if not that of the run.
-    """
+    """Collect missing episodes, or check a dataset to which none can be added."""
     place, spec = config.dataset, find_spec(config)
     if not spec or (spec.task and not spec.imported and isinstance(place, Path)):
         collect(replace(collection(config), cluster=cluster or config.cluster))
@@ -103,13 +98,7 @@ def learn(
     on_record: Record = lambda record: None,
     extra_terms: Sequence[ExtraTerm] = (),
 ) -> None:
-    """Train on a dataset that is there, in this process.
-
-    Args:
-        config: of the run; with `resume` it goes on where the run in its folder stands.
-        on_record: called with each record of metrics.jsonl once its checkpoint is written.
-        extra_terms: of the world model's loss, by an experiment.
-    """
+    """Train on a dataset that is there, in this process."""
     if config.threads:
         torch.set_num_threads(config.threads)
     device, task = choose_device(config.device, distributed.local_rank()), config.find_task()

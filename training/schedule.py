@@ -54,10 +54,7 @@ class Clock:
 def schedule(update: int, updates: int, fraction: float) -> float:
     """Return the share of the learning rate: linear warm-up, then a cosine down to a hundredth.
 
-    Args:
-        update: that is about to be made.
-        updates: in all.
-        fraction: of the training that is gone, in updates or in time.
+    `fraction` of the training is over, in updates or in time.
     """
     warm = min(1.0, (update + 1) / min(WARM_UP, max(1, updates // 10)))
     return warm * (0.01 + 0.99 * (1 + math.cos(math.pi * fraction)) / 2)

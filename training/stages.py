@@ -42,6 +42,7 @@ class Stage(ABC):
         networks: all networks; those that the stage does not train are frozen.
         parts: names of those that it trains.
         cost: what the planner minimises.
+        extra_terms: of the world model's loss, each with a head of its own.
     """
 
     def __init__(
@@ -51,9 +52,14 @@ class Stage(ABC):
         networks: Networks,
         parts: Sequence[str],
         cost: str,
+        extra_terms: Sequence[ExtraTerm] = (),
     ) -> None:
         self.config, self.latents, self.data = config, latents, latents.data
         self.networks, self.parts, self.cost = networks, parts, cost
+        self._prepare(extra_terms)
+
+    def _prepare(self, extra_terms: Sequence[ExtraTerm]) -> None:  # noqa: B027 - may be left out
+        """Make what the stage needs besides the networks."""
 
     def modules(self) -> nn.ModuleDict:
         """Return what is optimised."""
@@ -82,28 +88,10 @@ class Stage(ABC):
 
 
 class WorldModelStage(Stage):
-    """Encoder and predictor, end to end: predict embeddings open loop without collapsing them.
+    """Encoder and predictor, end to end: predict embeddings open loop without collapsing them."""
 
-    Args:
-        config: settings of the run.
-        latents: the data.
-        networks: all networks.
-        parts: names of those that it trains.
-        cost: of the diagnostics.
-        extra_terms: further terms, each with a head of its own.
-    """
-
-    def __init__(
-        self,
-        config: TrainConfig,
-        latents: LatentDataset,
-        networks: Networks,
-        parts: Sequence[str],
-        cost: str,
-        extra_terms: Sequence[ExtraTerm] = (),
-    ) -> None:
-        super().__init__(config, latents, networks, parts, cost)
-        jepa, device = networks.jepa, self.data.device
+    def _prepare(self, extra_terms: Sequence[ExtraTerm]) -> None:
+        jepa, device = self.networks.jepa, self.data.device
         held = self.data.validation.observations.shape[1]
         if held <= jepa.history:
             raise UserError(
@@ -158,9 +146,10 @@ class WorldModelStage(Stage):
         """Recalibrate the batch normalisation on training frames, and fit the probe."""
         self._recalibrate(episodes=512)
         episodes = self.data.split.train[:512]
-        embeddings, achieved = encode_episodes(self.data, self.networks.jepa, episodes)
-        if achieved is not None:
-            self.networks.probe.fit(embeddings, achieved)
+        if (achieved := self.data.achieved(episodes)) is not None:
+            self.networks.probe.fit(
+                encode_episodes(self.data, self.networks.jepa, episodes), achieved
+            )
 
     def _recalibrate(self, episodes: int) -> None:
         """Replace the running statistics of the embeddings by those of whole training episodes."""

@@ -127,14 +127,7 @@ def restore_optimizer(
 
 
 class Metrics:
-    """Records in metrics.jsonl, and in wandb if asked for.
-
-    Args:
-        folder: of the run.
-        resumed: keep the records up to this progress; None starts the file anew.
-        wandb_mode: `online`, `offline` (no account needed) or `off`.
-        config: settings that wandb shows.
-    """
+    """Records in metrics.jsonl up to the progress `resumed`, if any, and in wandb if asked for."""
 
     def __init__(
         self,

@@ -86,8 +86,7 @@ def make_stage(
     """Return a stage by its name."""
     spec = next(it for it in STAGES if it.name == name)
     cost = spec.cost or ("critic" if config.cost == AUTO else config.cost)
-    more = {"extra_terms": extra_terms} if extra_terms else {}
-    return spec.stage(config, latents, networks, spec.parts, cost, **more)
+    return spec.stage(config, latents, networks, spec.parts, cost, extra_terms)
 
 
 @dataclass
@@ -114,11 +113,7 @@ class Running:
 class Training:
     """One run: the networks, the stages in which they are trained, and its records.
 
-    Args:
-        config: of the run, with the task's recipe.
-        data: what is learned from.
-        on_record: called with each record once the checkpoint with it is written.
-        extra_terms: of the world model's loss, by an experiment.
+    `on_record` is called with each record once its checkpoint is written.
     """
 
     def __init__(

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 from torch import multiprocessing
 
+import mujepa.training.data
 from mujepa.agent.actor import ActorConfig
 from mujepa.agent.critic import CriticConfig
 from mujepa.agent.encoder import EncoderConfig
@@ -54,6 +55,14 @@ def toy(run: Path, *more: str) -> list[str]:
 def train_toy(arguments: list[str]) -> int:
     """Run `mujepa train`, with settings that have no flag; torchrun starts this file."""
     return run_command(lambda config: train(replace(config, **SMALL)), TrainConfig, arguments)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few():
+    """Rank costs in few problems."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mujepa.training.data, "RANKED_PAIRS", 3)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -328,4 +337,5 @@ def test_bfloat16_learns_nearly_what_float32_learns(data, trained, tmp_path):
 
 
 if __name__ == "__main__":
+    mujepa.training.data.RANKED_PAIRS = 3
     sys.exit(train_toy(sys.argv[1:]))

@@ -60,6 +60,7 @@ def few():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mujepa.training.online, "EVALUATED", 3)
         patch.setattr(mujepa.training.data, "RANKED_PAIRS", 3)
+        patch.setattr(mujepa.training.data, "START_GOAL_PAIRS", 12)
         yield
 
 
@@ -227,6 +228,7 @@ sys.path.insert(0, {str(Path(__file__).parent)!r})
 import test_online
 from pathlib import Path
 mujepa.training.online.EVALUATED = mujepa.training.data.RANKED_PAIRS = 3
+mujepa.training.data.START_GOAL_PAIRS = 12
 save = np.save
 def dying(path, values):
     save(path, values)
