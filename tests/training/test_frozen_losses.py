@@ -119,22 +119,6 @@ def test_the_critic_learns_the_shortest_time_of_a_random_walk():
     assert far > 2 * near
 
 
-def test_the_critic_learns_the_steps_apart_on_a_chain(critic):
-    places, loss = at_rest(torch.randn(16, 4)), CriticLossConfig(apart=0.0)
-
-    def sample():
-        start, goal = torch.randint(16, (2, 128)).sort(dim=0).values
-        ends = places[start], places[goal], places[start]
-        return CriticBatch(loss, critic, *ends, (goal - start).float())
-
-    learn(critic, sample, updates=500)
-    start, goal = torch.triu_indices(16, 16)
-    with torch.no_grad():
-        error = (critic(places[start], places[goal]) - (goal - start)).abs()
-    assert error.mean() < 0.5
-    assert error.max() < 2
-
-
 def test_of_two_times_it_learns_the_one_where_both_pulls_are_equal(critic, points):
     start, goal = points[0, :1].expand(64, -1, -1), points[1, :1].expand(64, -1, -1)
     steps, loss = torch.tensor([4.0, 12.0]).repeat(32), CriticLossConfig(apart=0.0)
