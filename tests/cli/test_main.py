@@ -24,7 +24,7 @@ from mujepa.rollouts.collection import collect_shards, make_spec
 from mujepa.runtime.parallel import Pool
 
 TOY = """--updates 2 --critic-updates 2 --ensemble-updates 2 --actor-updates 2 --batch 4
---critic-batch 8 --actor-batch 6 --episodes 6 --threads 1"""
+--episodes 6 --threads 1"""
 
 
 @pytest.fixture
@@ -151,24 +151,17 @@ def test_a_command_line_that_cannot_be_read_exits_with_2_and_no_traceback(
         ("train reacher --out run --episodes 0", "--episodes must be at least 1, got 0"),
         ("train reacher --out run --critic-updates 0", "--critic-updates must be at least 1"),
         ("train reacher --out run --checkpoint-every 0", "--checkpoint-every must be at least 1"),
-        ("train reacher --out run --minutes 0", "--minutes must be positive, got 0"),
-        ("train reacher --out run --minutes nan", "--minutes must be finite, got nan"),
-        ("train reacher --out run --learning-rate -1", "--learning-rate must be positive"),
-        ("train reacher --out run --critic-learning-rate nan", "--critic-learning-rate must be"),
-        ("train reacher --out run --imagined 2", "--imagined 2.0 "),
-        ("train reacher --out run --validation 1", "--validation 1.0 must be shares"),
-        ("train reacher --out run --seed -1", "--seed must not be negative, got -1"),
-        ("train reacher --out run --threads -1", "--threads must not be negative, got -1"),
-        ("train reacher --out run --workers -1", "--workers must not be negative, got -1"),
-        ("train reacher --out run --loss.prediction nan", "--loss.prediction must be finite"),
-        ("train reacher --out run --critic-loss.apart nan", "--critic-loss.apart must be fin"),
+        ("train reacher --out run --minutes 0", "--minutes must be above 0, got 0"),
+        ("train reacher --out run --minutes nan", "--minutes must be"),
+        ("train reacher --out run --learning-rate -1", "--learning-rate must be above 0"),
+        ("train reacher --out run --validation 1", "--validation must be below 1, got 1.0"),
+        ("train reacher --out run --seed -1", "--seed must be at least 0, got -1"),
+        ("train reacher --out run --threads -1", "--threads must be at least 0, got -1"),
+        ("train reacher --out run --workers -1", "--workers must be at least 0, got -1"),
+        ("train reacher --out run --loss.sigreg nan", "--loss.sigreg must be finite"),
         ("train reacher --out run --minutes inf", "--minutes must be finite, got inf"),
-        ("train reacher --out run --seed 4294967296", "--seed must be at most 4294967295, got"),
+        ("train reacher --out run --seed 4294967296", "--seed must be below"),
         ("train reacher --out run --cost gaol", "cost 'gaol': cannot read 'gaol'; write terms"),
-        (
-            "train reacher --out run --critic-loss.bellman 1 --imagined 1",
-            "learns from steps that were seen, of which --imagined 1.0 leaves none; lower it",
-        ),
         ("evaluate run --episodes 0", "--episodes must be at least 1, got 0"),
         ("evaluate run --oracle-episodes 0", "--oracle-episodes must be at least 1, got 0"),
         ("evaluate run --seed -1", "--seed must be at least 0, got -1"),

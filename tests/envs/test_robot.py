@@ -20,7 +20,7 @@ from mujepa.rollouts.store import Dataset
 from mujepa.runtime.errors import UserError
 
 TOY = """--updates 2 --critic-updates 2 --ensemble-updates 2 --actor-updates 2 --batch 4
---critic-batch 8 --actor-batch 6 --episodes 6 --threads 1"""
+--episodes 6 --threads 1"""
 ARM = """
 <mujoco>
   <compiler angle="radian" meshdir="shapes"/>

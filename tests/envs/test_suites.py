@@ -31,7 +31,7 @@ NAMES = (
 )
 every_name = pytest.mark.parametrize("name", NAMES)
 TOY = """--updates 2 --critic-updates 2 --ensemble-updates 2 --actor-updates 2 --batch 4
---critic-batch 8 --actor-batch 6 --episodes 6 --threads 1"""
+--episodes 6 --threads 1"""
 
 
 def suite_task(name: str) -> SuiteTask:

@@ -18,8 +18,9 @@ from mujepa.evaluation.loop import run_episodes
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.policies import AgentPolicy
 from mujepa.rollouts.store import read_meta
-from mujepa.train import TrainConfig, collection
+from mujepa.training.config import TrainConfig
 from mujepa.training.data import load_training_data
+from mujepa.training.run import collection
 from mujepa.visual.video import record_episode
 
 
@@ -36,7 +37,7 @@ def folder(tmp_path_factory):
     """A run, which has collected varied data."""
     folder = tmp_path_factory.mktemp("varied")
     toy = """--updates 2 --critic-updates 2 --ensemble-updates 2 --actor-updates 2 --batch 4
-    --critic-batch 8 --actor-batch 6 --threads 1 --validation 0.3"""
+    --threads 1 --validation 0.3"""
     command = f"train reacher --out {folder}/run --data {folder}/data --episodes 6 {toy}"
     assert main([*command.split(), "--workers", "1", "--vary", "light=0.3:1", "mass=0.5:2"]) == 0
     return folder
@@ -55,7 +56,7 @@ def test_a_dataset_records_its_variation_and_keeps_to_it(folder, capfd):
 
 def test_problems_that_training_draws_vary_as_its_data_do(folder):
     experience = load_training_data(folder / "data", 0.3, 0, torch.device("cpu"))
-    variants = [experience.world.variant(one.draw) for one in experience.problems[:6]]
+    variants = [experience.world.variant(one.draw) for one in experience.start_goal_pairs[:6]]
     assert len({variant.model.body_mass[-1] for variant in variants}) == 6
 
 
@@ -65,8 +66,6 @@ def test_a_run_records_its_variation_and_is_not_resumed_without(folder, capfd):
     command = f"train reacher --out {folder}/run --data {folder}/data --resume"
     assert main(command.split()) == 2
     assert "was begun with" in capfd.readouterr().err
-    plain = TrainConfig("reacher", folder / "other", str(folder / "data"))
-    assert "vary" not in plain.settings()
 
 
 def test_data_that_are_there_are_learned_from_as_they_are(folder):

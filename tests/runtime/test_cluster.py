@@ -25,7 +25,7 @@ ray = pytest.importorskip("ray", reason="pip install 'mujepa[cluster]'")
 pytestmark = pytest.mark.filterwarnings("ignore:::ray.*", "ignore::ResourceWarning")
 
 TOY = """--episodes 12 --updates 20 --critic-updates 20 --ensemble-updates 20 --actor-updates 20
---batch 8 --critic-batch 32 --actor-batch 12 --checkpoint-every 8 --threads 1 --device cpu"""
+--batch 8 --checkpoint-every 8 --threads 1 --device cpu"""
 
 ROOT = Path(__file__).parents[2]
 PRETRAINED = ROOT / "pretrained" / "reacher"
