@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from contextlib import contextmanager
 from functools import partial
@@ -40,33 +38,26 @@ def folder(tmp_path_factory, world):
 @pytest.fixture(scope="module")
 def server(folder):
     """A server's address; at the end Ctrl-C has to stop it, and nothing may have gone wrong."""
+    log = folder.parent / "server.log"
     command = [sys.executable, "-m", "mujepa.cli", "visualize", str(folder), "--port", "0"]
     allow = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a background shell ignores it
-    process = subprocess.Popen(
-        [*command, "--device", "cpu", "--episode", "5"], stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"},
-        preexec_fn=allow,
-    )  # fmt: skip
-    lines: list[str] = []
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [*command, "--device", "cpu", "--episode", "5"],
+            stdout=output, stderr=subprocess.STDOUT, preexec_fn=allow,
+        )  # fmt: skip
     try:
-        for line in process.stdout:
-            lines.append(line)
-            if line.startswith("http://"):
-                break
-        else:
-            raise AssertionError(f"the server ended: {''.join(lines)}")
-        reader = threading.Thread(target=lambda: lines.extend(process.stdout), daemon=True)
-        reader.start()
-        yield line.split("/ ")[0]
-        assert process.poll() is None
+        while not (found := re.search(r"http://[^/]+(?=/ is open)", log.read_text())):
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.1)
+        yield found[0]
+        assert process.poll() is None, log.read_text()
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=120) in (0, 130)
-        reader.join()
     finally:
         process.kill()
         process.wait()
-        process.stdout.close()
-    assert not any("Traceback" in line or "warning" in line for line in lines), lines
+    assert not re.search("Traceback|warning", log.read_text()), log.read_text()
 
 
 # ---------------------------------------------------------------------------------- server
