@@ -113,17 +113,17 @@ def test_what_cannot_be_read_is_named(expression, critic):
 def test_the_other_distances_to_the_goal_and_smoothness_equal_slow_references(
     critic, trajectory, goal
 ):
-    wanted = {"goal_l1": [], "goal_cosine": [], "smoothness": []}
+    target = {"goal_l1": [], "goal_cosine": [], "smoothness": []}
     for row in range(2):
         for candidate in range(5):
             z, g = trajectory.embeddings[row, candidate], goal.embedding[row]
-            wanted["goal_l1"].append(torch.stack([(e - g).abs().mean() for e in z]).mean())
+            target["goal_l1"].append(torch.stack([(e - g).abs().mean() for e in z]).mean())
             cosines = [e @ g / (e.norm() * g.norm()) for e in z]
-            wanted["goal_cosine"].append(1 - torch.stack(cosines).mean())
+            target["goal_cosine"].append(1 - torch.stack(cosines).mean())
             taken = [trajectory.memory.actions[row, -1], *trajectory.actions[row, candidate]]
             changes = [(b - a).square().mean() for a, b in pairwise(taken)]
-            wanted["smoothness"].append(torch.stack(changes).mean())
-    for name, values in wanted.items():
+            target["smoothness"].append(torch.stack(changes).mean())
+    for name, values in target.items():
         got = Cost(name, critic)(trajectory, goal)
         torch.testing.assert_close(got, torch.stack(values).reshape(2, 5))
 
@@ -192,9 +192,9 @@ def test_state_is_the_distance_in_what_the_probe_reads(critic, trajectory, goal)
     torch.manual_seed(3)
     probe = LinearProbe(3, ("tip.x", "tip.y", "ball.x"))
     probe.weight.normal_()
-    read, wanted = probe(trajectory.embeddings), probe(goal.embedding)[:, None, None]
+    read, target = probe(trajectory.embeddings), probe(goal.embedding)[:, None, None]
     for text, indices in (("tip", [0, 1]), ("tip.y, ball.x", [1, 2]), ("y", [1])):
-        away = (read - wanted)[..., indices].square().sum(dim=-1).sqrt()
+        away = (read - target)[..., indices].square().sum(dim=-1).sqrt()
         cost = Cost(f"2*state({text}).min", critic, probe)(trajectory, goal)
         torch.testing.assert_close(cost, 2 * away.amin(dim=-1))
     for text in ("x", "nose"):

@@ -61,17 +61,6 @@ def test_a_rollout_is_step_by_step_prediction(jepa, gradient, depth, past_action
         memory = memory.push(actions[:, step], embedding)
 
 
-def test_a_prediction_reads_the_last_embeddings_and_actions_oldest_first(jepa):
-    memory, actions = memory_of(jepa, 3), randn(3, 6, 2, seed=3)
-    seen, done = list(memory.embeddings.unbind(1)), list(memory.actions.unbind(1))
-    for action in actions.unbind(1):
-        done.append(action)
-        inputs = torch.cat([*seen[-jepa.history :], *done[-jepa.history :]], dim=1)
-        seen.append(seen[-1] + jepa.predictor.change(inputs))
-    predicted = torch.stack(seen[jepa.history :], dim=1)
-    torch.testing.assert_close(jepa.unroll(memory, actions), predicted)
-
-
 def test_a_prediction_without_past_actions_depends_on_the_next_alone():
     config = JEPAConfig(
         EncoderConfig(kind="mlp", dim=5, width=16), PredictorConfig(3, 16, 2, False)
@@ -96,15 +85,6 @@ def test_candidates_do_not_see_each_other(jepa):
         for candidate in range(4):
             one = jepa.unroll(alone, actions[row, candidate][None])[0]
             torch.testing.assert_close(together[row, candidate], one)
-
-
-def test_the_future_does_not_change_the_past(jepa):
-    memory, actions = memory_of(jepa, 1), randn(1, 5, 2, seed=3)
-    changed = actions.clone()
-    changed[:, 3:] += 1
-    before, after = jepa.unroll(memory, actions), jepa.unroll(memory, changed)
-    torch.testing.assert_close(before[:, :3], after[:, :3])
-    assert (before[:, 3:] != after[:, 3:]).any()
 
 
 def test_memory_forgets_the_oldest_and_keeps_actions_between_embeddings():
@@ -152,7 +132,7 @@ def test_an_embedding_of_patches_is_the_convolution_of_the_images(convolution):
     torch.testing.assert_close(one.bias.grad, other.bias.grad)
 
 
-@pytest.mark.parametrize("width", [8, 48, 72, 100])
+@pytest.mark.parametrize("width", [8, 72, 100])
 def test_the_vit_can_be_built_at_any_width(width):
     config = EncoderConfig(kind="vit", dim=6, width=width, depth=1)
     encoder = make_encoder(config, (16, 16, 3)).eval()
