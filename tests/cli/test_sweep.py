@@ -17,8 +17,7 @@ from mujepa.runtime.files import sha256
 from mujepa.training.config import TrainConfig
 
 TINY = """--episodes 12 --updates 4 --critic-updates 2 --ensemble-updates 2 --actor-updates 2
---batch 8 --checkpoint-every 1 --threads 1 --device cpu
---planner.samples 16"""
+--batch 8 --checkpoint-every 1 --threads 1 --device cpu --planner.samples 16"""
 
 
 @pytest.mark.filterwarnings("ignore:::ray.*", "ignore::ResourceWarning")

@@ -24,8 +24,8 @@ from mujepa.runtime.files import sha256
 ray = pytest.importorskip("ray", reason="pip install 'mujepa[cluster]'")
 pytestmark = pytest.mark.filterwarnings("ignore:::ray.*", "ignore::ResourceWarning")
 
-TOY = """--episodes 12 --updates 20 --critic-updates 20 --ensemble-updates 20 --actor-updates 20
---batch 8 --checkpoint-every 8 --threads 1 --device cpu"""
+TOY = """--episodes 12 --updates 12 --critic-updates 4 --ensemble-updates 4 --actor-updates 4
+--batch 8 --checkpoint-every 4 --threads 1 --device cpu"""
 
 ROOT = Path(__file__).parents[2]
 PRETRAINED = ROOT / "pretrained" / "reacher"
