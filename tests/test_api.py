@@ -37,8 +37,8 @@ def folder(tmp_path_factory):
 def test_training_and_evaluation_return_their_results_and_print_nothing(folder, capfd):
     checkpoint = mujepa.train("reacher", folder / "run", data=folder / "data", **TINY)
     assert checkpoint.config.observation_shape == (96, 96, 3)
-    result = mujepa.evaluate(checkpoint.folder, episodes=2, oracle=False)
-    assert result.episodes == 2
+    result = mujepa.evaluate(checkpoint.folder, episodes=1, oracle=False)
+    assert result.episodes == 1
     assert (folder / "run" / "best" / "evaluation" / "result.json").exists()
     assert capfd.readouterr() == ("", "")
 

@@ -29,7 +29,7 @@ def test_the_training_example_runs_at_a_small_size(tmp_path):
     stages = ("updates", "critic_updates", "ensemble_updates", "actor_updates")
     small = "".join(f"{stage}=1, " for stage in stages) + "validation=0.2, cost='critic'"
     code = code.replace("episodes=2000", "episodes=6").replace("data=data", f"{small}, data=data")
-    code = code.replace("episodes=200,", "episodes=2,")
+    code = code.replace("episodes=200,", "episodes=1,")
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
     )
