@@ -7,7 +7,7 @@ stay reproducible, and physics cannot depend on them.
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import mujoco
@@ -103,36 +103,18 @@ class Backdrop:
 class MovingDiscs:
     """N flat discs that move over the backdrop.
 
-    Their image points at time t are start + velocity * t, wrapped at the edges, plus
-    amplitude * sin(2 pi (rate * t + phase)).
-
     Attributes:
         radii: as shares of half the image, (N,).
         colours: (N, 3).
-        start: (N, 2).
-        velocity: in half images per second, (N, 2).
-        amplitude: in half images.
-        rate: of the oscillation along either axis, (N, 2) [1/s].
-        phase: of the oscillation, (N, 2).
+        points: the image points of their middles at a time [s], from -1 to 1, (N, 2).
     """
 
     radii: Array
     colours: Array
-    start: Array
-    velocity: Array
-    amplitude: float
-    rate: Array
-    phase: Array
-
-    def points(self, time: float) -> Array:
-        """Return the image points of their middles, from -1 to 1, (N, 2)."""
-        drifted = (self.start + self.velocity * time + EDGE) % (2 * EDGE) - EDGE
-        return drifted + self.amplitude * np.sin(2 * np.pi * (self.rate * time + self.phase))
+    points: Callable[[float], Array]
 
     def draw(self, scene: mujoco.MjvScene, backdrop: Backdrop, time: float) -> None:
         """Add the discs to a scene."""
-        if not len(self.radii):
-            return
         positions, halves = backdrop.place(self.points(time))
         sizes = (self.radii * halves)[:, None] * np.array([1, 1, 0.1])
         for size, position, colour in zip(sizes, positions, self.colours, strict=True):
@@ -162,7 +144,7 @@ class Motion:
     intruders: MovingDiscs
 
     def tint(self, time: float) -> Array:
-        """Return the random colour of the static geoms at a time, (3,)."""
+        """Return the random colour of the static geoms, (3,)."""
         return self._random(time)[:3]
 
     def shake(self, time: float) -> Array:
@@ -187,55 +169,35 @@ class Motion:
 
 
 def make_drift(count: int, rng: Rng) -> MovingDiscs:
-    """Return discs that move together; the pattern is the same in all episodes.
-
-    Args:
-        count: number of discs.
-        rng: source of the pattern's place at time 0, and of its velocity.
-    """
+    """Return discs that move together; their pattern is the same in all episodes."""
     start, heading = rng.uniform(-EDGE, EDGE, 2), rng.uniform(-np.pi, np.pi)
     velocity = rng.uniform(0.4, 0.8) * np.array([np.cos(heading), np.sin(heading)])
     pattern = np.random.default_rng(0).random((count, 6))
-    return MovingDiscs(
-        radii=0.15 + (MAX_RADIUS - 0.15) * pattern[:, 0],
-        colours=pattern[:, 1:4],
-        start=start + EDGE * (2 * pattern[:, 4:] - 1),
-        velocity=np.tile(velocity, (count, 1)),
-        amplitude=0.0,
-        rate=np.zeros((count, 2)),
-        phase=np.zeros((count, 2)),
-    )
+    radii = 0.15 + (MAX_RADIUS - 0.15) * pattern[:, 0]
+    home = start + EDGE * (2 * pattern[:, 4:] - 1)
+
+    def points(time: float) -> Array:
+        return (home + velocity * time + EDGE) % (2 * EDGE) - EDGE
+
+    return MovingDiscs(radii, pattern[:, 1:4], points)
 
 
 def make_intruders(count: int, rng: Rng) -> MovingDiscs:
-    """Return discs of bright colours that oscillate through the whole image.
-
-    Args:
-        count: number of discs.
-        rng: source of their colours and oscillations.
-    """
+    """Return discs of bright colours that oscillate through the whole image."""
     random = rng.random((count, 5))
     hues = [colorsys.hsv_to_rgb(hue, 1, 1) for hue in random[:, 0]]
-    return MovingDiscs(
-        radii=np.full(count, 0.16),
-        colours=np.array(hues).reshape(count, 3),
-        start=np.zeros((count, 2)),
-        velocity=np.zeros((count, 2)),
-        amplitude=0.85,
-        rate=0.08 + 0.17 * random[:, 1:3],
-        phase=random[:, 3:],
-    )
+    rate, phase = 0.08 + 0.17 * random[:, 1:3], random[:, 3:]
+
+    def points(time: float) -> Array:
+        return 0.85 * np.sin(2 * np.pi * (rate * time + phase))
+
+    return MovingDiscs(np.full(count, 0.16), np.array(hues).reshape(count, 3), points)
 
 
 def make_shapes(model: Model, data: Data, camera: CameraFrame, count: int, rng: Rng) -> list[Shape]:
     """Return flat shapes on the static geoms, at random points of a camera's image.
 
-    Args:
-        model: the model.
-        data: simulation data that is up to date.
-        camera: the camera.
-        count: number of shapes.
-        rng: source of points, kinds, sizes and colours.
+    `data` must be up to date.
     """
     shapes = []
     for _ in range(count):

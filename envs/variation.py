@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -91,17 +91,12 @@ class Variation:
             return float(low * (high / low) ** share)
         return float(low + share * (high - low))
 
-    def check(self, task: str, working: Iterable[str]) -> None:
-        """Check that all factors work in a task.
-
-        Args:
-            task: its name.
-            working: the factors that do, see `working_factors`.
+    def check(self, task: str, working: Sequence[str]) -> None:
+        """Check that all factors are among those that work in a task, given by its name.
 
         Raises:
-            UserError: one does not.
+            UserError: one is not.
         """
-        working = list(working)
         for name in self.ranges:
             if name not in working:
                 raise UserError(
@@ -156,34 +151,24 @@ Variants: TypeAlias = Sequence[Variant | None] | None
 def working_factors(model: Model, *, physics: bool = True, camera: bool = True) -> list[str]:
     """Return the names of the factors that change something in a model.
 
-    Args:
-        model: the model.
-        physics: whether the model is what is stepped; a suite's own code has another one.
-        camera: whether the observation camera is one of the model's.
+    Without `physics`, the model is not what is stepped; without `camera`, the observation camera is
+    none of the model's.
     """
-    ruled_out = {"camera"} if not camera else set()
-    if not physics:
-        ruled_out |= {name for name, factor in FACTORS.items() if factor.kind == "physical"}
-    return [name for name, f in FACTORS.items() if name not in ruled_out and f.works(model)]
+    works = [name for name, factor in FACTORS.items() if factor.works(model)]
+    works = [name for name in works if physics or FACTORS[name].kind == "visual"]
+    return [name for name in works if camera or name != "camera"]
 
 
 def make_variant(model: Model, camera: Camera, draw: Draw) -> Variant:
-    """Return the world of one episode.
-
-    Args:
-        model: the task's own, which stays as it is.
-        camera: the camera whose images show the distractors.
-        draw: what the episode has drawn.
-    """
+    """Return the world of an episode: a copy of the model, and distractors for a camera."""
     model = copy.copy(model)
     changed = {n: v for n, v in draw.values.items() if v != FACTORS[n].neutral}
     for name, value in changed.items():
         FACTORS[name].apply(model, value, draw.stream(name))
     if {"mass", "camera"} & changed.keys():
         _update_constants(model)
-    pattern, shapes, motion = 0, [], None
-    if "texture" in changed:
-        pattern = int(draw.stream("texture").integers(PATTERNS))
+    pattern = int(draw.stream("texture").integers(PATTERNS)) if "texture" in changed else 0
+    shapes, motion = [], None
     if {"distractors", *MOVING} & changed.keys():
         data = mujoco.MjData(model)
         mujoco.mj_forward(model, data)
@@ -197,15 +182,10 @@ def make_variant(model: Model, camera: Camera, draw: Draw) -> Variant:
 
 def _make_motion(model: Model, backdrop: Backdrop, draw: Draw) -> Motion:
     flicker, drift, intruder, jitter = (draw.values.get(name, 0.0) for name in MOVING)
-    return Motion(
-        draw.seed("flicker"),
-        float(model.opt.timestep),
-        flicker,
-        jitter,
-        backdrop,
-        make_drift(int(drift), draw.stream("drift")),
-        make_intruders(int(intruder), draw.stream("intruder")),
-    )
+    discs = make_drift(int(drift), draw.stream("drift"))
+    intruders = make_intruders(int(intruder), draw.stream("intruder"))
+    seed, timestep = draw.seed("flicker"), float(model.opt.timestep)
+    return Motion(seed, timestep, flicker, jitter, backdrop, discs, intruders)
 
 
 def _update_constants(model: Model) -> None:
