@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mujepa.envs.names import FileName, digest, is_file_name, parse
-from mujepa.envs.suites import is_suite_task, suite_task
+from mujepa.envs.suites import is_suite_task, load_suite_task
 from mujepa.envs.task import Task
 from mujepa.envs.tasks.acrobot import Acrobot
 from mujepa.envs.tasks.cartpole import Cartpole
@@ -60,7 +60,7 @@ def find_task(
     if file:
         return _python_task(file)
     if is_suite_task(name):
-        return suite_task(name)
+        return load_suite_task(name)
     if name not in TASKS:
         hint = suggestion(name, TASKS, f"tasks: {', '.join(TASKS)}")
         raise UserError(f"unknown task {name!r}; {hint}")

@@ -52,7 +52,7 @@ def is_suite_task(name: str) -> bool:
 
 
 @functools.cache
-def suite_task(name: str) -> Task:
+def load_suite_task(name: str) -> Task:
     """Return the task of another suite's environment; it is made once per process.
 
     Raises:

@@ -68,7 +68,7 @@ def test_the_same_seed_gives_the_same_trajectory_bit_for_bit(name):
 
     first = run()
     assert run() == first
-    suites.suite_task.cache_clear()  # an environment made anew
+    suites.load_suite_task.cache_clear()  # an environment made anew
     assert run() == first
 
 
