@@ -44,8 +44,8 @@ def folder(tmp_path_factory):
 
 
 def test_a_dataset_records_its_variation_and_keeps_to_it(folder, capfd):
-    recipe, _ = read_meta(folder / "data")
-    assert recipe.variation == {"light": [0.3, 1.0], "mass": [0.5, 2.0]}
+    spec, _ = read_meta(folder / "data")
+    assert spec.variation == {"light": [0.3, 1.0], "mass": [0.5, 2.0]}
     again = f"collect reacher --out {folder}/data --episodes 6"
     for more in ([], ["--vary", "mass=0.5:2"]):
         assert main([*again.split(), *more]) == 2
@@ -54,9 +54,9 @@ def test_a_dataset_records_its_variation_and_keeps_to_it(folder, capfd):
     assert main([*again.split(), "--vary", "mass=0.5:2", "light=0.3:1"]) == 0
 
 
-def test_problems_that_training_draws_vary_as_its_data_do(folder):
-    experience = load_training_data(folder / "data", 0.3, 0, torch.device("cpu"))
-    variants = [experience.world.variant(one.draw) for one in experience.start_goal_pairs[:6]]
+def test_starts_and_goals_that_training_draws_vary_as_its_data_do(folder):
+    data = load_training_data(folder / "data", 0.3, 0, torch.device("cpu"))
+    variants = [data.world.variant(one.draw) for one in data.start_goal_pairs[:6]]
     assert len({variant.model.body_mass[-1] for variant in variants}) == 6
 
 
