@@ -155,7 +155,7 @@ def test_a_looped_world_is_trained_in_and_judged_without_the_oracle(tmp_path, mo
     name = "robotics:PointMaze_UMaze-v3"
     assert main(f"train {name} --out run {TOY}".split()) == 0
     assert (tmp_path / "data" / "robotics-PointMaze_UMaze-v3-seed0").is_dir()
-    assert main("evaluate run --episodes 2 --planner samples=8,iterations=1".split()) == 0
+    assert main(["evaluate", "run", "--episodes", "2", "--planner", "samples=8,iterations=1"]) == 0
     assert "too slow for the oracle" in capfd.readouterr().out
     result = json.loads((tmp_path / "run" / "evaluation" / "result.json").read_text())
     assert result["env"] == name
