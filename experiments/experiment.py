@@ -16,11 +16,9 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -36,9 +34,10 @@ from scipy.stats import t
 from mujepa.benchmarks.markers import fill_markers
 from mujepa.evaluation.report import write_png
 from mujepa.runtime import console
-from mujepa.runtime.command import run
+from mujepa.runtime.command import read, run
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import read_json, write_json, write_text
+from mujepa.runtime.parallel import Pool
 from mujepa.runtime.provenance import command, machine, versions
 from mujepa.runtime.settings import Count, Seed, settings
 from mujepa.train import train
@@ -70,6 +69,8 @@ class ExperimentConfig:
     """Seeds of training and data; one result each."""
     work: Path = ROOT / "runs" / "experiments"
     """Folder of data and trainings; an interrupted experiment continues from what is there."""
+    jobs: Count = 2
+    """Trainings at a time, each with one thread."""
     out: Path | None = None
     """Folder of record and figure; the pages are not changed. Default: experiments/results and
     docs/experiments, or with --smoke the folder `smoke` within --work."""
@@ -84,15 +85,8 @@ class ExperimentConfig:
         return self.out or (self.work / "smoke" if self.smoke else None)
 
 
-@settings
-class ParallelConfig(ExperimentConfig):
-    """Flags of experiments that train in parallel."""
-
-    jobs: Count = 2
-    """Trainings at a time, each with one thread."""
-
-
 Config = TypeVar("Config", bound=ExperimentConfig)
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -272,17 +266,14 @@ def train_agents(
 ) -> dict[str, dict[int, Path]]:
     """Return the folder of the agent of each task and seed, trained if it is missing.
 
-    The shipped agents have seed 0. The others are trained two at a time, with one thread each; an
-    interrupted training continues. With --smoke they learn next to nothing.
+    The shipped agents have seed 0. The others are trained several at a time; an interrupted
+    training continues. With --smoke they learn next to nothing.
 
     Args:
         config: seeds, and where the trainings go.
         tasks: tasks, the slowest first.
         flags: flags of `mujepa train`, besides task and seed.
         name: suffix of trainings with such flags, to tell them from those without.
-
-    Raises:
-        UserError: a training failed.
     """
     flags, name = (TOY, "-toy") if config.smoke else (flags, name)
     folders = {
@@ -293,24 +284,25 @@ def train_agents(
         for task in tasks
     }
 
-    def train_agent(task: str, seed: int) -> None:
-        out = folders[task][seed]
-        options = f"--out {out} --data {out}-data --threads 1 --workers 1 --resume".split()
-        command = [sys.executable, "-m", "mujepa.cli", "train", task, "--seed", str(seed)]
-        log = out.with_name(f"{out.name}.log")
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("a", encoding="utf-8") as file:
-            done = subprocess.run([*command, *options, *flags], stdout=file, stderr=file)
-        if done.returncode:
-            raise UserError(f"training {out} failed; see {log}")
-
-    with ThreadPoolExecutor(2) as pool:
-        jobs = [
-            pool.submit(train_agent, task, seed) for task in tasks for seed in config.seeds if seed
-        ]
-        for job in jobs:
-            job.result()
+    parts = []
+    for task in tasks:
+        for seed, out in folders[task].items():
+            options = f"--out {out} --data {out}-data --threads 1 --workers 1 --resume".split()
+            settings = read(TrainConfig, [task, "--seed", str(seed), *options, *flags])
+            if seed:
+                parts.append((settings, out.with_name(f"{out.name}.log")))
+    map_parts(config, train_logged, parts)
     return folders
+
+
+def map_parts(
+    config: ExperimentConfig, function: Callable[..., Result], parts: Sequence[tuple[Any, ...]]
+) -> list[Result]:
+    """Call a function for each part, several at a time in processes, or here with --smoke."""
+    if config.smoke:
+        return [function(*part) for part in parts]
+    results = dict(Pool(config.jobs).map(function, parts))
+    return [results[index] for index in range(len(parts))]
 
 
 def train_logged(config: TrainConfig, log: Path, terms: Sequence[ExtraTerm] = ()) -> None:

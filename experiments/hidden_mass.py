@@ -25,10 +25,11 @@ import torch
 from experiment import (
     Estimate,
     Experiment,
+    ExperimentConfig,
     Finding,
-    ParallelConfig,
     Verdict,
     as_json,
+    map_parts,
     over_seeds,
     train_logged,
 )
@@ -56,7 +57,6 @@ from mujepa.planners import CostFn, PlannerConfig, make_planner
 from mujepa.rollouts.collection import CollectConfig, collect
 from mujepa.runtime.command import read
 from mujepa.runtime.files import make_folder, read_json, write_json
-from mujepa.runtime.parallel import Pool
 from mujepa.runtime.settings import settings
 from mujepa.training.config import TrainConfig
 
@@ -100,7 +100,7 @@ RESAMPLES = 1000
 
 
 @settings
-class HiddenMassConfig(ParallelConfig):
+class HiddenMassConfig(ExperimentConfig):
     """Test whether an agent infers a hidden mass or friction by acting."""
 
 
@@ -231,9 +231,8 @@ def measure(config: HiddenMassConfig) -> Finding:
         for world in worlds
         for history in (*HISTORIES[world], 0)
     ]
-    pool = Pool(config.jobs)
-    list(pool.map(collect_data, [(part,) for part in parts if not part.history]))
-    results = dict(pool.map(run_part, [(part,) for part in parts]))
+    map_parts(config, collect_data, [(part,) for part in parts if not part.history])
+    results = map_parts(config, run_part, [(part,) for part in parts])
     found = {
         world: summarise([results[i] for i, part in enumerate(parts) if part.world == world])
         for world in worlds

@@ -28,6 +28,7 @@ from experiment import (
     ExperimentConfig,
     Finding,
     as_json,
+    map_parts,
     over_seeds,
     train_agents,
 )
@@ -42,8 +43,6 @@ from mujepa.envs.world import World
 from mujepa.evaluation.loop import run_episodes
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.statistics import paired
-from mujepa.runtime import console
-from mujepa.runtime.parallel import Pool
 from mujepa.runtime.settings import Count, settings
 
 if TYPE_CHECKING:
@@ -119,7 +118,7 @@ class Signals:
         return self.surprise if name == "surprise" else self.disagreement
 
 
-def main(config: Config) -> Finding:
+def measure(config: Config) -> Finding:
     """Train, act and compare."""
     tasks = TASKS
     if config.smoke:
@@ -127,10 +126,7 @@ def main(config: Config) -> Finding:
         tasks = ("reacher",)
     folders = train_agents(config, tasks)
     pieces = [(folder, config, seed) for task in tasks for seed, folder in folders[task].items()]
-    examined: dict[int, dict[str, Any]] = {}
-    for index, result in Pool(2).map(examine, pieces):
-        examined[index] = result
-        console.print(f"{len(examined)} of {len(pieces)} agents examined")
+    examined = map_parts(config, examine, pieces)
     names = [task for task in tasks for _ in folders[task]]
     found = {
         task: [examined[index] for index, name in enumerate(names) if name == task]
@@ -405,4 +401,4 @@ def held(axes: Axes, row: dict[str, Estimate]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run(main, Config))
+    sys.exit(EXPERIMENT.run(measure, Config))

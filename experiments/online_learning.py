@@ -10,10 +10,7 @@ the last round, and the agent learns on.
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +22,7 @@ from experiment import (
     ExperimentConfig,
     Finding,
     Verdict,
+    map_parts,
     over_seeds,
     train_logged,
 )
@@ -43,7 +41,6 @@ from mujepa.evaluation.policies import AgentPolicy
 from mujepa.evaluation.statistics import Paired, Rate, paired, success_rate
 from mujepa.rollouts.store import Dataset
 from mujepa.runtime.command import read
-from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import read_json, write_json
 from mujepa.training.config import TrainConfig
 from mujepa.training.schedule import rounds_weight
@@ -81,6 +78,7 @@ class Sizes:
         evaluated: episodes of the main comparison.
         changed: episodes of each evaluation around the change.
         batches: batch sizes of world model and actor.
+        planner: flags of the planner.
     """
 
     rounds: int
@@ -90,10 +88,12 @@ class Sizes:
     evaluated: int = 200
     changed: int = 50
     batches: tuple[int, int] = (64, 128)
+    planner: tuple[str, ...] = ()
 
 
 SIZES = {"reacher": Sizes(9, 100, (50, 20, 40, 13)), "pendulum": Sizes(7, 35, (55, 22, 44, 15))}
-SMOKE = Sizes(1, 2, (1, 1, 1, 1), 1, 4, 4, (8, 8))
+TINY = ("--planner.horizon", "2", "--planner.samples", "8", "--planner.iterations", "1")
+SMOKE = Sizes(1, 2, (1, 1, 1, 1), 1, 4, 4, (8, 8), TINY)
 
 
 def sizes_of(config: ExperimentConfig) -> dict[str, Sizes]:
@@ -147,7 +147,7 @@ class Trial:
         more = sizes.after if online and self.changes else 0
         rounds = sizes.rounds + more
         batch, actor_batch = sizes.batches
-        out, flags = self.folder(arm), ["--batch", str(batch)]
+        out, flags = self.folder(arm), ["--batch", str(batch), *sizes.planner]
         if online:
             flags += ["--online", "--online-rounds", str(rounds)]
             flags += ["--online-episodes", str(sizes.episodes)]
@@ -214,38 +214,12 @@ class Trial:
         return found
 
 
-def measure_arm(text: str) -> None:
-    """Measure an arm and write its results; runs in a process of its own."""
-    given = json.loads(text)
-    config = ExperimentConfig(smoke=given["smoke"], work=Path(given["work"]))
-    trial = Trial(config, given["task"], given["seed"])
-    write_json(trial.folder(given["arm"]) / "found.json", trial.measure(given["arm"]))
-
-
-def measure_in_process(job: tuple[Trial, str]) -> dict[str, Any]:
-    """Measure an arm in a process of its own, so that two can run at a time.
-
-    Raises:
-        UserError: it failed; its output is above.
-    """
-    trial, arm = job
-    given = {"smoke": trial.config.smoke, "work": str(trial.config.work.resolve())}
-    text = json.dumps(given | {"task": trial.task, "seed": trial.seed, "arm": arm})
-    code = "import sys; sys.path.insert(0, sys.argv[1]); import online_learning"
-    code += "; online_learning.measure_arm(sys.argv[2])"
-    command = [sys.executable, "-c", code, str(Path(__file__).parent), text]
-    if subprocess.run(command).returncode:
-        raise UserError(f"{trial.folder(arm)} failed; run the experiment again to continue")
-    return read_json(trial.folder(arm) / "found.json", f"delete {trial.folder(arm)}")
-
-
 def measure(config: ExperimentConfig) -> Finding:
     """Run the experiment."""
     seeds = config.seeds[:1] if config.smoke else config.seeds
     trials = [Trial(config, task, seed) for seed in seeds for task in TASKS[::-1]]
     jobs = [(trial, arm) for trial in trials for arm in ("online", "random")]
-    with ThreadPoolExecutor(2) as workers:
-        done = list(workers.map(measure_in_process, jobs))
+    done = map_parts(config, Trial.measure, jobs)
     found: Found = {task: {} for task in TASKS}
     for (trial, arm), result in zip(jobs, done, strict=True):
         found[trial.task].setdefault(arm, []).append(result)

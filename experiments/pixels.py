@@ -28,10 +28,11 @@ import torch
 from experiment import (
     Estimate,
     Experiment,
+    ExperimentConfig,
     Finding,
-    ParallelConfig,
     Verdict,
     as_json,
+    map_parts,
     over_seeds,
     seconds_in,
     timed,
@@ -55,7 +56,6 @@ from mujepa.evaluation.statistics import paired
 from mujepa.rollouts.collection import rollout_behavior
 from mujepa.runtime.command import read
 from mujepa.runtime.files import read_json, write_json
-from mujepa.runtime.parallel import Pool
 from mujepa.runtime.settings import settings
 from mujepa.training.config import TrainConfig
 
@@ -110,7 +110,7 @@ STREAM = 6
 
 
 @settings
-class PixelsConfig(ParallelConfig):
+class PixelsConfig(ExperimentConfig):
     """Train world models that predict embeddings and pixels, and compare what they are worth."""
 
 
@@ -158,7 +158,7 @@ class Cell:
         return self.work / f"{self.task}-{self.scene}-{self.seed}"
 
 
-def main(config: PixelsConfig) -> Finding:
+def measure(config: PixelsConfig) -> Finding:
     """Train, judge and compare."""
     if config.smoke:
         config = replace(config, seeds=config.seeds[:1])
@@ -169,11 +169,7 @@ def main(config: PixelsConfig) -> Finding:
         Cell(task, scene, seed, size, work)
         for seed, task, scene in product(config.seeds, tasks, SCENES)
     ]
-    if config.smoke:
-        found = [measure(cell) for cell in cells]
-    else:
-        made = dict(Pool(config.jobs).map(measure, [(cell,) for cell in cells]))
-        found = [made[index] for index in range(len(cells))]
+    found = map_parts(config, evaluate_cell, [(cell,) for cell in cells])
     results = {(c.task, c.scene, c.seed): result for c, result in zip(cells, found, strict=True)}
     return conclude(config, tasks, results)
 
@@ -181,7 +177,7 @@ def main(config: PixelsConfig) -> Finding:
 # ------------------------------------------------------------------------------ one cell
 
 
-def measure(cell: Cell) -> dict[str, Any]:
+def evaluate_cell(cell: Cell) -> dict[str, Any]:
     """Return the figures of both models and the random floor in a cell, made or made before."""
     path = cell.folder / "figures.json"
     settings = [asdict(cell.size), SCENES[cell.scene], MODELS, WEIGHTS, TASKS, COMMON]
@@ -435,4 +431,4 @@ def pictures(tasks: Sequence[str]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
 
 
 if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run(main, PixelsConfig))
+    sys.exit(EXPERIMENT.run(measure, PixelsConfig))

@@ -109,7 +109,7 @@ class Answers:
     world: World
 
 
-def main(config: Config) -> Finding:
+def measure(config: Config) -> Finding:
     """Train, ask and compare."""
     torch.set_num_threads(1)
     tasks = dict(TASKS)
@@ -402,4 +402,4 @@ def by_step(axes: Axes, row: dict[str, Estimate], horizon: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run(main, Config))
+    sys.exit(EXPERIMENT.run(measure, Config))
