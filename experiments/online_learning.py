@@ -39,6 +39,7 @@ from mujepa.evaluation.loop import run_episodes
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.policies import AgentPolicy
 from mujepa.evaluation.statistics import Paired, Rate, paired, success_rate
+from mujepa.planners import PlannerConfig
 from mujepa.rollouts.store import Dataset
 from mujepa.runtime.command import read
 from mujepa.runtime.files import read_json, write_json
@@ -78,7 +79,7 @@ class Sizes:
         evaluated: episodes of the main comparison.
         changed: episodes of each evaluation around the change.
         batches: batch sizes of world model and actor.
-        planner: flags of the planner.
+        planner: planner, if not that of the task.
     """
 
     rounds: int
@@ -88,11 +89,11 @@ class Sizes:
     evaluated: int = 200
     changed: int = 50
     batches: tuple[int, int] = (64, 128)
-    planner: tuple[str, ...] = ()
+    planner: PlannerConfig | None = None
 
 
 SIZES = {"reacher": Sizes(9, 100, (50, 20, 40, 13)), "pendulum": Sizes(7, 35, (55, 22, 44, 15))}
-TINY = ("--planner.horizon", "2", "--planner.samples", "8", "--planner.iterations", "1")
+TINY = PlannerConfig(horizon=2, samples=8, iterations=1, elites=2)
 SMOKE = Sizes(1, 2, (1, 1, 1, 1), 1, 4, 4, (8, 8), TINY)
 
 
@@ -147,7 +148,7 @@ class Trial:
         more = sizes.after if online and self.changes else 0
         rounds = sizes.rounds + more
         batch, actor_batch = sizes.batches
-        out, flags = self.folder(arm), ["--batch", str(batch), *sizes.planner]
+        out, flags = self.folder(arm), ["--batch", str(batch)]
         if online:
             flags += ["--online", "--online-rounds", str(rounds)]
             flags += ["--online-episodes", str(sizes.episodes)]
@@ -159,7 +160,8 @@ class Trial:
             flags += [f"--{name}", str(each * rounds_weight(rounds))]
         flags += ["--seed", str(self.seed), "--threads", "1", "--workers", "1", "--resume"]
         config = read(TrainConfig, [self.task, "--out", str(out), *flags])
-        config = replace(config, actor_batch=actor_batch, **change)
+        planner = sizes.planner or config.planner
+        config = replace(config, actor_batch=actor_batch, planner=planner, **change)
         train_logged(config, out / "training.log")
 
     def held(self, arm: str, agent: str, count: int, vary: str = "") -> list[bool]:

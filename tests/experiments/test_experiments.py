@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -31,17 +31,21 @@ def experiment():
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_an_experiment_runs_and_says_what_it_found(script, tmp_path):
-    command = [sys.executable, script, "--smoke", "--work", tmp_path, "--out", tmp_path / "out"]
+def test_an_experiment_runs_and_says_what_it_found(script, tmp_path, monkeypatch, capfd):
+    command = [str(script), "--smoke", "--work", str(tmp_path), "--out", str(tmp_path / "out")]
     pages = {path: path.read_bytes() for path in (ROOT / "docs").rglob("*.md")}
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(sys, "argv", command)
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(script), run_name="__main__")
+    out, err = capfd.readouterr()
+    assert ended.value.code == 0, err
     name = script.stem.replace("_", "-")
     record = json.loads((tmp_path / "out" / f"{name}.json").read_text())
     assert record["experiment"] == name
     assert record["smoke"]
     assert record["verdict"] in {"holds", "holds in part", "fails", "undecided"}
-    assert record["because"] in done.stdout
+    assert record["because"] in out
     assert record["figures"]
     assert (tmp_path / "out" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     assert pages == {path: path.read_bytes() for path in pages}  # smoke publishes nothing
@@ -113,7 +117,7 @@ def test_the_minutes_are_those_of_all_calls_that_an_experiment_took(
 def test_trainings_at_once_are_one_or_more(experiment):
     for jobs in (0, -1):
         with pytest.raises(UserError, match=f"--jobs must be at least 1, got {jobs}"):
-            experiment.ParallelConfig(jobs=jobs)
+            experiment.ExperimentConfig(jobs=jobs)
 
 
 def test_a_table_escapes_what_would_end_a_cell(experiment):
