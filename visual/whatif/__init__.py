@@ -1,1 +1,1 @@
-"""What if: change what is done, and see what the model and the world make of it."""
+"""The what-if page: change actions, and compare the simulator with the world model."""
