@@ -379,7 +379,8 @@ def test_ctrl_c_before_the_first_checkpoint_leaves_a_usable_one(data, tmp_path, 
 def test_a_run_is_not_resumed_on_data_that_have_changed(trained, data, tmp_path, capfd):
     run = shutil.copytree(trained, tmp_path / "run")
     grown = shutil.copytree(data, tmp_path / "grown")
-    assert main(["collect", "reacher", "--out", str(grown), "--episodes", "40"]) == 0
+    command = f"collect reacher --out {grown} --episodes 40 --steps 16 --workers 1"
+    assert main(command.split()) == 0
     settings = json.loads((run / "train.json").read_text())
     (run / "train.json").write_text(json.dumps(settings | {"data": str(grown)}))
     assert train(run, grown, "--resume") == 2

@@ -255,7 +255,7 @@ class TrainConfig:
 
     def settings(self) -> dict[str, Any]:
         """Return the settings as train.json has them: without those that say where to compute."""
-        values = asdict(self) | {"data": str(self.dataset)}
+        values = asdict(self) | {"data": self.data and str(self.dataset)}
         del values["cluster"], values["processes"]
         return values
 

@@ -281,7 +281,7 @@ def test_collecting_more_keeps_what_was_lived(run, tmp_path):
 def test_data_that_another_run_lived_through_are_refused(run, tmp_path, capsys):
     assert train(tmp_path / "run", "--data", str(run / "data")) == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert "is not what this run has lived through; choose another --data" in error
+    assert "does not hold the episodes that this run has collected" in error
 
 
 def test_a_run_whose_data_were_changed_is_not_resumed(run, tmp_path, capsys):
@@ -292,7 +292,7 @@ def test_a_run_whose_data_were_changed_is_not_resumed(run, tmp_path, capsys):
     shutil.rmtree(out / "data" / "on-policy-00002")
     assert main(f"collect reacher --out {out / 'data'} --episodes 9 --workers 1".split()) == 0
     assert train(out, "--resume") == 2
-    assert "is not what this run has lived through" in capsys.readouterr().err
+    assert "does not hold the episodes that this run has collected" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------ exploring
