@@ -128,11 +128,11 @@ def one_update(out: Path, data: Path) -> dict[str, torch.Tensor]:
 
 def worker(number: int, size: int, meeting: Path, data: Path) -> None:
     torch.set_num_threads(1)
-    distributed.init_process_group(
+    torch.distributed.init_process_group(
         "gloo", init_method=f"file://{meeting}", rank=number, world_size=size
     )
     torch.save(one_update(meeting.parent / "run", data), meeting.parent / f"{number}.pt")
-    distributed.destroy_process_group()
+    torch.distributed.destroy_process_group()
 
 
 def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
@@ -178,7 +178,7 @@ def trained(data, tmp_path_factory) -> Path:
     """A run of one process."""
     run = tmp_path_factory.mktemp("trained") / "run"
     assert train_toy(toy(run, "--data", str(data))) == 0
-    assert not distributed.is_initialized()
+    assert not torch.distributed.is_initialized()
     return run
 
 
