@@ -108,7 +108,7 @@ def _used_files(path: Path) -> set[Path]:
         files = {Path(file) for file in mujoco.mju_getXMLDependencies(str(path))}
     except (ValueError, mujoco.FatalError):  # compilation will say what is wrong
         return set()
-    # MuJoCo's list misses assets whose folder another file names: look wherever it would look.
+    # MuJoCo's list misses assets whose folder another file names: add the places that it tries.
     folders = {file.parent for file in files}
     for name, assets in (
         (spec.meshdir, (*spec.meshes, *spec.hfields, *spec.skins)),

@@ -36,7 +36,7 @@ OBSERVATION_QUALITY = {
 """Fields of `model.vis.quality` that make a 64x64 software-rendered frame fast: no multisampling,
 no shadow pass, coarse capsules (measured: 1.1k -> 4.5k frames/s on one core for the reacher)."""
 MESH_FACES, MESH_CELLS = 300, 12
-"""A mesh of more faces is coarsened, to a grid of so many cells along its longest side."""
+"""Meshes with more faces are coarsened to a grid, with this number of cells on the longest side."""
 
 
 @functools.cache
@@ -173,7 +173,7 @@ class Renderer:
 
 
 def coarse_meshes(model: Model) -> Model:
-    """Return a model to draw whose large meshes have few faces; the model itself if it has none.
+    """Return a copy of a model whose large meshes have fewer faces; the model itself if it has none.
 
     Vertices that share a cell of a grid over their mesh become one, and faces without area vanish:
     at 64x64 pixels nobody sees it, and a scanned arm is drawn 10 to 50 times as fast.

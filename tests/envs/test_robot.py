@@ -322,3 +322,25 @@ def test_the_checksum_covers_included_files_and_meshes(robot):
     sums.append(digest(robot))
     assert len(set(sums)) == 3
     assert mujoco.MjModel.from_xml_path(str(robot)).ngeom == 5
+
+
+@pytest.mark.parametrize("place", ["shapes", "parts", "parts/deep"])
+def test_the_checksum_covers_meshes_that_other_files_name_or_place(robot, place):
+    """MuJoCo looks beside the file that names a mesh, too; its folder may be set by another."""
+    folder = robot.parent / place
+    (robot.parent / "parts" / "deep").mkdir(parents=True)
+    mesh = folder / "tip.obj"
+    (robot.parent / "shapes" / "tip.obj").rename(mesh)
+    asset = '<asset><mesh file="tip.obj"/></asset>'
+    inner = robot.parent / "parts" / "deep" / "mesh.xml"
+    inner.write_text(f"<mujoco>{asset}</mujoco>")
+    included = '<compiler angle="radian" meshdir="shapes"/><include file="deep/mesh.xml"/>'
+    if place == "parts":
+        included = f'<compiler angle="radian" meshdir="shapes"/>{asset}'
+    (robot.parent / "parts" / "outer.xml").write_text(f"<mujoco>{included}</mujoco>")
+    edit(robot, '<compiler angle="radian" meshdir="shapes"/>', '<include file="parts/outer.xml"/>')
+    edit(robot, asset, "")
+    assert mujoco.MjModel.from_xml_path(str(robot)).nmesh == 1
+    before = digest(robot)
+    edit(mesh, "v .05 0 0", "v .06 0 0")
+    assert digest(robot) != before
