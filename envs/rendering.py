@@ -173,7 +173,7 @@ class Renderer:
 
 
 def coarse_meshes(model: Model) -> Model:
-    """Return a copy of a model whose large meshes have fewer faces; the model itself if it has none.
+    """Return a copy of a model whose large meshes have fewer faces; or the model, if it has none.
 
     Vertices that share a cell of a grid over their mesh become one, and faces without area vanish:
     at 64x64 pixels nobody sees it, and a scanned arm is drawn 10 to 50 times as fast.
