@@ -300,7 +300,7 @@ def test_a_crashed_run_is_resumed_as_if_nothing_had_happened(
     assert records(run) == records(trained)
 
 
-@pytest.mark.parametrize(("stage", "update"), [(0, 16), (3, 16)])
+@pytest.mark.parametrize(("stage", "update"), [(3, 16)])
 def test_a_run_killed_with_kill_9_is_resumed_as_if_nothing_had_happened(
     trained, data, tmp_path, stage, update
 ):

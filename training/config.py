@@ -35,7 +35,7 @@ LOSS_FLAGS = Flags("sigreg", "variance", "covariance", "inverse_dynamics")
 AUTO = "auto"
 """The cost that is chosen by a measurement."""
 OWN_DATA = "data:"
-"""Prefix of `task` that names a dataset in place of a task."""
+"""Prefix of `task` if it names a dataset."""
 ONLINE = ("online_rounds", "online_episodes", "then_vary", "then_at")
 """Settings that only `online` uses."""
 
@@ -106,7 +106,7 @@ class TrainConfig:
     critic_batch: NoFlag[Count] = 1024
     """Pairs per update of the critic."""
     actor_batch: NoFlag[Count] = 256
-    """Problems per update of the actor."""
+    """Pairs of a frame and a goal per update of the actor."""
     critic_learning_rate: NoFlag[Positive] = 1e-3
     """Highest learning rate of the later stages."""
     imagined: NoFlag[Share] = 0.5

@@ -226,7 +226,7 @@ def encode_episodes(data: TrainingData, jepa: JEPA, episodes: NDArray[np.int64])
 
 @dataclass(frozen=True)
 class LatentDataset:
-    """The training episodes, embedded once for all stages when the first one asks.
+    """The training episodes, encoded once for all stages, at first use.
 
     Frames are numbered through all episodes: `first` (E,) and `lengths` (E,) tell which belong to
     which.

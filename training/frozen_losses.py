@@ -135,7 +135,7 @@ class ActorLossConfig(Weights):
 
 @dataclass(frozen=True)
 class ActorBatch:
-    """B problems: from a frame of the data to a goal.
+    """B pairs of a frame of the data and a goal.
 
     Attributes:
         config, actor: settings of the loss, and the actor.

@@ -149,7 +149,7 @@ class ActorStage(Stage):
         return self.config.actor_loss.horizon or self.data.horizon
 
     def terms(self, update: int) -> dict[str, Tensor]:
-        """Return the terms on problems: from a frame of the data to a goal.
+        """Return the terms on pairs of a frame of the data and a goal.
 
         A third of the goals each: a later frame of the episode, any frame, and one that the task
         draws; without a simulator, any frame instead.
@@ -180,7 +180,7 @@ class ActorStage(Stage):
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Return the cost that the actor expects of its own actions, on held-out problems."""
+        """Return the cost that the actor expects of its own actions, from held-out frames."""
         jepa, embeddings = self.networks.jepa, self._held_out_embeddings()
         goals = self.goals[: len(embeddings)]
         memory = Memory(
