@@ -3,11 +3,12 @@
     python experiments/novelty_detection.py            # docs/experiments/novelty-detection.md
     python experiments/novelty_detection.py --smoke
 
-Agents that know one world act in others: heavier, slippery, darker. At each look, surprise is the
-squared error of what was predicted of it, and disagreement is how far the ensemble's predictions of
-it lie apart. Then an alarm, set off by surprise, makes the agent slow down or plan anew.
+Agents trained in one world act in others: heavier, slippery, darker. At each decision, surprise is
+the squared error of the one-step prediction, and disagreement is the variance of the ensemble's
+predictions of the same step. Then an alarm, set off by surprise, makes the agent slow down or
+replan.
 
-Letters: E episodes, T looks.
+Letters: E episodes, T decisions.
 """
 
 from __future__ import annotations
@@ -69,9 +70,9 @@ LEVELS = {
 }  # fmt: skip
 """Factors of variation, mild and strong; training has seen none of them."""
 CHANGED = (("mass", 4.0), ("damping", 0.2), ("gain", 2.0))
-"""Worlds in which it is asked what an alarm is worth; and beside them other colours."""
-LOOKS = (1, 3, 5, 10)
-"""After so many looks an episode is judged; the last one decides."""
+"""Worlds in which the alarm is evaluated, besides one with other colours."""
+DECISIONS = (1, 3, 5, 10)
+"""Decisions after which an episode is classified; the last number counts for the verdict."""
 SIGNALS = {"surprise": "#c8453b", "disagreement": "#3b6fe0", "relative": "#2f9e6e"}
 """And surprise relative to the disagreement, which does not decide."""
 RESPONSES: tuple[Response, ...] = ("replan", "slow")
@@ -79,13 +80,13 @@ MODES = {
     "never": "#98a2b3", "replan": "#c8453b", "always replan": "#e6a9a4", "slow": "#3b6fe0",
     "always slow": "#a9c0f0",
 }  # fmt: skip
-TOLD, FALSE, GAIN, LOSS = 0.9, 0.02, 0.05, 0.02
+DETECTED, FALSE, GAIN, LOSS = 0.9, 0.02, 0.05, 0.02
 """What has to be reached; docs/experiments/novelty-detection.md."""
 
 
 @settings
 class Config(ExperimentConfig):
-    """Let agents act in worlds that they do not know, with and without an alarm."""
+    """Evaluate agents in changed worlds, with and without an alarm."""
 
     watched: Count = 100
     """Episodes of each condition in which novelty is to be noticed."""
@@ -95,14 +96,14 @@ class Config(ExperimentConfig):
 
 @dataclass(frozen=True)
 class Signals:
-    """What an agent felt in E episodes at T looks, (E, T) each, as logarithms.
+    """Logarithms of the signals of an agent in E episodes at T decisions, (E, T) each.
 
     Attributes:
         surprise: squared error of the prediction.
         disagreement: of the ensemble about the same step.
         held: which goals it held, (E,).
-        planned: share of the looks at which it planned.
-        alarmed: share of the looks at which the alarm was set off.
+        planned: share of the decisions at which it planned.
+        alarmed: share of the decisions at which the alarm was active.
     """
 
     surprise: Array
@@ -133,7 +134,7 @@ def measure(config: Config) -> Finding:
         for task in tasks
     }
     rows = {task: summarise(results) for task, results in found.items()}
-    return judge(rows, found)
+    return conclude(rows, found)
 
 
 # --------------------------------------------------------------------------------- acting
@@ -143,8 +144,8 @@ def examine(folder: Path, config: Config, seed: int) -> dict[str, Any]:
     """Return what one agent noticed, and what it held with each response.
 
     Returns:
-        `auroc`: by condition, signal and number of looks; `false alarms`; `held`: by condition and
-        mode, by episode; `planned` and `alarmed`: shares of the looks.
+        `auroc`: by condition, signal and number of decisions; `false alarms`; `held`: by condition
+        and mode, by episode; `planned` and `alarmed`: shares of the decisions.
     """
     torch.set_num_threads(1)
     checkpoint = load_checkpoint(folder, "cpu")
@@ -195,13 +196,13 @@ def act(
             return
         assert after.surprise is not None
         assert after.active is not None
-        ringing = (after.active > 0).double().mean().item()
-        alarmed.append(ringing)
+        active = (after.active > 0).double().mean().item()
+        alarmed.append(active)
         replans = agent.alarm.response == "replan"
-        planned.append(1.0 if now % EVERY == 0 else ringing * replans)
+        planned.append(1.0 if now % EVERY == 0 else active * replans)
         surprise.append(after.surprise.double().clamp(min=1e-12).log().numpy())
-        doubt = ensemble.disagreement(before.memory, before.action)
-        disagreement.append(doubt.double().clamp(min=1e-12).log().numpy())
+        between = ensemble.disagreement(before.memory, before.action)
+        disagreement.append(between.double().clamp(min=1e-12).log().numpy())
 
     outcome = run_episodes(task, world.image_size, WatchedPolicy(agent, watch), manifest)
     return Signals(
@@ -216,10 +217,10 @@ def act(
 def auroc(other: Array, usual: Array) -> dict[str, float]:
     """Return how well a signal (E, T) tells another world from the usual one.
 
-    Of single looks (`look`), and of episodes by the mean of their first looks.
+    Of single decisions (`look`), and of episodes by the mean of their first decisions.
     """
     pairs = {"look": (other.ravel(), usual.ravel())}
-    pairs |= {str(n): (other[:, :n].mean(axis=1), usual[:, :n].mean(axis=1)) for n in LOOKS}
+    pairs |= {str(n): (other[:, :n].mean(axis=1), usual[:, :n].mean(axis=1)) for n in DECISIONS}
     return {
         name: float(mannwhitneyu(one, two).statistic / len(one) / len(two))
         for name, (one, two) in pairs.items()
@@ -231,7 +232,7 @@ def named(condition: Condition) -> str:
     return f"{condition[0]} {condition[1]:g}" if condition else "usual"
 
 
-# -------------------------------------------------------------------------------- judging
+# -------------------------------------------------------------------------------- conclusion
 
 
 def summarise(results: Sequence[dict[str, Any]]) -> dict[str, Estimate]:
@@ -246,7 +247,7 @@ def summarise(results: Sequence[dict[str, Any]]) -> dict[str, Estimate]:
     for kind in ("physical", "visual"):
         for signal in SIGNALS:
             names = [name for name in strong(first["auroc"]) if kind_of(name) == kind]
-            for key, look in ((kind, LOOKS[-1]), (f"{kind} at once", LOOKS[0])):
+            for key, look in ((kind, DECISIONS[-1]), (f"{kind} at once", DECISIONS[0])):
                 values = [[r["auroc"][n][signal][str(look)] for n in names] for r in results]
                 rows[f"{key}/{signal}"] = over_seeds([float(np.mean(value)) for value in values])
     for condition, modes in first["held"].items():
@@ -280,13 +281,15 @@ def kind_of(condition: str) -> str:
     return factor.kind if factor else "usual"
 
 
-def judge(rows: dict[str, dict[str, Estimate]], found: dict[str, list[dict[str, Any]]]) -> Finding:
+def conclude(
+    rows: dict[str, dict[str, Estimate]], found: dict[str, list[dict[str, Any]]]
+) -> Finding:
     """Return what was found, by the bar of docs/experiments/novelty-detection.md."""
     calm = all(row["false alarms"].mean <= FALSE for row in rows.values())
     passed = {
         f"{signal} detects {kind} change": calm
         and all(
-            row[f"{kind}/{signal}"].mean >= TOLD and row[f"{kind}/{signal}"].low > 0.5
+            row[f"{kind}/{signal}"].mean >= DETECTED and row[f"{kind}/{signal}"].low > 0.5
             for row in rows.values()
         )
         for signal in ("surprise", "disagreement")
@@ -350,12 +353,12 @@ def table(rows: dict[str, dict[str, Estimate]]) -> list[list[object]]:
 
 
 def draw(rows: dict[str, dict[str, Estimate]]) -> Figure:
-    """Return how well novelty is told, and what is held with each response."""
+    """Draw how well novelty is detected, and the success with each response."""
     picture = Figure(figsize=(9.6, 3.6 * len(rows)), layout="constrained")
     axes = picture.subplots(len(rows), 2, squeeze=False, width_ratios=(1, 1.15))
     for line, (task, row) in enumerate(rows.items()):
-        told(axes[line, 0], row)
-        axes[line, 0].set_title(f"{task}: is another world told from the usual one?", size=10)
+        draw_detection(axes[line, 0], row)
+        axes[line, 0].set_title(f"{task}: detection of changed worlds", size=10)
         held(axes[line, 1], row)
         axes[line, 1].set_title(f"{task}: goals held", size=10)
     axes[-1, 0].legend(fontsize=8, loc="center left")
@@ -363,19 +366,19 @@ def draw(rows: dict[str, dict[str, Estimate]]) -> Figure:
     return picture
 
 
-def told(axes: Axes, row: dict[str, Estimate]) -> None:
+def draw_detection(axes: Axes, row: dict[str, Estimate]) -> None:
     """Draw the AUROC of each strong condition, physical ones first."""
     names = strong(list(dict.fromkeys(name.split("/")[0] for name in row)))
     names.sort(key=lambda name: kind_of(name) == "visual")
     for shift, (signal, colour) in enumerate(SIGNALS.items()):
-        values = [row[f"{name}/{signal}/{LOOKS[-1]}"] for name in names]
+        values = [row[f"{name}/{signal}/{DECISIONS[-1]}"] for name in names]
         places = np.arange(len(names)) + 0.2 * (shift - 1)
         ends = [(min(v.low, v.mean), min(v.high, 1.0)) for v in values]
         axes.hlines(places, *np.transpose(ends), color=colour, lw=1.5)
         axes.plot([v.mean for v in values], places, "o", color=colour, ms=4, label=signal)
     axes.axvline(0.5, color="#98a2b3", lw=0.8)
     axes.set(xlim=(-0.03, 1.03), yticks=range(len(names)), yticklabels=names)
-    axes.set_xlabel(f"AUROC of episodes after {LOOKS[-1]} looks")
+    axes.set_xlabel(f"AUROC of episodes after {DECISIONS[-1]} decisions")
     axes.invert_yaxis()
 
 

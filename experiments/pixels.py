@@ -4,7 +4,7 @@
 
 On each of three tasks, in the task's own scene and in two where things move that do not matter
 (noise that nobody can predict, and movers that go their own way), two world models are trained on
-the same experience, with the same encoder, predictor, updates and planner: one predicts embeddings
+the same data, with the same encoder, predictor, updates and planner: one predicts embeddings
 (prediction and SIGReg), one the pixels of the same frames (pixel_term.py). They are evaluated on
 the same episodes.
 """
@@ -93,7 +93,7 @@ TASKS = {
         *("--jepa.encoder.dim", "32", "--jepa.predictor.width", "192", "--planner.horizon", "5"),
     ),
 }
-"""Flags of the tasks. `push_t` has networks of the usual size, as its recipe's are for many more
+"""Flags of the tasks. `push_t` has networks of the default size, as its recipe's are for many more
 updates than there are here."""
 COMMON = (
     *("--ensemble-updates", "1", "--actor-updates", "1", "--mode", "planner"),
@@ -106,7 +106,7 @@ BARS = {"clean": -0.05, "noise": 0.0, "movers": 0.0}
 DISTRACTIONS = ("flicker", "jitter", "drift", "intruder")
 """What moves and does not matter, by the factor's name."""
 STREAM = 6
-"""Second word of the random streams of the probes' episodes: those of `evaluation.fresh`."""
+"""Second word of the random streams of the probes' episodes: those of `evaluation.sampling`."""
 
 
 @settings
@@ -116,15 +116,15 @@ class PixelsConfig(ExperimentConfig):
 
 @dataclass(frozen=True)
 class Size:
-    """How much is trained and judged.
+    """Sizes of training and evaluation.
 
     Attributes:
         updates: of the world model.
         critic_updates: of the critic, where the task has one.
         batch: windows per update.
-        data: episodes of experience.
+        data: episodes of the dataset.
         episodes: that success is measured on.
-        probed: fresh episodes that probes are fitted to, and as many that they are judged on.
+        probed: held-out episodes to fit probes, and as many to evaluate them.
         problems: in which candidates are ranked.
     """
 
@@ -159,7 +159,7 @@ class Cell:
 
 
 def measure(config: PixelsConfig) -> Finding:
-    """Train, judge and compare."""
+    """Train, evaluate and compare."""
     if config.smoke:
         config = replace(config, seeds=config.seeds[:1])
     size = SMOKE if config.smoke else Size()
@@ -236,13 +236,13 @@ def rank(checkpoint: Checkpoint, world: World, problems: int) -> float:
     """Return how well the planner's cost ranks what the simulator has tried, from -1 to 1."""
     config, networks = checkpoint.config, checkpoint.networks
     episodes = make_manifest(world, problems, 1000).episodes
-    trials = make_ranking_benchmark(world, "pixels", episodes, config.planner.horizon)
+    benchmark = make_ranking_benchmark(world, "pixels", episodes, config.planner.horizon)
     cost = networks.cost(config.cost)
-    return candidate_ranking(Configurator(networks.jepa, networks.critic, cost), trials)
+    return candidate_ranking(Configurator(networks.jepa, networks.critic, cost), benchmark)
 
 
 def probes(checkpoint: Checkpoint, world: World, episodes: int, seed: int) -> dict[str, Any]:
-    """Return what can be read linearly from embeddings of fresh episodes, as R2 by name.
+    """Return what can be read linearly from embeddings of held-out episodes, as R2 by name.
 
     `task` is what goals are about; the others are what moves and does not matter.
     """
@@ -256,21 +256,21 @@ def probes(checkpoint: Checkpoint, world: World, episodes: int, seed: int) -> di
         with torch.no_grad():
             embeddings.append(jepa.encode(torch.from_numpy(images)))
         truths.append({"task": world.achieved(states[0])} | distractions(variant, states[0, :, 0]))
-    fitted, judged = torch.cat(embeddings[:episodes]), torch.cat(embeddings[episodes:])
+    fitted, held_out = torch.cat(embeddings[:episodes]), torch.cat(embeddings[episodes:])
     found = {}
     for name in truths[0]:
         values = [torch.from_numpy(truth[name]).float() for truth in truths]
         here, there = torch.cat(values[:episodes]), torch.cat(values[episodes:])
         probe = LinearProbe(jepa.dim, [str(index) for index in range(here.shape[1])])
         probe.fit(fitted, here)
-        found[name] = probe.r2(judged, there)
-    return {"r2": found, "effective_rank": effective_rank(judged)}
+        found[name] = probe.r2(held_out, there)
+    return {"r2": found, "effective_rank": effective_rank(held_out)}
 
 
 def distractions(
     variant: Variant | None, times: NDArray[np.float64]
 ) -> dict[str, NDArray[np.float64]]:
-    """Return where what does not matter is at so many times, (T, ...) each by name."""
+    """Return the states of the distractors at given times, (T, ...) each by name."""
     motion = variant and variant.motion
     if motion is None:
         return {}
@@ -337,7 +337,7 @@ def conclude(config: PixelsConfig, tasks: Sequence[str], results: Results) -> Fi
         }
         for row, found in figures.items()
     }
-    return Finding(judge(gains), because, record, table, draw(tasks, figures))
+    return Finding(decide(gains), because, record, table, draw(tasks, figures))
 
 
 def left(result: dict[str, Any], model: str) -> float:
@@ -350,7 +350,7 @@ def gain(result: dict[str, Any]) -> float:
     return left(result, "pixels") - left(result, "embeddings")
 
 
-def judge(gains: dict[str, Estimate]) -> Verdict:
+def decide(gains: dict[str, Estimate]) -> Verdict:
     """Return whether the claim holds, by the intervals of what is gained in the scenes."""
     said = [gains[scene].low > bar for scene, bar in BARS.items()]
     if any(said):

@@ -4,8 +4,8 @@
     python experiments/what_if.py --smoke
 
 From one state of an episode, N alternatives: what the behaviour policy might do next. The world
-model imagines where each leads, the simulator says where it does, and the probe translates what is
-imagined into metres.
+model predicts where each leads, the simulator says where it does, and the probe translates the
+prediction into metres.
 
 Letters: B states, N alternatives, H horizon in model steps, G quantities, A action.
 """
@@ -63,7 +63,7 @@ STREAM = 8
 NOW = 6
 """Model step of an episode at which the question is asked."""
 NEAREST = 3
-"""The truly best alternative is looked for among so many that the model holds for the best."""
+"""Alternatives, the best ones by the model, that should contain the truly best one."""
 DIRECTIONS = 4
 """Random directions along which the alternatives of a state are ordered."""
 SHOWN = 4
@@ -78,7 +78,7 @@ COLOURS = {"model": "#3b6fe0", "still": "#98a2b3", "linear": "#2f9e6e", "others"
 
 @settings
 class Config(ExperimentConfig):
-    """Ask a world model what would happen, and let the simulator say."""
+    """Compare the answers of a world model with the simulator."""
 
     states: Count = 200
     """Of each task, in episodes of its behaviour policy."""
@@ -94,7 +94,7 @@ class Answers:
         before: the true position one model step earlier, (B, 3).
         now: the true position, (B, 3).
         real: where they lead, (B, N, H, 3).
-        imagined: where the model says they lead, (B, N, H, 3).
+        predicted: where the model says they lead, (B, N, H, 3).
         read: what the probe reads of the present, (B, 3).
         states: the present state of the simulator, (B, S).
         world: whose states.
@@ -103,7 +103,7 @@ class Answers:
     before: Array
     now: Array
     real: Array
-    imagined: Array
+    predicted: Array
     read: Array
     states: Array
     world: World
@@ -141,38 +141,39 @@ def ask(checkpoint: Checkpoint, config: Config, seed: int) -> tuple[Answers, dic
     networks, horizon = checkpoint.networks, checkpoint.config.planner.horizon
     world = World(find_task(checkpoint.task_name), checkpoint.config.image_size)
     streams = [np.random.default_rng([seed, STREAM, index]) for index in range(config.states)]
-    lived = rollout_episodes(networks.jepa, world, streams, NOW + horizon)
+    episodes = rollout_episodes(networks.jepa, world, streams, NOW + horizon)
     rng = np.random.default_rng([seed, STREAM])
-    memory, present = remembered(lived, networks.jepa.history), lived.states[:, NOW]
+    memory, present = memory_at_now(episodes, networks.jepa.history), episodes.states[:, NOW]
     states, actions = alternatives(world, present, config.alternatives, horizon, rng)
 
     def read(embeddings: Tensor) -> Array:
         return networks.probe(embeddings)[..., :3].double().numpy()
 
     answers = Answers(
-        place(world, lived.states[:, NOW - 1]),
+        place(world, episodes.states[:, NOW - 1]),
         place(world, present),
         place(world, states),
         read(networks.jepa.rollout(memory, torch.from_numpy(actions))),
-        read(lived.embeddings[:, NOW]),
+        read(episodes.embeddings[:, NOW]),
         present,
         world,
     )
     seen = np.linalg.norm(
-        read(lived.embeddings[:, NOW + 1 :]) - place(world, lived.states[:, NOW + 1 :]), axis=-1
+        read(episodes.embeddings[:, NOW + 1 :]) - place(world, episodes.states[:, NOW + 1 :]),
+        axis=-1,
     )
     return answers, {
         **errors(answers),
         **{f"reading@{step + 1}": float(value) for step, value in enumerate(seen.mean(axis=0))},
         **orders(answers, rng),
-        **counterfactual(checkpoint, world, lived, rng),
+        **counterfactual(checkpoint, world, episodes, rng),
     }
 
 
-def remembered(lived: Episodes, history: int) -> Memory:
+def memory_at_now(episodes: Episodes, history: int) -> Memory:
     """Return what the model remembers of the episodes (B) at the moment of the question."""
     past = slice(NOW + 1 - history, NOW + 1)
-    return Memory(lived.embeddings[:, past], lived.actions[:, past][:, :-1])
+    return Memory(episodes.embeddings[:, past], episodes.actions[:, past][:, :-1])
 
 
 def alternatives(
@@ -206,10 +207,10 @@ def guesses(answers: Answers) -> dict[str, Array]:
     step = (answers.now - answers.before)[:, None, None]
     now = np.broadcast_to(answers.now[:, None, None], answers.real.shape)
     return {
-        "model": answers.imagined,
+        "model": answers.predicted,
         "still": now,
         "linear": now + steps * step,
-        "others": np.roll(answers.imagined, 1, axis=1),
+        "others": np.roll(answers.predicted, 1, axis=1),
     }
 
 
@@ -261,29 +262,29 @@ def rank_correlation(guess: Array, real: Array) -> float:
 
 
 def counterfactual(
-    checkpoint: Checkpoint, world: World, lived: Episodes, rng: np.random.Generator
+    checkpoint: Checkpoint, world: World, episodes: Episodes, rng: np.random.Generator
 ) -> dict[str, float]:
-    """Ask where one would be, had one act of a recorded episode been another, so many steps ago.
+    """Predict the end of a recorded episode if its first action had been another.
 
-    All later acts are the recorded ones. What the model imagines is moved by what it gets wrong
+    All later actions are the recorded ones. The prediction is corrected by the error of the model
     about the episode that did happen (abduction, action, prediction; Pearl 2009), or, as `naive`,
     is not. The control, `as it was`: it would have made no difference.
     """
     networks = checkpoint.networks
-    memory = remembered(lived, networks.jepa.history)
-    done = lived.actions[:, NOW:]
+    memory = memory_at_now(episodes, networks.jepa.history)
+    done = episodes.actions[:, NOW:]
     other = done.clone()
     other[:, 0] = torch.from_numpy(rng.uniform(-1, 1, other[:, 0].shape)).to(other)
     controls = world.from_unit(other.numpy())
-    real = place(world, world.rollout(lived.states[:, NOW], controls, world.task.frame_skip)[0])
-    was = place(world, lived.states[:, NOW + 1 :])
+    real = place(world, world.rollout(episodes.states[:, NOW], controls, world.task.frame_skip)[0])
+    was = place(world, episodes.states[:, NOW + 1 :])
 
     def read(embeddings: Tensor) -> Array:
         return networks.probe(embeddings)[..., :3].double().numpy()
 
-    imagined = read(networks.jepa.unroll(memory, other))
+    predicted = read(networks.jepa.unroll(memory, other))
     moved = was - read(networks.jepa.unroll(memory, done))
-    guess = {"had": imagined + moved, "naive": imagined, "as it was": was}
+    guess = {"had": predicted + moved, "naive": predicted, "as it was": was}
     found = {}
     for name, places in guess.items():
         away = np.linalg.norm(places - real, axis=-1).mean(axis=0)
@@ -294,7 +295,7 @@ def counterfactual(
     return found
 
 
-# -------------------------------------------------------------------------------- judging
+# -------------------------------------------------------------------------------- conclusion
 
 
 def over(rows: Sequence[dict[str, float]]) -> dict[str, Estimate]:
@@ -373,7 +374,7 @@ def fan(axes: Axes, answers: Answers) -> None:
     for future in range(SHOWN):
         for paths, start, style, label in (
             (answers.real, answers.now, "o-", "the world"),
-            (answers.imagined, answers.read, "x--", "imagined"),
+            (answers.predicted, answers.read, "x--", "predicted"),
         ):
             path = np.concatenate([start[index, None], paths[index, future]])
             points.append(size * answers.world.project(path))

@@ -1,4 +1,4 @@
-"""What the experiments on what if and on doubt measure, where the answer is known."""
+"""What the experiments what_if and novelty_detection measure, where the answer is known."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def what_if(modules):
 
 
 @pytest.fixture(scope="module")
-def doubt(modules):
+def novelty(modules):
     return modules[1]
 
 
@@ -67,7 +67,7 @@ def test_the_controls_stand_still_go_on_and_hear_of_other_acts(what_if, answers)
     guesses = what_if.guesses(asked)
     np.testing.assert_array_equal(guesses["still"][2, 5, 3], asked.now[2])
     np.testing.assert_allclose(guesses["linear"][2, 5, 3], asked.now[2] + 4)
-    np.testing.assert_array_equal(guesses["others"][2, 5], asked.imagined[2, 4])
+    np.testing.assert_array_equal(guesses["others"][2, 5], asked.predicted[2, 4])
 
 
 def test_the_order_is_spearmans(what_if):
@@ -84,7 +84,7 @@ def test_a_shipped_model_answers_and_its_alternatives_are_what_happens(what_if, 
     checkpoint = load_checkpoint(ROOT / "pretrained" / "reacher", "cpu")
     config = what_if.Config(states=12, alternatives=6)
     asked, found = what_if.ask(checkpoint, config, seed=7)
-    assert asked.real.shape == asked.imagined.shape == (12, 6, 5, 3)
+    assert asked.real.shape == asked.predicted.shape == (12, 6, 5, 3)
     assert found["model share"] < 0.3
     assert found["had share"] < 0.5
     assert found["model order"] > 0.8
@@ -96,42 +96,42 @@ def test_alternatives_that_lead_to_the_same_place_are_not_ordered(what_if, answe
     assert what_if.orders(asked, np.random.default_rng(1))["apart"] == pytest.approx(5 / 6)
 
 
-def test_auroc_is_one_where_worlds_are_apart_and_a_half_where_they_are_not(doubt):
+def test_auroc_is_one_where_worlds_are_apart_and_a_half_where_they_are_not(novelty):
     usual = np.random.default_rng(0).normal(size=(40, 12))
-    assert set(doubt.auroc(usual + 100, usual).values()) == {1.0}
-    assert set(doubt.auroc(usual, usual).values()) == {0.5}
+    assert set(novelty.auroc(usual + 100, usual).values()) == {1.0}
+    assert set(novelty.auroc(usual, usual).values()) == {0.5}
     later = usual.copy()
     later[:, 5:] += 100
-    found = doubt.auroc(later, usual)
+    found = novelty.auroc(later, usual)
     assert (found["3"], found["10"]) == (0.5, 1.0)
 
 
-def test_a_condition_is_called_strong_and_by_what_it_changes(doubt):
-    assert doubt.strong(["mass 2", "mass 4", "colour 0.3"]) == ["mass 4", "colour 0.3"]
-    kinds = [doubt.kind_of(name) for name in ("mass 4", "colour 0.3", "usual")]
+def test_a_condition_is_called_strong_and_by_what_it_changes(novelty):
+    assert novelty.strong(["mass 2", "mass 4", "colour 0.3"]) == ["mass 4", "colour 0.3"]
+    kinds = [novelty.kind_of(name) for name in ("mass 4", "colour 0.3", "usual")]
     assert kinds == ["physical", "visual", "usual"]
 
 
-def results(doubt, told: float, helped: float):
+def results(novelty, told: float, helped: float):
     """Return what one agent found, where all is told so well and an alarm helps so much."""
-    looks = {str(n): told for n in (*doubt.LOOKS, "look")}
-    conditions = [doubt.named(condition) for condition in (None, *doubt.CHANGED)]
+    looks = {str(n): told for n in (*novelty.DECISIONS, "look")}
+    conditions = [novelty.named(condition) for condition in (None, *novelty.CHANGED)]
     held = {
         name: {
             mode: [True] * (10 + (0 if mode == "never" or name == "usual" else round(10 * helped)))
             + [False] * (10 - (0 if mode == "never" or name == "usual" else round(10 * helped)))
-            for mode in doubt.MODES
+            for mode in novelty.MODES
         }
         for name in conditions
     }
     names = [
-        doubt.named((name, value)) for name, values in doubt.LEVELS.items() for value in values
+        novelty.named((name, value)) for name, values in novelty.LEVELS.items() for value in values
     ]
     return {
-        "auroc": {name: dict.fromkeys(doubt.SIGNALS, looks) for name in names},
+        "auroc": {name: dict.fromkeys(novelty.SIGNALS, looks) for name in names},
         "false alarms": 0.01,
         "held": held,
-        "planned": {name: dict.fromkeys(doubt.MODES, 0.5) for name in conditions},
+        "planned": {name: dict.fromkeys(novelty.MODES, 0.5) for name in conditions},
     }
 
 
@@ -139,16 +139,16 @@ def results(doubt, told: float, helped: float):
     ("told", "helped", "verdict"),
     [(0.95, 0.5, "holds"), (0.95, 0.0, "holds in part"), (0.6, 0.0, "fails")],
 )
-def test_the_verdict_on_doubt_is_that_of_its_bar(doubt, told, helped, verdict):
-    found = {"reacher": [results(doubt, told, helped)] * 3}
-    rows = {"reacher": doubt.summarise(found["reacher"])}
-    assert doubt.judge(rows, found).verdict == verdict
+def test_the_verdict_on_novelty_is_that_of_its_bar(novelty, told, helped, verdict):
+    found = {"reacher": [results(novelty, told, helped)] * 3}
+    rows = {"reacher": novelty.summarise(found["reacher"])}
+    assert novelty.conclude(rows, found).verdict == verdict
 
 
-def test_an_alarm_that_costs_success_in_the_usual_world_does_not_help(doubt):
-    one = results(doubt, 0.95, 0.5)
+def test_an_alarm_that_costs_success_in_the_usual_world_does_not_help(novelty):
+    one = results(novelty, 0.95, 0.5)
     one["held"]["usual"]["slow"] = [True] * 9 + [False] * 11
     found = {"reacher": [one] * 3}
-    finding = doubt.judge({"reacher": doubt.summarise(found["reacher"])}, found)
+    finding = novelty.conclude({"reacher": novelty.summarise(found["reacher"])}, found)
     assert finding.verdict == "holds in part"
     assert not finding.figures["passes"]["slow on alarm helps"]
