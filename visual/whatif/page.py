@@ -268,7 +268,7 @@ class Page:
                 time = ui.slider(min=0, max=horizon, step=1, value=horizon)
                 time.props("dense markers aria-label='steps ahead'")
                 time.on("update:model-value", self._set_shown, throttle=0.03)
-                self.ahead = ui.label().classes("figure whitespace-nowrap w-32")
+                self.ahead = ui.label().classes("figure whitespace-nowrap w-32 ml-2")
 
     def _build_actions(self) -> None:
         session = self.session
