@@ -35,7 +35,7 @@ class Task(ABC):
         budget_steps: environment steps per episode.
         hold_steps: the goal must be reached during this many environment steps at the end.
         behaviour: the noise of the behaviour policy, which collects experience.
-        extra_noise_dims: dimensions of noise that `behaviour_action` reads after the action's.
+        extra_noise_dims: dimensions of noise that `behave` reads after the action's.
         episodes: default number of episodes of experience.
         episode_steps: model steps of such an episode; None for twice the budget.
         goal_steps: if above 0, start and goal are states of an episode of the behaviour policy
@@ -128,7 +128,7 @@ class Task(ABC):
         """Draw the joint positions and velocities at the start of an episode of experience."""
         return self.sample_start(model, rng)
 
-    def behaviour_action(self, world: Dynamics, states: Array, noise: Array) -> Array:
+    def behave(self, world: Dynamics, states: Array, noise: Array) -> Array:
         """Return the actions of the behaviour policy, in half-widths of the bounds.
 
         The noise itself by default.
@@ -194,7 +194,7 @@ def rollout_ends(
     for step in range(lead_steps + steps):
         if step % task.frame_skip == 0:
             row = noise[step // task.frame_skip][None]
-            unit = np.clip(task.behaviour_action(world, states, row), -1, 1)
+            unit = np.clip(task.behave(world, states, row), -1, 1)
             actions = (high + low) / 2 + unit * (high - low) / 2
         states = world.step(states, actions)
         visited.append(states[0])

@@ -322,7 +322,7 @@ def behave(
     """
     states, actions = [starts], []
     for step in range(noise.shape[1]):
-        unit = np.clip(world.task.behaviour_action(world, states[-1], noise[:, step]), -1, 1)
+        unit = np.clip(world.task.behave(world, states[-1], noise[:, step]), -1, 1)
         actions.append(world.from_unit(unit).astype(np.float32))
         after, _ = world.rollout(states[-1], actions[-1][:, None], world.task.frame_skip, variants)
         states.append(after[:, -1])

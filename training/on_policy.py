@@ -100,9 +100,7 @@ class Explorer:
             assert agent.action is not None
             now, world = step // skip, self.world
             own = agent.action.cpu().double().numpy() + state.noise[:, now]
-            other = world.task.behaviour_action(
-                world, observation["state"], state.behaviour[:, now]
-            )
+            other = world.task.behave(world, observation["state"], state.behaviour[:, now])
             unit = np.clip(np.where(state.random[:, now, None], other, own), -1, 1)
             agent = replace(agent, action=torch.from_numpy(unit).to(agent.action))
             action = world.from_unit(unit).astype(np.float32)

@@ -87,7 +87,7 @@ class PickTask(SuiteTask):
 
     extra_noise_dims: int = 6
 
-    def behaviour_action(self, world: Dynamics, states: Array, noise: Array) -> Array:
+    def behave(self, world: Dynamics, states: Array, noise: Array) -> Array:
         """Pick a cube up, carry it and let go, or move elsewhere, as the noise says."""
         achieved = world.achieved(states)
         share = (np.clip(noise[:, 10], -1, 1) + 1) / 2

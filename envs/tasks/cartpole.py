@@ -35,7 +35,7 @@ class Cartpole(Task):
         """Return upright in the middle."""
         return np.zeros(2)
 
-    def behaviour_action(self, world: Dynamics, states: Array, noise: Array) -> Array:
+    def behave(self, world: Dynamics, states: Array, noise: Array) -> Array:
         """Balance a pole that is near upright above a moving place, or push at random.
 
         Random actions never stabilise the pole, so the data would contain no balancing.

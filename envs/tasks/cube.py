@@ -42,7 +42,7 @@ class Cube(Task):
         hand = rng.uniform([-0.3, -0.1], [0.3, 0.08])
         return np.array([*hand, 0.0, 0.0, rng.uniform(-0.3, 0.3), 0.0, 0.0]), np.zeros(7)
 
-    def behaviour_action(self, world: Dynamics, states: Array, noise: Array) -> Array:
+    def behave(self, world: Dynamics, states: Array, noise: Array) -> Array:
         """Pick the cube up and carry it, or move with the gripper open, as the noise says."""
         achieved = world.achieved(states)
         cube, grasp, grip = achieved[:, [0, 2]], achieved[:, [3, 5]], achieved[:, 6:7]

@@ -53,7 +53,7 @@ class DoublePendulum(Task):
         """Return upright."""
         return np.zeros(2)
 
-    def behaviour_action(self, world: Dynamics, states: Array, noise: Array) -> Array:
+    def behave(self, world: Dynamics, states: Array, noise: Array) -> Array:
         """Balance links that the motors can still catch, or push at random, as in `Cartpole`."""
         lean = (states[:, 1:3] + np.pi) % (2 * np.pi) - np.pi
         balance = np.concatenate([lean, states[:, 3:5]], axis=1) @ np.array(self.gains).T

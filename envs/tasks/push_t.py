@@ -52,7 +52,7 @@ class PushT(Task):
             if np.linalg.norm(pusher - block[:2]) > 0.25:
                 return np.array([*block, *pusher]), np.zeros(5)
 
-    def behaviour_action(self, world: Dynamics, states: Array, noise: Array) -> Array:
+    def behave(self, world: Dynamics, states: Array, noise: Array) -> Array:
         """Push at a point of the block, or move to a point of the table, as the noise says."""
         block, turn, pusher = states[:, 1:3], states[:, 3], states[:, 4:6]
         aim, push = np.clip(noise[:, 2:4], -1, 1), noise[:, 4:5] > -0.3

@@ -54,7 +54,7 @@ class Lane(Task):
             pose[0] = rng.uniform(pose[0], model.joint("puck").range[1])
         return pose, velocities
 
-    def behaviour_action(self, world: Dynamics, states: Array, noise: Array) -> Array:
+    def behave(self, world: Dynamics, states: Array, noise: Array) -> Array:
         """Push and pull, gently more often than hard, and now and then not at all."""
         push, rest = noise[:, :1], noise[:, 1:] > 0.8
         return np.where(rest, 0.0, push * np.abs(push) + 0.1)

@@ -333,7 +333,7 @@ def test_an_explorer_astray_does_what_the_behaviour_policy_does(untrained, tiny,
     for step in range(3):
         for _ in range(agent.frame_skip):
             state, action = explorer.act(state, {"pixels": image, "state": starts})
-        own = world.task.behaviour_action(world, starts, state.behaviour[:, step]).clip(-1, 1)
+        own = world.task.behave(world, starts, state.behaviour[:, step]).clip(-1, 1)
         np.testing.assert_allclose(world.to_unit(action), own, atol=1e-6)
 
 
