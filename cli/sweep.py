@@ -11,7 +11,6 @@ import itertools
 import json
 import os
 import shutil
-import sys
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,7 +23,7 @@ from mujepa.evaluation.config import EvaluateConfig
 from mujepa.evaluation.result import Result, read_result
 from mujepa.runtime import console
 from mujepa.runtime.cluster import LOCAL, RETRIES, Caller, Cluster, connect, perform
-from mujepa.runtime.command import flag_names, run
+from mujepa.runtime.command import flag_names
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import make_folder, read_json, write_json
 from mujepa.runtime.provenance import command, versions
@@ -127,11 +126,7 @@ def sweep(config: SweepConfig) -> None:
 
 
 def plan_runs(config: SweepConfig) -> list[Run]:
-    """Return the runs, the same for the same configuration.
-
-    Raises:
-        UserError: a value is invalid.
-    """
+    """Return the runs, the same for the same configuration; raise UserError for a bad value."""
     tried = [read_choice(text) for text in config.tried]
     if len({flag for flag, _ in tried}) < len(tried):
         raise UserError("--try names a flag twice; give all of its values at once")
@@ -170,11 +165,7 @@ def read_choice(text: str) -> tuple[str, list[str]]:
 
 
 def _begin(config: SweepConfig, runs: list[Run]) -> dict[str, Any]:
-    """Write sweep.json, or compare it with that of the sweep that is resumed; return its content.
-
-    Raises:
-        UserError: the folder holds another sweep, or `--resume` was not given.
-    """
+    """Write sweep.json, or compare it with that of the sweep that is resumed; return its content."""
     path = config.out / "sweep.json"
     all_settings = [one.config.settings() | {"workers": 0} for one in runs]
     found = {"evaluation_episodes": config.evaluation_episodes, "settings": all_settings}
@@ -307,11 +298,7 @@ def _evaluate(
 
 
 def _report(config: SweepConfig, runs: list[Run], content: dict[str, Any]) -> None:
-    """Compare the finished runs, best first, and evaluate the best on new episodes.
-
-    Raises:
-        UserError: no run finished.
-    """
+    """Compare the finished runs, best first, and evaluate the best on new episodes."""
     done = [(one, read_result(one.config.out)) for one in runs if one.finished]
     if not done:
         raise UserError(f"no run finished; {config.out / 'sweep.json'} says why")
@@ -340,7 +327,3 @@ def _report(config: SweepConfig, runs: list[Run], content: dict[str, Any]) -> No
 
 def _order(result: Result) -> tuple[float, float, float]:
     return result.success_at_end.rate, result.success_any.rate, -result.median_final_distance
-
-
-if __name__ == "__main__":
-    sys.exit(run(sweep, SweepConfig))
