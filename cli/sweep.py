@@ -165,7 +165,7 @@ def read_choice(text: str) -> tuple[str, list[str]]:
 
 
 def _begin(config: SweepConfig, runs: list[Run]) -> dict[str, Any]:
-    """Write sweep.json, or compare it with that of the sweep that is resumed; return its content."""
+    """Return the runs, the same for the same configuration; raise UserError for bad values."""
     path = config.out / "sweep.json"
     all_settings = [one.config.settings() | {"workers": 0} for one in runs]
     found = {"evaluation_episodes": config.evaluation_episodes, "settings": all_settings}

@@ -48,7 +48,7 @@ def write_dataset(
         folder: of the new dataset.
         episodes: mappings with `pixels` (T + 1, P, P, 3) uint8, `action` (T, A), and optionally
             `state` and `achieved`, as the module describes; an iterator is consumed shard by shard.
-        action_low: lower bounds of the action, A numbers or one; by default the task's or the data's.
+        action_low: lower bounds of the action, A numbers or one; default: the task's or the data's.
         action_high: upper bounds, likewise.
         frame_skip: environment steps between two images.
         task: name of the task whose simulator the episodes come from, if any.
