@@ -93,10 +93,7 @@ class AgentConfig:
 
 
 class Networks(nn.Module):
-    """All that is learned: `jepa`, `critic`, `probe`, `ensemble` and `actor`.
-
-    The sizes of the last two do not change the random initialisation of the others.
-    """
+    """All that is learned: `jepa`, `critic`, `probe`, `ensemble` and `actor`."""
 
     def __init__(self, config: AgentConfig) -> None:
         super().__init__()
@@ -109,11 +106,7 @@ class Networks(nn.Module):
             self.actor = Actor(config.actor, *sizes)
 
     def cost(self, expression: str | CostFunction) -> Cost:
-        """Return the cost that an expression describes, or that a function computes.
-
-        Raises:
-            UserError: the expression cannot be read.
-        """
+        """Return the cost that an expression describes, or that a function computes."""
         return Cost(expression, self.critic, self.probe, self.ensemble)
 
 
@@ -128,11 +121,7 @@ class Checkpoint:
 
     @property
     def task_name(self) -> str:
-        """Name of the task that the agent was trained on.
-
-        Raises:
-            UserError: it was trained on data without a simulator.
-        """
+        """Name of the task; `UserError` if the agent was trained on data without a simulator."""
         if self.config.task is None:
             raise UserError(
                 f"{self.folder} was trained on data without a simulator: it can act, but there is "
@@ -182,14 +171,7 @@ def save_checkpoint(
     provenance: dict[str, Any],
     extra: Callable[[Path], None] | None = None,
 ) -> None:
-    """Write a checkpoint, whole or not at all.
-
-    Args:
-        folder: where; replaced if it exists.
-        config: settings.
-        networks: weights.
-        provenance: how they were made.
-        extra: called with the unfinished folder, to add other files.
+    """Write a checkpoint, whole or not at all; `extra` adds files to the unfinished folder.
 
     Raises:
         UserError: the folder cannot be written.
@@ -211,11 +193,7 @@ def save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
 
 
 def find_checkpoint(path: Path) -> Path:
-    """Return the checkpoint folder at a path: itself, or a training run's best or last.
-
-    Raises:
-        UserError: there is none.
-    """
+    """Return the checkpoint folder at a path: itself, or a training run's best or last."""
     for folder in (path, path / "best", path / "last"):
         found = surviving_folder(folder)
         if (found / "config.json").exists():
@@ -224,11 +202,7 @@ def find_checkpoint(path: Path) -> Path:
 
 
 def load_checkpoint(path: str | Path, device: DeviceName = "auto") -> Checkpoint:
-    """Load a checkpoint.
-
-    Args:
-        path: a checkpoint folder or the folder of a training run.
-        device: where to put the networks.
+    """Load a checkpoint from its folder or that of a training run.
 
     Raises:
         UserError: it is missing, damaged or of another schema.

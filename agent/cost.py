@@ -28,17 +28,11 @@ from mujepa.runtime.errors import UserError
 
 @dataclass(frozen=True)
 class Trajectory:
-    """Predicted futures.
+    """Predicted futures."""
 
-    Attributes:
-        embeddings: (B, N, H, D).
-        actions: (B, N, H, A) that lead to them, in [-1, 1].
-        memory: of B rows, before the first step.
-    """
-
-    embeddings: Tensor
-    actions: Tensor
-    memory: Memory
+    embeddings: Tensor  # (B, N, H, D)
+    actions: Tensor  # (B, N, H, A) that lead to them, in [-1, 1]
+    memory: Memory  # of B rows, before the first step
 
     @property
     def previous(self) -> Tensor:
@@ -168,20 +162,11 @@ TERM = re.compile(
 class Cost:
     """A weighted sum of terms, or a user's function.
 
-    Args:
-        expression: a function, or terms joined by `+`, each `[WEIGHT*]NAME[.mean|.last|.min|.max]`;
-            without a suffix, a term is averaged over the horizon. NAME is `goal` (squared
-            distance), `goal_l1`, `goal_cosine`, `critic`, `effort`, `smoothness`, `uncertainty`
-            (alone may have a negative weight), `avoid(REGION)`, `reach(REGION)` or
-            `state(QUANTITY, ...)`.
-        critic: for `critic`.
-        probe: for `avoid`, `reach` and `state`.
-        ensemble: for `uncertainty`.
-
-    Attributes:
-        expression: the expression, or the name of the function.
-        weights: of the terms, by name with aggregate.
-        regions: regions to avoid.
+    An expression has terms joined by `+`, each `[WEIGHT*]NAME[.mean|.last|.min|.max]`; without a
+    suffix, a term is averaged over the horizon. NAME is `goal` (squared distance), `goal_l1`,
+    `goal_cosine`, `critic`, `effort`, `smoothness`, `uncertainty` (alone may have a negative
+    weight), `avoid(REGION)`, `reach(REGION)` or `state(QUANTITY, ...)`. `weights` holds the weights
+    by name with aggregate, `regions` the regions to avoid.
 
     Raises:
         UserError: the expression names an unknown term, aggregate, weight or quantity.
@@ -212,7 +197,6 @@ class Cost:
             self._read(part, probe)
 
     def _read(self, part: str, probe: LinearProbe | None) -> None:
-        """Add the term that a part of the expression describes."""
         match = TERM.fullmatch(part.replace(" ", ""))
         if match:
             name, argument = match["name"], match["argument"]
@@ -236,7 +220,6 @@ class Cost:
     def _physical(
         self, name: str, argument: str, probe: LinearProbe
     ) -> tuple[CostTerm | None, str]:
-        """Return a term in physical units and its label; None if there is none of that name."""
         try:
             if name == "state":
                 quantities = find_quantities(argument, probe.names)

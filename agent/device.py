@@ -14,9 +14,7 @@ DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 def choose_device(name: DeviceName = "auto", process: int | None = None) -> torch.device:
     """Return the device of a name; `auto` prefers CUDA, then MPS, then the CPU.
 
-    Args:
-        name: kind of device.
-        process: local rank of this process if several train together, each on its own GPU.
+    `process` is the local rank if several processes train together, each on its own GPU.
 
     Raises:
         UserError: the device is not available, or there are too few for all processes.

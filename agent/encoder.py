@@ -166,11 +166,7 @@ class Encoder(nn.Module):
 
 
 def make_encoder(config: EncoderConfig, observation_shape: tuple[int, ...]) -> Encoder:
-    """Build the encoder for observations of one shape: (P, P, 3) images or (S,) vectors.
-
-    Raises:
-        UserError: this kind of encoder cannot read observations of this shape.
-    """
+    """Build the encoder of (P, P, 3) images or (S,) vectors; `UserError` if it cannot read them."""
     trunk, size = TRUNKS[config.kind], observation_shape[0]
     if trunk.observes == "observation":
         fits, reads = observation_shape == (size,), "vectors (S,)"

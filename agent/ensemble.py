@@ -62,12 +62,7 @@ class Ensemble(nn.Module):
         return torch.baddbmm(self.biases[1], hidden, self.weights[1])
 
     def disagreement(self, memory: Memory, action: Tensor) -> Tensor:
-        """Return the members' variance, averaged over D, in units of a squared error, (...).
-
-        Args:
-            memory: of any batch shape (...).
-            action: (..., A) taken there.
-        """
+        """Return the members' variance, averaged over D, in units of a squared error, (...)."""
         inputs = memory.inputs(action)
         variance = self(inputs.flatten(0, -2)).var(dim=0).mean(dim=-1)
         return self.scale * variance.unflatten(0, inputs.shape[:-1])

@@ -25,11 +25,6 @@ class JEPA(nn.Module):
     """Encoder and predictor (LeCun 2022; trained end to end as in LeWorldModel, arXiv 2603.19312).
 
     Letters: B batch, N candidates, H horizon, T time, K history, D embedding, A action.
-
-    Args:
-        config: sizes.
-        observation_shape: (P, P, 3) for images, (S,) for vectors.
-        action_size: A.
     """
 
     def __init__(
@@ -45,11 +40,7 @@ class JEPA(nn.Module):
         self.predictor = Predictor(config.predictor, self.dim, action_size)
 
     def encode(self, observations: Tensor) -> Tensor:
-        """Return embeddings of observations, (B, ...) -> (B, D).
-
-        Raises:
-            ValueError: the observations are not of the shape that the model was built for.
-        """
+        """Return embeddings of observations, (B, ...) -> (B, D); `ValueError` for other shapes."""
         if tuple(observations.shape[1:]) != self.observation_shape:
             raise ValueError(
                 f"observations of shape {tuple(observations.shape[1:])}, "
@@ -78,11 +69,5 @@ class JEPA(nn.Module):
         return predicted.unflatten(0, actions.shape[:2])
 
     def surprise(self, memory: Memory, action: Tensor, embedding: Tensor) -> Tensor:
-        """Return the one-step prediction error, squared and averaged over D -> (B,).
-
-        Args:
-            memory: of B rows, before the step.
-            action: (B, A), taken there.
-            embedding: (B, D), of the observation that followed.
-        """
+        """Return the error of the prediction of `embedding` (B, D), averaged over D -> (B,)."""
         return (self.predictor(memory, action) - embedding).square().mean(dim=-1)

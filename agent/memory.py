@@ -10,15 +10,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Memory:
-    """The agent's memory, oldest first.
+    """The agent's memory, oldest first."""
 
-    Attributes:
-        embeddings: (B, K, D), of the last K model steps.
-        actions: (B, K - 1, A), taken between them, in units of the bounds ([-1, 1]).
-    """
-
-    embeddings: Tensor
-    actions: Tensor
+    embeddings: Tensor  # (B, K, D), of the last K model steps
+    actions: Tensor  # (B, K - 1, A), taken between them, in units of the bounds ([-1, 1])
 
     @classmethod
     def at_rest(cls, embedding: Tensor, history: int, action_size: int) -> Memory:

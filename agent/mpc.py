@@ -29,27 +29,16 @@ from mujepa.runtime.errors import UserError
 
 @dataclass(frozen=True)
 class AgentState:
-    """Everything that the agent carries from one step to the next.
+    """Everything that the agent carries from one step to the next."""
 
-    Attributes:
-        goal: the goal of each of the B environments.
-        seeds: the seed of each environment.
-        single: whether there is one environment, without a batch axis.
-        step: environment steps taken.
-        memory: short-term memory; None before the first image.
-        plan: the latest plan; a reactive agent has none.
-        planned_at: model step of the latest plan.
-        action: the current action (B, A), in [-1, 1]; None before the first image.
-    """
-
-    goal: Goal
-    seeds: tuple[int, ...]
-    single: bool
-    step: int = 0
-    memory: Memory | None = None
-    plan: Plan | None = None
-    planned_at: int = 0
-    action: Tensor | None = None
+    goal: Goal  # the goal of each of the B environments
+    seeds: tuple[int, ...]  # the seed of each environment
+    single: bool  # whether there is one environment, without a batch axis
+    step: int = 0  # environment steps taken
+    memory: Memory | None = None  # short-term memory; None before the first image
+    plan: Plan | None = None  # the latest plan; a reactive agent has none
+    planned_at: int = 0  # model step of the latest plan
+    action: Tensor | None = None  # the current one (B, A), in [-1, 1]; None before the first image
 
 
 class Agent:
@@ -162,11 +151,7 @@ class Agent:
 
     @torch.no_grad()
     def planned_trajectory(self, state: AgentState) -> Trajectory:
-        """Return the rest of the plan, or of a reactive actor the rollout, with N = 1.
-
-        Raises:
-            ValueError: the agent has not acted yet.
-        """
+        """Return the rest of the plan, or of a reactive actor the rollout, with N = 1."""
         if state.memory is None:
             raise ValueError("the agent has not seen an image yet; call act first")
         if state.plan is not None:
@@ -199,7 +184,6 @@ class Agent:
         return self.planner.plan(cost, sampling, self._bounds, generators)
 
     def _perceive(self, state: AgentState, images: Tensor) -> AgentState:
-        """Return the state with a new image in its memory."""
         embedding = self.jepa.encode(images)
         if len(embedding) != len(state.seeds):
             raise UserError(
@@ -212,7 +196,6 @@ class Agent:
         return replace(state, memory=memory)
 
     def _decide(self, state: AgentState) -> AgentState:
-        """Return the state with its next action, and with a new plan if one is due."""
         if self.reactive:
             assert self.actor is not None
             assert state.memory is not None

@@ -52,17 +52,10 @@ class Predictor(nn.Module):
 
     @torch.no_grad()
     def unroll(self, memory: Memory, actions: Tensor) -> Tensor:
-        """Predict open loop, feeding predictions back, without a gradient.
+        """Predict open loop without a gradient, (B, H, A) -> embeddings (B, H, D).
 
         Equals repeated calls of `forward`, but faster: all embeddings lie in one buffer, so that
         each step reads its inputs without a copy and writes where the next step reads.
-
-        Args:
-            memory: of B rows.
-            actions: (B, H, A).
-
-        Returns:
-            The embeddings (B, H, D).
         """
         first, *hidden, last = [it for it in self.change.modules() if isinstance(it, nn.Linear)]
         (batch, history, dim), horizon = memory.embeddings.shape, actions.shape[1]

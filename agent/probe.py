@@ -12,12 +12,7 @@ from torch import Tensor, nn
 
 
 class LinearProbe(nn.Module):
-    """Embeddings (..., D) -> quantities (..., G), fitted by least squares on frozen embeddings.
-
-    Args:
-        dim: D.
-        names: of the G quantities.
-    """
+    """Embeddings (..., D) -> quantities (..., G), fitted by least squares on frozen embeddings."""
 
     def __init__(self, dim: int, names: Sequence[str]) -> None:
         super().__init__()

@@ -12,19 +12,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Region:
-    """The intersection of conditions on quantities.
+    """The intersection of conditions on quantities."""
 
-    Attributes:
-        text: the conditions as written.
-        indices: of the quantities.
-        signs: +1 for a quantity above its bound, -1 for one below.
-        bounds: in the unit of the quantity.
-    """
-
-    text: str
-    indices: tuple[int, ...]
-    signs: tuple[float, ...]
-    bounds: tuple[float, ...]
+    text: str  # the conditions as written
+    indices: tuple[int, ...]  # of the quantities
+    signs: tuple[float, ...]  # +1 for a quantity above its bound, -1 for one below
+    bounds: tuple[float, ...]  # in the unit of the quantity
 
     def depth(self, quantities: Tensor) -> Tensor:
         """Return the distance of quantities (..., G) to the boundary, (...); negative outside."""
@@ -33,11 +26,7 @@ class Region:
 
 
 def read_region(text: str, names: Sequence[str]) -> Region:
-    """Read conditions NAME>NUMBER or NAME<NUMBER joined by `&`.
-
-    Args:
-        text: the conditions.
-        names: of the G quantities, such as `ball.x`; `x` is enough if it is unique.
+    """Read conditions NAME>NUMBER or NAME<NUMBER joined by `&`; see `find_quantity`.
 
     Raises:
         ValueError: a condition cannot be read, or a name matches no quantity or several.
@@ -56,11 +45,7 @@ def read_region(text: str, names: Sequence[str]) -> Region:
 
 
 def find_quantity(text: str, names: Sequence[str]) -> int:
-    """Return the index of a quantity by its name, or by the end of its name if that is unique.
-
-    Raises:
-        ValueError: no quantity, or several.
-    """
+    """Return the index of a quantity by its name, or by the end of its name if that is unique."""
     found = [name for name in names if name == text]
     found = found or [name for name in names if name.rpartition(".")[2] == text]
     if len(found) != 1:
@@ -72,11 +57,7 @@ def find_quantity(text: str, names: Sequence[str]) -> int:
 
 
 def find_quantities(text: str, names: Sequence[str]) -> list[int]:
-    """Return the indices of quantities, such as `x, cube`: by name, or all of one sensor.
-
-    Raises:
-        ValueError: a name matches no quantity, or several of different sensors.
-    """
+    """Return the indices of quantities, such as `x, cube`: by name, or all of one sensor."""
     indices: list[int] = []
     for part in text.replace(" ", "").split(","):
         of_sensor = [i for i, name in enumerate(names) if name.rpartition(".")[0] == part]

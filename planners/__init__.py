@@ -1,14 +1,6 @@
 """Optimisers of action sequences. They know `cost(actions)` and nothing else."""
 
-from mujepa.planners.base import (
-    Bounds,
-    CostFn,
-    Plan,
-    Planner,
-    SamplingState,
-    Trace,
-    advance,
-)
+from mujepa.planners.base import Bounds, CostFn, Plan, Planner, SamplingState, Trace, advance
 from mujepa.planners.cem import CEM
 from mujepa.planners.config import (
     PLANNERS,

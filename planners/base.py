@@ -54,17 +54,11 @@ class Bounds:
 
 @dataclass(frozen=True)
 class SamplingState:
-    """The distribution from which a planner samples, and sequences that it tries in any case.
+    """The distribution from which a planner samples, and sequences that it tries in any case."""
 
-    Attributes:
-        mean: (B, H, A).
-        std: (B, H, A).
-        elites: (B, K, H, A), sequences that a planner kept or that were added as candidates.
-    """
-
-    mean: Tensor
-    std: Tensor
-    elites: Tensor | None = None
+    mean: Tensor  # (B, H, A)
+    std: Tensor  # (B, H, A)
+    elites: Tensor | None = None  # (B, K, H, A), kept by the planner or added as candidates
 
     def add_candidates(self, actions: Tensor) -> SamplingState:
         """Return the state with sequences (B, K, H, A) among the next candidates."""
@@ -74,36 +68,22 @@ class SamplingState:
 
 @dataclass(frozen=True)
 class Trace:
-    """The progress of a search.
+    """The progress of a search."""
 
-    Attributes:
-        lowest: lowest cost of each iteration, (I, B).
-        median: median cost of each iteration, (I, B).
-        candidates: candidates of the last iteration, (B, N, H, A).
-        costs: costs of the last iteration, (B, N).
-    """
-
-    lowest: Tensor
-    median: Tensor
-    candidates: Tensor
-    costs: Tensor
+    lowest: Tensor  # lowest cost of each iteration, (I, B)
+    median: Tensor  # median cost of each iteration, (I, B)
+    candidates: Tensor  # candidates of the last iteration, (B, N, H, A)
+    costs: Tensor  # costs of the last iteration, (B, N)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The result of a search.
+    """The result of a search."""
 
-    Attributes:
-        actions: the best sequence found, (B, H, A).
-        cost: its cost, (B,); infinite if no candidate had a finite cost.
-        sampling: the final distribution; `Planner.shift` turns it into the next warm start.
-        trace: costs by iteration, and the last candidates.
-    """
-
-    actions: Tensor
-    cost: Tensor
-    sampling: SamplingState
-    trace: Trace
+    actions: Tensor  # the best sequence found, (B, H, A)
+    cost: Tensor  # its cost, (B,); infinite if no candidate had a finite cost
+    sampling: SamplingState  # the final one; `Planner.shift` turns it into the next warm start
+    trace: Trace  # costs by iteration, and the last candidates
 
 
 @settings
@@ -185,14 +165,8 @@ class Planner(ABC):
         """Search for the action sequence of lowest cost.
 
         The mean of the distribution is a candidate in every iteration, so that the result is never
-        worse than the warm start.
-
-        Args:
-            cost: the cost function, called with at most `chunk` sequences.
-            state: the initial distribution, from `start` or `shift`.
-            bounds: the box of valid actions.
-            generators: one CPU generator for each of the B environments, so that a plan depends
-                neither on the other environments nor on the device.
+        worse than the warm start. Each of the B environments has a CPU generator, so that a plan
+        depends neither on the other environments nor on the device.
 
         Raises:
             ValueError: shapes do not match.

@@ -12,20 +12,10 @@ from torch import Tensor
 def correlated_noise(
     generators: Sequence[torch.Generator], samples: int, horizon: int, size: int, correlation: float
 ) -> Tensor:
-    """Draw first-order autoregressive noise of unit variance.
+    """Draw first-order autoregressive noise of unit variance (B, N, H, A) on the CPU.
 
     n_0 = e_0, n_t = c n_{t-1} + sqrt(1 - c^2) e_t with e ~ N(0, 1), written as one triangular
-    product.
-
-    Args:
-        generators: one for each of the B rows; row b depends on `generators[b]` alone.
-        samples: N.
-        horizon: H.
-        size: A.
-        correlation: c in [0, 1), of neighbouring steps; 0 is white noise.
-
-    Returns:
-        Noise (B, N, H, A) on the CPU.
+    product. Row b depends on `generators[b]` alone.
     """
     white = torch.stack([torch.randn(samples, horizon, size, generator=g) for g in generators])
     if correlation == 0:

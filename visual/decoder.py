@@ -107,17 +107,9 @@ def train_decoder(
     """Train a decoder of a checkpoint's embeddings; the checkpoint's networks stay unchanged.
 
     The loss is the squared error, weighted at foreground pixels, which differ from the background
-    (the median image); otherwise small moving objects would vanish.
-
-    Args:
-        checkpoint: the frozen world model.
-        world: the task's simulator; its variation is left out.
-        on_update: called after each update.
-        config: settings.
-
-    Returns:
-        The decoder, and peak signal-to-noise ratios on held-out frames [dB]: `psnr`, `psnr_moving`
-        of the foreground, and both of the mean image (`psnr_mean_image`, `psnr_moving_mean_image`).
+    (the median image); otherwise small moving objects would vanish. Also returns peak
+    signal-to-noise ratios on held-out frames [dB], of all pixels and of the foreground (`moving`),
+    of the decoder and of the mean image.
     """
     jepa, plain = checkpoint.networks.jepa, World(world.task, world.image_size)
     episodes = sample_episodes(jepa, plain, config.frames, config.seed, kind=0)
@@ -173,10 +165,7 @@ def load_decoder(
     on_update: Callable[[], object] = lambda: None,
     config: DecoderConfig = DEFAULT,
 ) -> Decoder:
-    """Return the decoder of a checkpoint; if there is none, train it and save it in the folder.
-
-    If the folder cannot be written, the decoder is only returned. See `train_decoder`.
-    """
+    """Return a checkpoint's decoder; if there is none, train it and save it where possible."""
     found = find_decoder(checkpoint)
     if found is not None:
         return found
@@ -191,7 +180,6 @@ def load_decoder(
 
 
 def _identity(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return the checksum of the encoder's weights, and the decoder's sizes."""
     return {
         "model_sha256": sha256(checkpoint.folder / "model.safetensors"),
         "dim": checkpoint.networks.jepa.dim,

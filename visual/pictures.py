@@ -35,18 +35,10 @@ COLOURS = ("#3b6fe0", "#e0913b")
 def draw_plan(
     agent: Agent, decoder: Decoder, world: World, episode: Episode, seed: int, step: int
 ) -> Figure:
-    """Draw the plan of one decision as a filmstrip.
+    """Draw the plan of the latest decision before an environment step as a filmstrip.
 
     The upper row shows the simulator executing the plan; the lower row shows decoded predictions
     of the world model and the cost of each step. The last column is the goal.
-
-    Args:
-        agent: the agent.
-        decoder: makes images of embeddings.
-        world: the simulator.
-        episode: start and goal.
-        seed: of the planner.
-        step: environment step; the latest decision before it is shown.
     """
     first = step // agent.frame_skip * agent.frame_skip
     trace = trace_episode(agent, world, episode, seed, first + 1)
@@ -121,17 +113,11 @@ def draw_map(agent: Agent, world: World, episode: Episode, seed: int) -> Figure:
 
 @dataclass(frozen=True)
 class Surprise:
-    """One-step prediction errors of the world model in an episode.
+    """One-step prediction errors of the world model in an episode."""
 
-    Attributes:
-        ratio: squared error over its mean on held-out frames, (M - 1,).
-        steps: environment steps of the predicted frames, (M - 1,).
-        images: these frames, (M - 1, P, P, 3).
-    """
-
-    ratio: NDArray[np.float64]
-    steps: NDArray[np.int64]
-    images: NDArray[np.uint8]
+    ratio: NDArray[np.float64]  # squared error over its mean on held-out frames, (M - 1,)
+    steps: NDArray[np.int64]  # environment steps of the predicted frames, (M - 1,)
+    images: NDArray[np.uint8]  # these frames, (M - 1, P, P, 3)
 
 
 @torch.no_grad()

@@ -19,17 +19,7 @@ def check_rerun() -> None:
 
 
 def write_rerun(path: Path, recording: Recording, task: Task, step_s: float) -> None:
-    """Write goal, camera, plan, imagined images, cost and distance by time, atomically.
-
-    Args:
-        path: of the file, .rrd.
-        recording: the episode.
-        task: its task.
-        step_s: duration of an environment step [s].
-
-    Raises:
-        UserError: the file cannot be written.
-    """
+    """Write goal, camera, plan, imagined images, cost and distance by time, atomically."""
     import rerun as rr
 
     size = recording.images.shape[1]

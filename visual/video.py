@@ -36,30 +36,19 @@ FAN_SIZE = 32
 
 @dataclass(frozen=True)
 class Recording:
-    """One episode of the agent.
+    """One episode of the agent."""
 
-    Attributes:
-        goal: the goal image, (P, P, 3).
-        images: of the simulator, (T + 1, P, P, 3).
-        distance: to the goal, (T + 1,).
-        frame_skip: environment steps for each decision.
-        cost: of the current plan, (M,).
-        paths: of the current plan, M arrays (up to H + 1, 2) [shares of the image]; none where the
-            task's goal is not a position.
-        fans: paths of the latest search's candidates, the cheapest first, M arrays (N, H + 1, 2).
-        decoded: images that were imagined for this moment some model steps ago, (M, P, P, 3).
-        ago: how many model steps, (M,).
-    """
-
-    goal: NDArray[np.uint8]
-    images: NDArray[np.uint8]
-    distance: NDArray[np.float64]
-    frame_skip: int
-    cost: NDArray[np.float64]
+    goal: NDArray[np.uint8]  # the goal image, (P, P, 3)
+    images: NDArray[np.uint8]  # of the simulator, (T + 1, P, P, 3)
+    distance: NDArray[np.float64]  # to the goal, (T + 1,)
+    frame_skip: int  # environment steps for each decision
+    cost: NDArray[np.float64]  # of the current plan, (M,)
     paths: list[NDArray[np.float64]]
-    fans: list[NDArray[np.float64]]
-    decoded: NDArray[np.uint8] | None
-    ago: NDArray[np.int64]
+    """Of the current plan, M arrays (up to H + 1, 2) [shares of the image]; none where the task's
+    goal is not a position."""
+    fans: list[NDArray[np.float64]]  # of the search, the cheapest first, M arrays (N, H + 1, 2)
+    decoded: NDArray[np.uint8] | None  # imagined for this moment `ago` steps before, (M, P, P, 3)
+    ago: NDArray[np.int64]  # how many model steps, (M,)
 
     def decision(self, step: int) -> int:
         """Return the index of the latest decision at an environment step."""
@@ -79,9 +68,8 @@ def record_episode(
 ) -> Recording:
     """Run the agent through one episode and record what happens and what it imagines.
 
-    The probe reads positions from embeddings, for the paths. The decoder makes an image of what was
-    imagined for each moment: a rollout from the memory up to a horizon ago under the actions taken
-    since. With `fan`, the paths of candidates are recorded, too.
+    The probe reads the positions of the paths. The decoded image of a moment is a rollout from the
+    memory up to a horizon ago. `fan` adds the paths of candidates.
     """
     trace, costs, paths, fans = trace_episode(agent, world, episode, seed), [], [], []
 
@@ -113,10 +101,7 @@ def record_episode(
 
 
 def draw_frames(recording: Recording, task: Task, every: int = 1) -> list[NDArray[np.uint8]]:
-    """Return video frames of every `every`-th step: goal, simulator, imagined image, and cost.
-
-    The simulator's panel shows the path of the plan and, thinner, those of candidates.
-    """
+    """Return video frames of every `every`-th step: goal, simulator, imagined image, and cost."""
     frames = []
     for step in range(0, len(recording.images), every):
         now = recording.decision(step)
@@ -145,11 +130,7 @@ def write_video(path: Path, frames: list[NDArray[np.uint8]], fps: float) -> None
 
 
 def video_suffix(path: Path) -> str:
-    """Return the ending of a video's name, in lower case.
-
-    Raises:
-        UserError: it is neither .mp4 nor .gif.
-    """
+    """Return the ending of a video's name in lower case; `UserError` if it is not .mp4 or .gif."""
     suffix = path.suffix.lower()
     if suffix not in (".mp4", ".gif"):
         raise UserError(f"{path}: a video's name ends in .mp4 or .gif, not {suffix or 'nothing'!r}")

@@ -26,11 +26,7 @@ def check_display() -> None:
 
 
 def show_live(agent: Agent, world: World, episode: Episode, seed: int) -> float:
-    """Run the agent through an episode in a window, in real time.
-
-    Returns:
-        The distance to the goal when the episode ends or the window is closed.
-    """
+    """Run the agent through an episode in a window; return the distance to the goal at the end."""
     import mujoco.viewer
 
     variant = world.variant(episode.draw)

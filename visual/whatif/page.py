@@ -44,8 +44,6 @@ class Page:
         self._build()
         self._show_state()
 
-    # ---------------------------------------------------------------- state
-
     async def compute(self, function: Callable[..., WhatIfState], *arguments: Any) -> None:  # noqa: ANN401
         """Replace the state by `function(state, *arguments)`, unless it changes in the meantime."""
         before = self.state
@@ -59,7 +57,6 @@ class Page:
             self._show_state()
 
     async def _plan_and_step(self) -> None:
-        """Plan, show the plan, and execute its first action, while the page is open."""
         if not self.client.has_socket_connection:
             self.timer.deactivate()
             return
@@ -73,10 +70,7 @@ class Page:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.executor, function, *arguments)
 
-    # ---------------------------------------------------------------- display
-
     def _show_state(self) -> None:
-        """Update the controls after the state changed, and redraw."""
         self.curves.show(self.state, self.shown)
         for slider, index in self.positions:
             slider.set_value(float(self.state.start[1 + index]))
@@ -121,8 +115,6 @@ class Page:
         if not self.client.is_deleted:
             with self.client:
                 ui.notify(str(error), type="negative", multi_line=True, close_button="close")
-
-    # ---------------------------------------------------------------- events
 
     def _run_or_stop(self) -> None:
         self.timer.active = not self.timer.active
@@ -172,8 +164,6 @@ class Page:
     async def _random_episode(self) -> None:
         self.number.set_value(None)
         await self.compute(lambda state: self.session.episode(None, state.cost))
-
-    # ---------------------------------------------------------------- layout
 
     def _build(self) -> None:
         ui.add_css(STYLE)

@@ -34,31 +34,19 @@ FILE = "what-if.json"
 
 @dataclass(frozen=True)
 class Future:
-    """Where an action sequence leads; the first entry is the current step.
+    """Where an action sequence leads; the first entry is the current step."""
 
-    Attributes:
-        embeddings: (H + 1, D), predicted, or of the images that the simulator renders.
-        distance: to the goal, (H + 1,); for a prediction it is read by the linear probe.
-        path: of the goal's first position, (H + 1, 2) [shares of the image], or None where the
-            goal is not a position.
-        cost: of the whole sequence.
-        costs: by step, (H,), before any aggregate.
-    """
-
-    embeddings: Tensor
-    distance: NDArray[np.float64]
+    embeddings: Tensor  # (H + 1, D), predicted, or of the images that the simulator renders
+    distance: NDArray[np.float64]  # to the goal, (H + 1,); a prediction's is read by the probe
     path: NDArray[np.float64] | None
-    cost: float
-    costs: NDArray[np.float64]
+    """Of the goal's first position, (H + 1, 2) [shares of the image], if it is a position."""
+    cost: float  # of the whole sequence
+    costs: NDArray[np.float64]  # by step, (H,), before any aggregate
 
 
 @dataclass(frozen=True)
 class Futures:
-    """What a sequence leads to in the simulator and in the world model.
-
-    `before` is the prediction for the sequence before the latest plan; `states` are the
-    simulator's, (H + 1, S).
-    """
+    """What a sequence leads to in the simulator and in the world model."""
 
     real: Future
     imagined: Future
@@ -69,12 +57,7 @@ class Futures:
 class Session:
     """A checkpoint and its task's simulator.
 
-    Args:
-        checkpoint: the agent.
-        world: the task's simulator, with the image size of the checkpoint.
-        mode: how the actor takes part, by default as in training.
-        cost: what the planner minimises at first, by default as in training.
-        seed: of the evaluation episodes.
+    `mode` and `cost` are those of the training if None; `seed` is of the evaluation episodes.
 
     Raises:
         UserError: the cost is invalid, or the actor is reactive, so that there is no plan.
@@ -107,14 +90,8 @@ class Session:
         state = read_state(raw, task, self.jepa.history, self.world.state_size, shape)
         return self.set_cost(state, state.cost)
 
-    # ---------------------------------------------------------------- starts
-
     def episode(self, number: int | None, cost: str | None = None) -> WhatIfState:
-        """Return the start of an evaluation episode, or of a random one, with zero actions.
-
-        Raises:
-            UserError: the number is negative.
-        """
+        """Return the start of an evaluation episode, or of a random one, with zero actions."""
         if number is None:
             drawn = self.world.sample_episode(np.random.default_rng())
         elif number >= 0:
@@ -139,8 +116,6 @@ class Session:
     ) -> WhatIfState:
         zeros = np.zeros((self.horizon, self.actions), np.float32)
         return WhatIfState(start, goal, start[None], zeros[:0], zeros, cost)
-
-    # ---------------------------------------------------------------- changes
 
     def set_goal_to_current(self, state: WhatIfState) -> WhatIfState:
         """Make the current positions, at rest, the goal."""
@@ -168,11 +143,7 @@ class Session:
         return replace(state, cost=cost)
 
     def perturb(self, state: WhatIfState, velocity: int, change: float) -> WhatIfState:
-        """Add to one velocity (index into qvel) of the current state [rad/s or m/s].
-
-        An agent that sees images notices it with the next image. `UserError` if there is no such
-        velocity, or the change is not finite.
-        """
+        """Add to one velocity (index into qvel) of the current state [rad/s or m/s]."""
         model = self.world.model
         if not (0 <= velocity < model.nv and np.isfinite(change)):
             raise UserError(f"velocity {velocity}, change {change}: there are {model.nv}")
@@ -182,10 +153,7 @@ class Session:
 
     @torch.no_grad()
     def plan(self, state: WhatIfState) -> WhatIfState:
-        """Replace the sequence by the planner's, whose search starts from it.
-
-        The new sequence never costs more than the old one.
-        """
+        """Replace the sequence by the planner's, which never costs more than the old one."""
         agent = self._agent(state.cost)
         memory, goal = self._memory(state), self._goal(agent, state)
         unit = torch.ones(self.actions, device=agent.device)
@@ -216,8 +184,6 @@ class Session:
             before=None,
             step=state.step + 1,
         )
-
-    # ---------------------------------------------------------------- answers
 
     @torch.no_grad()
     def futures(self, state: WhatIfState) -> Futures:
@@ -262,10 +228,7 @@ class Session:
         point = self._project(self.world.achieved(state.goal[None]))
         return None if point is None else point[0]
 
-    # ---------------------------------------------------------------- parts
-
     def _project(self, achieved: NDArray[np.float64]) -> NDArray[np.float64] | None:
-        """Return the first positions of achieved goals in the image, (N, G) -> (N, 2), or None."""
         return self.world.project(achieved[:, :3]) if self.world.goal_size >= 3 else None
 
     def _agent(self, cost: str) -> Agent:
@@ -275,7 +238,6 @@ class Session:
         return agent.configurator.goal(self._observe(state.goal[None]))
 
     def _memory(self, state: WhatIfState) -> Memory:
-        """Return the agent's memory; before the start the world was at rest."""
         embeddings = self.jepa.encode(self._observe(state.states))
         memory = Memory.at_rest(embeddings[:1], self.jepa.history, self.actions)
         for action, embedding in zip(self._tensor(state.taken), embeddings[1:], strict=True):
@@ -283,7 +245,7 @@ class Session:
         return memory
 
     def _simulate(self, state: WhatIfState, sequence: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return the states (T, S) after each of the actions (T, A) from the current state."""
+        """Return the states (T, S) after each of the actions (T, A)."""
         controls, frame_skip = self.world.from_unit(sequence), self.checkpoint.config.frame_skip
         return self.world.rollout(state.current[None], controls[None], frame_skip)[0][0]
 
@@ -296,11 +258,7 @@ class Session:
 
 
 class Store:
-    """Keeps the latest state in a file; without a file it is the start of the first episode.
-
-    Raises:
-        UserError: the file is damaged, or belongs to another task or model.
-    """
+    """Keeps the latest state in a file; without a file it is the start of the first episode."""
 
     def __init__(self, path: Path, session: Session) -> None:
         self.path = path

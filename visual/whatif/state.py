@@ -24,27 +24,16 @@ Unit = Annotated[float, Field(ge=-1, le=1)]
 
 @dataclass(frozen=True)
 class WhatIfState:
-    """What a person chose on the page, and where the simulator is.
+    """What a person chose on the page, and where the simulator is."""
 
-    Attributes:
-        start: initial state, (S,).
-        goal: goal state, (S,).
-        states: the states that the agent remembers, (1 to K, S), the current one last.
-        taken: the actions between them, (one fewer, A), in units of the bounds.
-        sequence: the next actions, (H, A), in units of the bounds.
-        cost: expression of the cost that the planner minimises.
-        step: model steps since the start.
-        before: the sequence that the latest plan replaced, if any.
-    """
-
-    start: NDArray[np.float64]
-    goal: NDArray[np.float64]
-    states: NDArray[np.float64]
-    taken: NDArray[np.float32]
-    sequence: NDArray[np.float32]
-    cost: str
-    step: int = 0
-    before: NDArray[np.float32] | None = None
+    start: NDArray[np.float64]  # initial state, (S,)
+    goal: NDArray[np.float64]  # goal state, (S,)
+    states: NDArray[np.float64]  # remembered by the agent, (1 to K, S), the current one last
+    taken: NDArray[np.float32]  # the actions between them, (one fewer, A), in units of the bounds
+    sequence: NDArray[np.float32]  # the next actions, (H, A), in units of the bounds
+    cost: str  # expression of the cost that the planner minimises
+    step: int = 0  # model steps since the start
+    before: NDArray[np.float32] | None = None  # the sequence that the latest plan replaced, if any
 
     @property
     def current(self) -> NDArray[np.float64]:
@@ -78,9 +67,7 @@ def write_state(state: WhatIfState, task: str) -> dict[str, Any]:
 def read_state(
     raw: object, task: str, history: int, state_size: int, shape: tuple[int, int]
 ) -> WhatIfState:
-    """Return the state that `write_state` wrote, with sequences of shape (H, A).
-
-    The cost is not checked.
+    """Return the state that `write_state` wrote, with sequences of shape (H, A); checks no cost.
 
     Raises:
         UserError: the values are damaged, or belong to another task or model.
