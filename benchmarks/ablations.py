@@ -190,8 +190,8 @@ def act(checkpoint: Checkpoint, variant: Variant, manifest: Manifest) -> Any:  #
     """Return how a variant of a checkpoint does."""
     planner = replace(checkpoint.config.planner, **dict(variant.planner))
     agent = checkpoint.agent(planner, variant.cost, variant.mode)
-    task = find_task(checkpoint.task_name)
-    return run_episodes(task, checkpoint.config.image_size, AgentPolicy(agent), manifest)
+    world = World(find_task(checkpoint.task_name), checkpoint.config.image_size)
+    return run_episodes(world, AgentPolicy(agent), manifest)
 
 
 Settings = dict[tuple[str, str], dict[str, Any]]

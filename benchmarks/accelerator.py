@@ -165,8 +165,8 @@ def _success(task: str, device: torch.device) -> dict[str, Any]:
         began = time.perf_counter()
         agent = train(TrainConfig(task, Path(folder) / "run", device=device.type)).agent()
         trained = time.perf_counter()
-        manifest = make_manifest(World(find_task(task)), 200, 0)
-        outcome = run_episodes(find_task(task), 64, AgentPolicy(agent), manifest)
+        world = World(find_task(task))
+        outcome = run_episodes(world, AgentPolicy(agent), make_manifest(world, 200, 0))
         judged = time.perf_counter()
     found = {
         "collect_and_train_s": trained - began,

@@ -74,7 +74,7 @@ def evaluate(name: str, config: AttributionConfig) -> dict[str, Any]:
     )
     setup = build(asked, threads=2)
     world, manifest = setup.world, setup.make_manifest()
-    outcome = run_episodes(world.task, world.image_size, setup.policies["agent"], manifest)
+    outcome = run_episodes(world, setup.policies["agent"], manifest)
     jepa = setup.checkpoint.networks.jepa
     held_out = sample_episodes(jepa, world, 4000, config.seed, kind=1)
     found = attribute(setup, manifest, outcome, held_out, config.failures)

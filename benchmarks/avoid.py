@@ -74,7 +74,7 @@ def main(config: AvoidConfig) -> None:
     (found,) = checkpoint.agent(cost=f"avoid({region})").configurator.cost.regions
     for weight in config.weights:
         agent = checkpoint.agent(cost=f"critic + {weight:g}*avoid({region})")
-        outcomes[f"{weight:g}"] = run_episodes(task, 64, AgentPolicy(agent), manifest)
+        outcomes[f"{weight:g}"] = run_episodes(world, AgentPolicy(agent), manifest)
     judged = violations(found, world, manifest, outcomes)
     names = list(outcomes)
     places = {name: paths(world, outcome) for name, outcome in outcomes.items()}

@@ -80,13 +80,13 @@ def main(config: PlannersConfig) -> None:
 
 def judge(name: str, config: PlannersConfig) -> dict[str, Any]:
     """Return for each planner its success and its evaluations of the model in a decision."""
-    checkpoint, task = load_checkpoint(ROOT / "pretrained" / name, "cpu"), find_task(name)
-    manifest = make_manifest(World(task), config.episodes, config.seed)
+    checkpoint, world = load_checkpoint(ROOT / "pretrained" / name, "cpu"), World(find_task(name))
+    manifest = make_manifest(world, config.episodes, config.seed)
     figures, held = {}, {}
     for label, settings in PLANNERS.items():
         planner = replace(checkpoint.config.planner, **settings)
         outcome = run_episodes(
-            task, 64, AgentPolicy(checkpoint.agent(planner, actor="planner")), manifest
+            world, AgentPolicy(checkpoint.agent(planner, actor="planner")), manifest
         )
         held[label] = outcome.held
         seen, sloped = asked(make_planner(planner))

@@ -160,7 +160,7 @@ def measure_success(task: Task, config: TasksConfig) -> dict[str, Any]:
         steps = task.budget_steps * -(-episodes // BATCH)
         with console.progress_bar(steps, f"{task.name}, {name}", unit="step") as bar:
             part = manifest.first(episodes)
-            outcome = run_episodes(task, world.image_size, policy, part, bar.update)
+            outcome = run_episodes(world, policy, part, bar.update)
             summary = asdict(outcome.summary())
         success[name] = summary["success_at_end"] | {"episodes": summary["episodes"]}
     return success

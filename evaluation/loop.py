@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from mujepa.envs.gym import GoalVectorEnv
-from mujepa.envs.task import Task
+from mujepa.envs.world import World
 from mujepa.evaluation.manifest import Manifest
 from mujepa.evaluation.policies import Policy
 from mujepa.evaluation.statistics import Summary, rate_of
@@ -74,11 +74,7 @@ class Outcome:
 
 
 def step_episodes(
-    task: Task,
-    image_size: int,
-    policy: Policy[State],
-    manifest: Manifest,
-    steps: int | None = None,
+    world: World, policy: Policy[State], manifest: Manifest, steps: int | None = None
 ) -> Iterator[Step[State]]:
     """Run all episodes of a manifest together and yield after each environment step.
 
@@ -86,9 +82,8 @@ def step_episodes(
     are rendered at every `frame_skip`-th step, when policies read them. `steps` is the number of
     environment steps, by default the task's budget.
     """
-    env = GoalVectorEnv(
-        len(manifest.episodes), task, image_size, pixels_every=task.frame_skip, autoreset=False
-    )
+    count, task, size = len(manifest.episodes), world.task, world.image_size
+    env = GoalVectorEnv(count, task, size, pixels_every=task.frame_skip, autoreset=False)
     observation, info = env.reset(options={"episodes": manifest.episodes})
     state, states = policy.reset(observation, info, manifest.seeds), env.get_state()
     for _ in range(task.budget_steps if steps is None else steps):
@@ -99,30 +94,20 @@ def step_episodes(
 
 
 def run_episodes(
-    task: Task,
-    image_size: int,
-    policy: Policy[Any],
-    manifest: Manifest,
-    on_step: OnStep = lambda: None,
+    world: World, policy: Policy[Any], manifest: Manifest, on_step: OnStep = lambda: None
 ) -> Outcome:
     """Run a policy through the episodes of a manifest, in batches of 50."""
-    return join([run_batch(task, image_size, policy, part, on_step) for part in split(manifest)])
+    return join([run_batch(world, policy, part, on_step) for part in split(manifest)])
 
 
-def run_batch(
-    task: Task,
-    image_size: int,
-    policy: Policy[Any],
-    manifest: Manifest,
-    on_step: OnStep = lambda: None,
-) -> Outcome:
+def run_batch(world: World, policy: Policy[Any], manifest: Manifest, on_step: OnStep) -> Outcome:
     """Run a policy through the episodes of one batch, on one thread of torch.
 
     Another number of threads rounds differently, and results must not depend on the machine.
     """
     taken = []
     with one_thread():
-        for step in step_episodes(task, image_size, policy, manifest):
+        for step in step_episodes(world, policy, manifest):
             taken.append(step)
             on_step()
     starts = np.stack([episode.start for episode in manifest.episodes])
@@ -130,8 +115,8 @@ def run_batch(
         np.stack([step.distance for step in taken], axis=1),
         np.stack([starts, *(step.states for step in taken)], axis=1),
         np.stack([step.actions for step in taken], axis=1),
-        task.tolerance,
-        task.hold_steps,
+        world.task.tolerance,
+        world.task.hold_steps,
     )
 
 

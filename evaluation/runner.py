@@ -136,7 +136,7 @@ def run_policies(setup: Setup, manifest: Manifest, workers: Cluster | Pool) -> d
 def _run_here(world: World, name: str, policy: Policy[Any], manifest: Manifest) -> Outcome:
     steps = world.task.budget_steps * len(split(manifest))
     with console.progress_bar(steps, name.replace("_", " "), unit="step") as bar:
-        return run_episodes(world.task, world.image_size, policy, manifest, bar.update)
+        return run_episodes(world, policy, manifest, bar.update)
 
 
 def _run_shards(
@@ -192,8 +192,7 @@ def run_parallel(
 def run_shard(config: EvaluateConfig, name: str, part: Manifest) -> Outcome:
     """Run one policy through one batch of episodes, in a worker."""
     setup = _build_once(config, threads=1)
-    task, size = setup.world.task, setup.world.image_size
-    return run_batch(task, size, setup.policies[name], part, tick)
+    return run_batch(setup.world, setup.policies[name], part, tick)
 
 
 _build_once = functools.lru_cache(maxsize=1)(build)

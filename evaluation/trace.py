@@ -73,7 +73,7 @@ def trace_episode(
 ) -> EpisodeTrace:
     """Run the agent through an episode of `steps` environment steps, by default the budget."""
     manifest = Manifest([episode], [seed])
-    run = step_episodes(world.task, world.image_size, AgentPolicy(agent), manifest, steps)
+    run = step_episodes(world, AgentPolicy(agent), manifest, steps)
     states, agent_states = [episode.start], []
     for step in run:
         states.append(step.states[0])

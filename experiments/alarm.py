@@ -163,5 +163,5 @@ def usual_threshold(agent: AlarmedAgent, world: World, seed: int, episodes: int)
         if after.surprise is not None:
             surprises.append(after.surprise)
 
-    run_episodes(world.task, world.image_size, WatchedPolicy(agent, watch), manifest)
+    run_episodes(world, WatchedPolicy(agent, watch), manifest)
     return float(torch.cat(surprises).double().quantile(1 - FALSE_ALARMS))

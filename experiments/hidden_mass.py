@@ -295,7 +295,7 @@ def train(part: Part) -> Path:
 
 def act(world: World, policy: Policy[Any], manifest: Manifest) -> list[bool]:
     """Return the success of a policy in each episode."""
-    return run_episodes(world.task, world.image_size, policy, manifest).held.tolist()
+    return run_episodes(world, policy, manifest).held.tolist()
 
 
 def probe(jepa: JEPA, world: World, part: Part) -> dict[str, Any]:

@@ -204,7 +204,7 @@ def act(
         between = ensemble.disagreement(before.memory, before.action)
         disagreement.append(between.double().clamp(min=1e-12).log().numpy())
 
-    outcome = run_episodes(task, world.image_size, WatchedPolicy(agent, watch), manifest)
+    outcome = run_episodes(world, WatchedPolicy(agent, watch), manifest)
     return Signals(
         np.stack(surprise, axis=1),
         np.stack(disagreement, axis=1),

@@ -179,7 +179,7 @@ class Trial:
             task = find_task(self.task)
             world = World(task, checkpoint.config.image_size, variation=read_variation(vary))
             manifest, policy = make_manifest(world, count, 0), AgentPolicy(checkpoint.agent())
-            outcome = run_episodes(task, world.image_size, policy, manifest)
+            outcome = run_episodes(world, policy, manifest)
             write_json(kept, {"held": outcome.held.tolist()})
         return read_json(kept, f"delete {kept}")["held"]
 

@@ -195,14 +195,14 @@ def evaluate_cell(cell: Cell) -> dict[str, Any]:
         with timed(taken, time.process_time):
             learn(cell, model)
         checkpoint = load_checkpoint(cell.folder / model, "cpu")
-        outcome = run_episodes(task, world.image_size, AgentPolicy(checkpoint.agent()), manifest)
+        outcome = run_episodes(world, AgentPolicy(checkpoint.agent()), manifest)
         figures[model] = {
             **outcome_of(outcome),
             "minutes": seconds_in(taken) / 60,
             "rank": rank(checkpoint, world, cell.size.problems),
             **probes(checkpoint, world, cell.size.probed, cell.seed),
         }
-    floor = run_episodes(task, world.image_size, RandomPolicy(world), manifest)
+    floor = run_episodes(world, RandomPolicy(world), manifest)
     figures["random"] = outcome_of(floor)
     write_json(path, figures)
     return figures

@@ -46,15 +46,16 @@ def test_the_agent_does_in_each_episode_what_its_result_says(folder):
     """Golden outputs: a change of code that shows here changes everyone's checkpoints."""
     result = json.loads((folder / "result.json").read_text())
     checkpoint = load_checkpoint(folder, "cpu")
-    task, config = find_task(checkpoint.config.task), checkpoint.config
+    config = checkpoint.config
+    world = World(find_task(config.task), config.image_size)
     count = max(3, 6 * 64 // config.planner.samples)
-    manifest = make_manifest(World(task, config.image_size), count, result["seed"])
-    outcome = run_episodes(task, config.image_size, AgentPolicy(checkpoint.agent()), manifest)
+    manifest = make_manifest(world, count, result["seed"])
+    outcome = run_episodes(world, AgentPolicy(checkpoint.agent()), manifest)
     same = outcome.held == np.array(result["by_episode"]["held"][:count])
     moved = outcome.distance[:, -1] - np.array(result["by_episode"]["final_distance"][:count])
     assert same.sum() >= count - 1  # contacts magnify the last bit in which processors differ
     if result["success_at_end"]["rate"] > 0.5:  # what is not held ends anywhere
-        assert np.median(np.abs(moved)) < task.tolerance / 5
+        assert np.median(np.abs(moved)) < world.task.tolerance / 5
 
 
 def test_the_agent_acts_in_a_plain_gymnasium_loop(folder):
@@ -81,7 +82,7 @@ def test_a_goal_may_be_a_condition_in_metres_in_place_of_an_image():
     checkpoint = load_checkpoint(PRETRAINED / "reacher", "cpu")
     agent = checkpoint.agent(cost="reach(x>0.1 & y<-0.1)", actor="planner")
     manifest = make_manifest(world, 8, seed=5)
-    ends = run_episodes(world.task, 64, AgentPolicy(agent), manifest).states[:, -1]
+    ends = run_episodes(world, AgentPolicy(agent), manifest).states[:, -1]
     tips = world.achieved(ends)
     assert ((tips[:, 0] > 0.09) & (tips[:, 1] < -0.09)).sum() >= 7
 

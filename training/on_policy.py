@@ -117,7 +117,7 @@ def collect_on_policy(
 ) -> Outcome:
     """Run an agent with exploration, and add all episodes to a dataset, or none."""
     explorer = Explorer(checkpoint.agent(), world)
-    outcome = run_episodes(world.task, world.image_size, explorer, manifest, on_step)
+    outcome = run_episodes(world, explorer, manifest, on_step)
     skip = world.task.frame_skip
     steps = world.task.budget_steps // skip
     columns = columns_of(

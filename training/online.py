@@ -133,7 +133,7 @@ class Online:
         manifest = self._manifest(world, EVALUATED, Draw.ONLINE_EVALUATION)
         policy = AgentPolicy(checkpoint.agent())
         with console.progress_bar(world.task.budget_steps, "evaluate", unit="step") as bar:
-            outcome = run_episodes(world.task, world.image_size, policy, manifest, bar.update)
+            outcome = run_episodes(world, policy, manifest, bar.update)
         return int(outcome.held.sum())
 
     def _record(

@@ -33,7 +33,7 @@ def show_live(agent: Agent, world: World, episode: Episode, seed: int) -> float:
     model = variant.model if variant else world.model
     data, state, due = mujoco.MjData(model), episode.start, time.monotonic()
     manifest = Manifest([episode], [seed])
-    steps = step_episodes(world.task, world.image_size, AgentPolicy(agent), manifest)
+    steps = step_episodes(world, AgentPolicy(agent), manifest)
     others = set(threading.enumerate())
     with mujoco.viewer.launch_passive(model, data) as viewer:
         for state in chain([episode.start], (step.states[0] for step in steps)):

@@ -133,7 +133,7 @@ def attribute(
     steps = len(policies) * world.task.budget_steps
     with console.progress_bar(steps, "attribution", unit="step") as bar:
         rates = {
-            name: rate_of(run_episodes(world.task, world.image_size, it, again, bar.update).held)
+            name: rate_of(run_episodes(world, it, again, bar.update).held)
             for name, it in policies.items()
         }
     unfamiliar = _step_error(jepa, _failed_episodes(jepa, world, outcome, failed))

@@ -109,7 +109,7 @@ class Study:
         steps = len(policies) * world.task.budget_steps * len(split(manifest))
         with console.progress_bar(steps, "published protocol", unit="step") as bar:
             for name, policy in policies.items():
-                outcome = run_episodes(world.task, world.image_size, policy, manifest, bar.update)
+                outcome = run_episodes(world, policy, manifest, bar.update)
                 found[name] = asdict(outcome.summary())
         return found
 

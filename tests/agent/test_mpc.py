@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import mujepa  # noqa: F401 - registers the environments
-from mujepa.envs.registry import find_task
+from mujepa.envs.world import World
 from mujepa.evaluation.loop import run_episodes
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.policies import OraclePolicy, RandomPolicy, ZeroPolicy
@@ -145,16 +145,16 @@ def test_it_acts_in_a_plain_gymnasium_loop(untrained, tiny):
 
 def test_on_the_true_simulator_the_planner_solves_the_task(world):
     """Separates planner faults from model faults."""
-    task, manifest = find_task("reacher"), make_manifest(world, 10, seed=1)
+    small, manifest = World(world.task, 32), make_manifest(world, 10, seed=1)
     planner = CEM(horizon=4, samples=48, iterations=3, elites=8)
-    outcome = run_episodes(task, 32, OraclePolicy(world, planner), manifest)
+    outcome = run_episodes(small, OraclePolicy(world, planner), manifest)
     assert outcome.held.sum() >= 9
 
 
 def test_without_knowledge_goals_are_hardly_held(world):
-    task, manifest = find_task("reacher"), make_manifest(world, 40, seed=1)
-    assert run_episodes(task, 32, RandomPolicy(world), manifest).held.mean() <= 0.1
-    assert not run_episodes(task, 32, ZeroPolicy(world), manifest).reached.any()
+    small, manifest = World(world.task, 32), make_manifest(world, 40, seed=1)
+    assert run_episodes(small, RandomPolicy(world), manifest).held.mean() <= 0.1
+    assert not run_episodes(small, ZeroPolicy(world), manifest).reached.any()
 
 
 def test_it_plans_with_a_users_own_planner_and_cost(untrained):

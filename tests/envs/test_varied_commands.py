@@ -98,5 +98,5 @@ def test_a_varied_episode_is_filmed_in_its_own_world(folder):
     variants = [world.variant(episode.draw)]
     assert_array_equal(recording.goal, world.render(episode.goal[None], variants)[0])
     assert_array_equal(recording.images[0], world.render(episode.start[None], variants)[0])
-    outcome = run_episodes(task, 64, AgentPolicy(agent), manifest)
+    outcome = run_episodes(world, AgentPolicy(agent), manifest)
     assert_array_equal(recording.distance[1:], outcome.distance[0])

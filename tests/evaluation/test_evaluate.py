@@ -124,7 +124,7 @@ def test_visits_of_an_avoided_region_are_counted_by_the_true_state(quick, capsys
     ends = [world.achieved(states)[:, 0] for states in manifest.ends]
     counts = (ends[0] <= 0.05) & (ends[1] <= 0.05)
     assert found["episodes"] == counts.sum() > 0
-    outcome = run_episodes(world.task, 64, ZeroPolicy(world), manifest)
+    outcome = run_episodes(world, ZeroPolicy(world), manifest)
     places = np.stack([world.achieved(states[1:])[:, 0] for states in outcome.states])
     assert found["zero"]["steps"] == (places[counts] > 0.05).mean()
     assert found["agent"]["success_at_end"].keys() == {"rate", "low", "high"}

@@ -33,10 +33,11 @@ def test_more_episodes_of_a_seed_only_append_and_another_seed_gives_others(world
 def test_the_size_of_batches_does_not_change_what_a_policy_without_networks_does(
     world, monkeypatch
 ):
+    world = type(world)(world.task, 8)
     manifest, policy, steps = make_manifest(world, 3, 0), RandomPolicy(world), []
-    whole = run_episodes(world.task, 8, policy, manifest, lambda: steps.append(1))
+    whole = run_episodes(world, policy, manifest, lambda: steps.append(1))
     monkeypatch.setattr(loop, "BATCH", 2)
-    parts = run_episodes(world.task, 8, policy, manifest, lambda: steps.append(1))
+    parts = run_episodes(world, policy, manifest, lambda: steps.append(1))
     np.testing.assert_array_equal(whole.states, parts.states)
     np.testing.assert_array_equal(whole.distance, parts.distance)
     assert len(steps) == 3 * world.task.budget_steps
@@ -44,8 +45,8 @@ def test_the_size_of_batches_does_not_change_what_a_policy_without_networks_does
 
 def test_a_trace_holds_the_episode_that_the_loop_runs(untrained, world):
     agent, manifest = untrained().agent(cost="goal"), make_manifest(world, 1, 3)
-    run = list(step_episodes(world.task, 32, AgentPolicy(agent), manifest, steps=9))
     small = type(world)(world.task, 32)
+    run = list(step_episodes(small, AgentPolicy(agent), manifest, steps=9))
     traced = trace_episode(agent, small, manifest.episodes[0], manifest.seeds[0], steps=9)
     np.testing.assert_array_equal(traced.states[1:], np.stack([s.states[0] for s in run]))
     np.testing.assert_array_equal(traced.distance(traced.states)[1:], [s.distance[0] for s in run])

@@ -302,9 +302,7 @@ def test_without_noise_an_explorer_is_the_agent(untrained, tiny, world):
     checkpoint = untrained(tiny(observation_shape=(64, 64, 3)))
     agent, manifest = checkpoint.agent(), make_manifest(world, 2, 0)
     silent = Explorer(agent, world, Exploration(RedNoise(strength=(0.0, 0.0)), begin=0.0))
-    outcomes = [
-        run_episodes(world.task, 64, policy, manifest) for policy in (AgentPolicy(agent), silent)
-    ]
+    outcomes = [run_episodes(world, policy, manifest) for policy in (AgentPolicy(agent), silent)]
     np.testing.assert_array_equal(outcomes[0].actions, outcomes[1].actions)
 
 

@@ -48,7 +48,7 @@ def test_episodes_that_vary_are_refused(untrained, tiny):
     world = World(find_task("reacher"), variation=read_variation(["mass=0.5:2"]))
     agent = untrained(tiny(observation_shape=(64, 64, 3))).agent()
     with pytest.raises(ValueError, match="vary"):
-        run_episodes(world.task, 64, SimulatedPolicy(agent, world), make_manifest(world, 1, 0))
+        run_episodes(world, SimulatedPolicy(agent, world), make_manifest(world, 1, 0))
 
 
 def negate_actions(networks):
@@ -78,7 +78,7 @@ def test_the_cause_is_the_part_that_was_broken(break_part, cause):
     break_part(setup.checkpoint.networks)
     world, jepa = setup.world, setup.checkpoint.networks.jepa
     manifest = make_manifest(world, 3, seed=1)
-    outcome = run_episodes(world.task, 64, AgentPolicy(setup.agent), manifest)
+    outcome = run_episodes(world, AgentPolicy(setup.agent), manifest)
     streams = [np.random.default_rng(index) for index in range(4)]
     held_out = rollout_episodes(jepa, world, streams, 12)
     found = attribute(setup, manifest, outcome, held_out, failures=3)

@@ -71,7 +71,7 @@ def test_sweeps_in_other_processes_give_the_outcomes_of_this_one(world):
     conditions = [*periods, varied_factors(setup, episodes=2)[-1]]
     for condition, outcome in zip(conditions, run_conditions(conditions, "cpu"), strict=True):
         policy = build(condition.config, threads=1).policies["agent"]
-        alone = run_episodes(world.task, 64, policy, condition.manifest)
+        alone = run_episodes(world, policy, condition.manifest)
         np.testing.assert_array_equal(outcome.states, alone.states)
 
 
