@@ -44,11 +44,8 @@ ENCODE_FRAMES = 2048
 class ValidationSet:
     """Held-out episodes, cut to the same length and kept in memory.
 
-    Attributes:
-        observations: what the encoder reads, (B, T, ...).
-        actions: (B, T - 1, A), in [-1, 1].
-        states: simulator states (B, T, S), if recorded.
-        achieved: achieved goals (B, T, G), if recorded.
+    Observations (B, T, ...), actions (B, T - 1, A) in [-1, 1]; states (B, T, S) and achieved goals
+    (B, T, G) if recorded.
     """
 
     observations: Tensor
@@ -59,16 +56,9 @@ class ValidationSet:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """A dataset and the world that it came from.
+    """A dataset and the world that it came from, None if it came from no simulator.
 
-    Attributes:
-        dataset: the episodes.
-        split: which of them are held out.
-        world: the simulator; None if the episodes come from none.
-        seed: of the random streams.
-        device: where to compute.
-        observes: what the encoder reads.
-        horizon: model steps that the planner looks ahead.
+    The encoder reads `observes`; the planner looks `horizon` model steps ahead.
     """
 
     dataset: Dataset
@@ -196,7 +186,6 @@ def load_training_data(
 
 
 def _check_fit(spec: DatasetSpec, world: World) -> None:
-    """Raise UserError unless a simulator can have made the actions of a dataset."""
     for name, there, here in (
         ("frame_skip", spec.frame_skip, world.task.frame_skip),
         ("action_low", spec.action_low, world.action_low.tolist()),
@@ -228,8 +217,7 @@ def encode_episodes(data: TrainingData, jepa: JEPA, episodes: NDArray[np.int64])
 class LatentDataset:
     """The training episodes, encoded once for all stages, at first use.
 
-    Frames are numbered through all episodes: `first` (E,) and `lengths` (E,) tell which belong to
-    which.
+    Frames are numbered through all episodes.
     """
 
     data: TrainingData
@@ -237,12 +225,12 @@ class LatentDataset:
 
     @functools.cached_property
     def lengths(self) -> NDArray[np.int64]:
-        """Frames of each episode."""
+        """Frames of each episode, (E,)."""
         return self.data.dataset.lengths[self.data.split.train]
 
     @functools.cached_property
     def first(self) -> NDArray[np.int64]:
-        """Number of the first frame of each episode."""
+        """Number of the first frame of each episode, (E,)."""
         return np.concatenate([[0], np.cumsum(self.lengths)[:-1]])
 
     @functools.cached_property

@@ -91,8 +91,7 @@ def rank_cost(benchmark: RankingBenchmark, networks: Networks, cost: str) -> flo
 def choose_cost(ranks: Mapping[str, float]) -> str:
     """Return the cost to plan with: the critic, unless another one ranks clearly better.
 
-    The critic sees beyond the horizon, which ranks within it do not tell; docs/ablations.md has
-    both, ranks and success.
+    Ranks within the horizon do not tell that the critic sees beyond it: docs/ablations.md.
     """
     best = max(ranks, key=lambda cost: ranks[cost])
     return best if ranks[best] > ranks["critic"] + CLEARLY else "critic"

@@ -1,7 +1,5 @@
 """Loss terms of the stages on frozen embeddings: critic, actor and ensemble.
 
-Terms are added as in `losses`.
-
 Letters: B batch, N pairs, D embedding, A action, K history, H horizon, E members.
 """
 
@@ -26,8 +24,6 @@ from mujepa.training.losses import Weights
 
 RIVALS = 256
 """Pairs of each batch among which the contrastive term tells goals apart."""
-
-# ----------------------------------------------------------------------------------- critic
 
 
 @settings
@@ -54,16 +50,11 @@ class CriticLossConfig(Weights):
 
 @dataclass(frozen=True)
 class CriticBatch:
-    """Pairs of a frame's embedding and the one before it, oldest first.
+    """Pairs of a frame's embedding and the one before it, oldest first, (N, 2, D).
 
-    Attributes:
-        config, critic: settings of the loss, and the critic.
-        starts: (N, 2, D).
-        goals: (N, 2, D), reached `steps` later in the same episode.
-        strangers: (N, 2, D), of other episodes, at rest as goals are.
-        steps: (N,) model steps.
-        following: (M, 2, D), one step after the last M starts, for `bellman`; equal to the start
-            where an episode ends, which then does not count.
+    Goals are reached `steps` (N,) after the starts; strangers are of other episodes, at rest as
+    goals are. For `bellman`, `following` (M, 2, D) is one step after the last M starts, or equal to
+    the start where an episode ends, which then does not count.
     """
 
     config: CriticLossConfig
@@ -114,9 +105,6 @@ CriticLossConfig.table = {
 }
 
 
-# ----------------------------------------------------------------------- actor and ensemble
-
-
 @settings
 class ActorLossConfig(Weights):
     """Weights of the actor's terms.
@@ -135,16 +123,9 @@ class ActorLossConfig(Weights):
 
 @dataclass(frozen=True)
 class ActorBatch:
-    """B pairs of a frame of the data and a goal.
+    """B pairs of a frame of the data, with its memory, and a goal (B, D).
 
-    Attributes:
-        config, actor: settings of the loss, and the actor.
-        configurator: the world model and the planner's cost, frozen.
-        memory: of B rows.
-        goals: embeddings (B, D).
-        horizon: H, model steps.
-        actions: (B, A) that the data have there.
-        followed: (B,) whether the data went on to the goal.
+    `actions` (B, A) are those of the data; `followed` (B,) tells whether they went on to the goal.
     """
 
     config: ActorLossConfig
@@ -177,18 +158,9 @@ def _behaviour(batch: ActorBatch) -> Tensor:
     return distributed.total((error * batch.followed).sum()) / count
 
 
-ActorLossConfig.table = {
-    "imagined": _imagined,
-    "behaviour": _behaviour,
-}
+ActorLossConfig.table = {"imagined": _imagined, "behaviour": _behaviour}
 
 
 def ensemble_terms(ensemble: Ensemble, inputs: Tensor, changes: Tensor) -> dict[str, Tensor]:
-    """Return the squared error of the members.
-
-    Args:
-        ensemble: the members.
-        inputs: (E, B, K * (D + A)), other steps for each member.
-        changes: (E, B, D), how the embedding changed.
-    """
+    """Return the error of the members in the changes (E, B, D) from inputs (E, B, K * (D + A))."""
     return {"members": (ensemble(inputs) - changes).square().mean()}

@@ -6,6 +6,7 @@ Letters: B batch, N pairs, T time, K history, H horizon, D embedding, A action, 
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from mujepa.runtime import distributed
 from mujepa.runtime.seeds import Draw
 from mujepa.training.diagnostics import ranking
 from mujepa.training.frozen_losses import ActorBatch, CriticBatch, ensemble_terms, imagined_cost
+from mujepa.training.losses import ExtraTerm
 from mujepa.training.precision import full_precision
 from mujepa.training.stages import Stage
 
@@ -26,10 +28,8 @@ from mujepa.training.stages import Stage
 class EnsembleStage(Stage):
     """The ensemble, on single steps of the data, different ones for each member."""
 
-    @property
-    def weights(self) -> dict[str, float]:
-        """Weights of the terms, by name."""
-        return {"members": 1.0}
+    def _prepare(self, extra_terms: Sequence[ExtraTerm]) -> None:
+        self.weights = {"members": 1.0}
 
     def terms(self, update: int) -> dict[str, Tensor]:
         """Return the term on single steps."""
@@ -56,10 +56,7 @@ class EnsembleStage(Stage):
         self.networks.ensemble.scale.mul_(model.mean() / disagreement.mean().clamp(min=1e-12))
 
     def _held_out_errors(self) -> tuple[float, Tensor, Tensor]:
-        """Return the members' error, and by held-out step that of the model and the disagreement.
-
-        Errors are squared and averaged over dimensions.
-        """
+        """Return the error of members, and of the model and the disagreement by held-out step."""
         jepa, ensemble = self.networks.jepa, self.networks.ensemble
         steps = self._held_out_embeddings(), self.data.validation.actions
         memory, action, target = every_step(*steps, jepa.history)
@@ -72,10 +69,8 @@ class EnsembleStage(Stage):
 class CriticStage(Stage):
     """The temporal-distance critic, on pairs of frames."""
 
-    @property
-    def weights(self) -> dict[str, float]:
-        """Weights of the terms."""
-        return self.config.critic_loss.weights()
+    def _prepare(self, extra_terms: Sequence[ExtraTerm]) -> None:
+        self.weights = self.config.critic_loss.weights()
 
     def terms(self, update: int) -> dict[str, Tensor]:
         """Return the terms on pairs of frames of one episode, and frames of other episodes."""
@@ -131,22 +126,15 @@ class CriticStage(Stage):
         return torch.where(there, pairs, self._pairs(rows))
 
     def _pairs(self, rows: NDArray[np.int64]) -> Tensor:
-        """Return frames with those before them, (N,) -> (N, 2, D)."""
-        return self.latents.embeddings[rows[:, None] + np.array([-1, 0])]
+        return self.latents.embeddings[rows[:, None] + np.array([-1, 0])]  # (N, 2, D)
 
 
 class ActorStage(Stage):
     """The reactive policy: act in the world model, towards frames of the data and goals."""
 
-    @property
-    def weights(self) -> dict[str, float]:
-        """Weights of the terms."""
-        return self.config.actor_loss.weights()
-
-    @property
-    def horizon(self) -> int:
-        """H, model steps that the actor is unrolled."""
-        return self.config.actor_loss.horizon or self.data.horizon
+    def _prepare(self, extra_terms: Sequence[ExtraTerm]) -> None:
+        self.weights = self.config.actor_loss.weights()
+        self._horizon = self.config.actor_loss.horizon or self.data.horizon
 
     def terms(self, update: int) -> dict[str, Tensor]:
         """Return the terms on pairs of a frame of the data and a goal.
@@ -174,7 +162,7 @@ class ActorStage(Stage):
         return loss.terms(
             ActorBatch(
                 loss, self.networks.actor, self._configurator, latents.memory(frames), goals,
-                self.horizon, latents.actions[frames], followed,
+                self._horizon, latents.actions[frames], followed,
             )
         )  # fmt: skip
 
@@ -189,7 +177,7 @@ class ActorStage(Stage):
         )
         goal = self._configurator.goal_from_embedding(goals)
         actor, configurator = self.networks.actor, self._configurator
-        cost = float(imagined_cost(actor, configurator, memory, goal, self.horizon))
+        cost = float(imagined_cost(actor, configurator, memory, goal, self._horizon))
         return {"actor_cost": cost, "score": -cost}
 
     @functools.cached_property

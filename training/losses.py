@@ -1,7 +1,7 @@
 """Loss terms of the world model: small named scalars, which `weighted_sum` weights and sums.
 
 To add a term, write its function, enter it in `LossConfig.table`, and give `LossConfig` a weight of
-the same name. A term of weight 0 is not computed. `frozen_losses` has those of the later stages.
+the same name. A term of weight 0 is not computed.
 
 Letters: B batch, T time, D embedding, A action, R predicted steps, K history.
 """
@@ -85,12 +85,8 @@ def sigreg(embeddings: Tensor, directions: int, generator: torch.Generator) -> T
     For unit directions u and the empirical characteristic function f of the projections,
     N * integral over t in [-3, 3] of |f(t) - exp(-t^2 / 2)|^2 exp(-t^2 / 2) dt, averaged over
     directions; the integrand is even, so that the trapezoid rule uses 17 knots of [0, 3]. Of
-    several processes, f is that of all their rows, as in the paper.
-
-    Args:
-        embeddings: (N, D), N at least 128 for a useful statistic, over all processes.
-        directions: how many directions to test.
-        generator: source of the directions, on the CPU.
+    several processes, f is that of all their rows, as in the paper. Embeddings (N, D) need N of at
+    least 128, over all processes, for a useful statistic.
     """
     unit = nn.functional.normalize(
         torch.randn(embeddings.shape[1], directions, generator=generator), dim=0
@@ -142,16 +138,10 @@ class InverseDynamics(nn.Module):
 
 @dataclass(frozen=True)
 class WorldModelBatch:
-    """A batch of windows of T = K + R frames, encoded.
+    """A batch of windows of T = K + R frames, encoded: the share of this process.
 
-    Attributes:
-        config, jepa, inverse: settings of the loss, world model, head.
-        observations: (B, T, ...); with several processes, the share of this one.
-        actions: (B, T - 1, A), in [-1, 1].
-        embeddings: (B, T, D).
-        memory: the first K embeddings and the actions between them.
-        around: the K + 1 embeddings around each action from the K-th on, (B, R, K + 1, D).
-        generator: source of SIGReg's directions.
+    Observations (B, T, ...), actions (B, T - 1, A) in [-1, 1], embeddings (B, T, D); `memory` holds
+    the first K, `around` the K + 1 around each action from the K-th on, (B, R, K + 1, D).
     """
 
     config: LossConfig
@@ -181,8 +171,7 @@ def _prediction(batch: WorldModelBatch) -> Tensor:
 
 def _sigreg(batch: WorldModelBatch) -> Tensor:
     """Test the embeddings of each time step by themselves."""
-    steps = batch.embeddings.unbind(1)
-    directions = batch.config.directions
+    steps, directions = batch.embeddings.unbind(1), batch.config.directions
     return torch.stack([sigreg(step, directions, batch.generator) for step in steps]).mean()
 
 
@@ -205,11 +194,8 @@ LossConfig.table = {
 class ExtraTerm:
     """A term that an experiment adds to the world model's loss.
 
-    Attributes:
-        name: of the term.
-        weight: of the term.
-        head: makes a network that is trained with the world model and then dropped.
-        term: computes the term from that network and a batch.
+    `head` makes a network that is trained with the world model and then dropped; `term` computes
+    the term from it and a batch.
     """
 
     name: str

@@ -31,12 +31,8 @@ class Exploration:
     """Noise on the agent's actions, and spells of random behaviour (epsilon-random exploration).
 
     On-policy data alone cannot correct the model: if it mistakes a tilted pendulum for an upright
-    one, the agent never visits the upright state.
-
-    Attributes:
-        noise: added to the agent's actions, drawn for each episode.
-        begin: probability at a model step that a spell of the task's behaviour policy begins.
-        end: probability at a model step that it ends.
+    one, the agent never visits the upright state. A spell of the task's behaviour policy begins and
+    ends with these probabilities at each model step.
     """
 
     noise: RedNoise = field(default_factory=lambda: RedNoise(strength=(0.0, 0.5)))
@@ -53,13 +49,9 @@ class Exploration:
 
 @dataclass(frozen=True)
 class ExplorerState:
-    """State of an explorer.
+    """State of an explorer: noise on the agent's actions (B, T, A), when behaviour acts (B, T).
 
-    Attributes:
-        agent: the agent's state.
-        noise: added to its actions, (B, T, A).
-        random: at which model steps the behaviour policy acts, (B, T).
-        behaviour: noise of the behaviour policy, (B, T, A + extra_noise_dims).
+    The noise of the behaviour policy has the shape (B, T, A + extra_noise_dims).
     """
 
     agent: AgentState

@@ -12,15 +12,9 @@ WARM_UP = 100
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run has come.
+    """How far a run has come: updates, seconds and highest score of a stage; seconds in all.
 
-    Attributes:
-        stage: index of the stage.
-        update: updates done in it.
-        stage_seconds: seconds spent in it.
-        seconds: seconds spent in all.
-        best: highest score in this stage so far.
-        finished: whether the stage is over, by its updates or by its time.
+    A stage is finished by its updates or by its time.
     """
 
     stage: int = 0

@@ -25,25 +25,14 @@ from mujepa.runtime.seeds import Draw
 from mujepa.training.config import TrainConfig
 from mujepa.training.data import LatentDataset, encode_episodes
 from mujepa.training.diagnostics import dynamics_error, ranking
-from mujepa.training.losses import (
-    ExtraTerm,
-    InverseDynamics,
-    encode_batch,
-    prediction_error,
-)
+from mujepa.training.losses import ExtraTerm, InverseDynamics, encode_batch, prediction_error
 
 
 class Stage(ABC):
-    """A stage of training.
+    """A stage of training: it trains the networks named in `parts`, all others are frozen."""
 
-    Args:
-        config: settings of the run.
-        latents: the data, and their embeddings once the encoder is frozen.
-        networks: all networks; those that the stage does not train are frozen.
-        parts: names of those that it trains.
-        cost: what the planner minimises.
-        extra_terms: of the world model's loss, each with a head of its own.
-    """
+    weights: dict[str, float]
+    """Weights of the terms, by name."""
 
     def __init__(
         self,
@@ -58,18 +47,14 @@ class Stage(ABC):
         self.networks, self.parts, self.cost = networks, parts, cost
         self._prepare(extra_terms)
 
-    def _prepare(self, extra_terms: Sequence[ExtraTerm]) -> None:  # noqa: B027 - may be left out
-        """Make what the stage needs besides the networks."""
+    @abstractmethod
+    def _prepare(self, extra_terms: Sequence[ExtraTerm]) -> None:
+        """Set the weights of the terms, and make what the stage needs besides the networks."""
 
     def modules(self) -> nn.ModuleDict:
         """Return what is optimised."""
         parts = {it.rpartition(".")[2]: self.networks.get_submodule(it) for it in self.parts}
         return nn.ModuleDict(parts)
-
-    @property
-    @abstractmethod
-    def weights(self) -> dict[str, float]:
-        """Weights of the terms, by name."""
 
     @abstractmethod
     def terms(self, update: int) -> dict[str, Tensor]:
@@ -83,7 +68,6 @@ class Stage(ABC):
         """Do what follows the last update."""
 
     def _held_out_embeddings(self) -> Tensor:
-        """Return the embeddings of the held-out episodes, (B, T, D)."""
         return self.networks.jepa.encode_windows(self.data.validation.observations)
 
 
@@ -100,12 +84,7 @@ class WorldModelStage(Stage):
             )
         self._inverse = InverseDynamics(jepa.dim, jepa.history, jepa.action_size).to(device)
         self._extra = {it.name: (it, it.head(jepa).to(device)) for it in extra_terms}
-
-    @property
-    def weights(self) -> dict[str, float]:
-        """Weights of the terms, by name."""
-        extra = {name: term.weight for name, (term, _) in self._extra.items()}
-        return self.config.loss.weights() | extra
+        self.weights = self.config.loss.weights() | {it.name: it.weight for it in extra_terms}
 
     def modules(self) -> nn.ModuleDict:
         """Return the world model, and the heads that only its training needs."""
@@ -147,12 +126,10 @@ class WorldModelStage(Stage):
         self._recalibrate(episodes=512)
         episodes = self.data.split.train[:512]
         if (achieved := self.data.achieved(episodes)) is not None:
-            self.networks.probe.fit(
-                encode_episodes(self.data, self.networks.jepa, episodes), achieved
-            )
+            embeddings = encode_episodes(self.data, self.networks.jepa, episodes)
+            self.networks.probe.fit(embeddings, achieved)
 
     def _recalibrate(self, episodes: int) -> None:
-        """Replace the running statistics of the embeddings by those of whole training episodes."""
         normalise = self.networks.jepa.encoder.normalise
         momentum, normalise.momentum = normalise.momentum, None  # None: average over batches
         normalise.reset_running_stats()
@@ -165,10 +142,8 @@ class WorldModelStage(Stage):
 class PredictorStage(Stage):
     """The predictor alone, on frozen embeddings: without images to read, updates are cheap."""
 
-    @property
-    def weights(self) -> dict[str, float]:
-        """Weights of the terms, by name."""
-        return {"prediction": 1.0}
+    def _prepare(self, extra_terms: Sequence[ExtraTerm]) -> None:
+        self.weights = {"prediction": 1.0}
 
     @property
     def rollout(self) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -26,6 +26,7 @@ from mujepa.agent.checkpoint import (
 )
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import read_json, surviving_folder, write_json, write_text
+from mujepa.training.config import TrainConfig
 from mujepa.training.schedule import Progress
 
 FREE = {"out", "resume", "workers", "wandb", "device", "minutes"}
@@ -33,10 +34,7 @@ FREE = {"out", "resume", "workers", "wandb", "device", "minutes"}
 
 
 def check_settings(folder: Path, settings: dict[str, Any], *, resume: bool) -> None:
-    """Write the run's settings, or compare them with those of the run that is resumed.
-
-    A run without a checkpoint is begun anew.
-    """
+    """Write the run's settings, or compare them with those of the run that is resumed."""
     settings = json.loads(json.dumps(settings, default=str))
     begun = any(folder.glob("round-*/last"))  # of an online run
     if begun or surviving_folder(folder / "last").exists():
@@ -129,25 +127,20 @@ def restore_optimizer(
 class Metrics:
     """Records in metrics.jsonl up to the progress `resumed`, if any, and in wandb if asked for."""
 
-    def __init__(
-        self,
-        folder: Path,
-        resumed: Progress | None,
-        wandb_mode: Literal["off", "offline", "online"],
-        config: dict[str, Any],
-    ) -> None:
-        self._path, self._run = folder / "metrics.jsonl", None
+    def __init__(self, config: TrainConfig, resumed: Progress | None) -> None:
+        self._path, self._run = config.out / "metrics.jsonl", None
         kept = []
         if resumed:
             end = (resumed.stage, resumed.update)
             records = read_metrics(self._path)
             kept = [it for it in records if (it["stage_index"], it["update"]) <= end]
         write_text(self._path, "".join(json.dumps(line) + "\n" for line in kept))
-        if wandb_mode != "off":
+        if config.wandb != "off":
             import wandb
 
+            out, mode, values = config.out, config.wandb, config.settings()
             self._run = wandb.init(
-                project="mujepa", name=folder.name, dir=folder, mode=wandb_mode, config=config
+                project="mujepa", name=out.name, dir=out, mode=mode, config=values
             )  # pyright: ignore[reportArgumentType]
 
     def record(self, values: dict[str, Any]) -> None:
@@ -156,19 +149,15 @@ class Metrics:
             file.write(json.dumps(values) + "\n")
         if self._run is not None:
             stage = values["stage"]
-            shown = {f"{stage}/{key}": value for key, value in values.items() if key != "stage"}
-            self._run.log(shown)
+            self._run.log({f"{stage}/{key}": values[key] for key in values if key != "stage"})
 
     def close(self) -> None:
-        """Finish the wandb run, if there is one, and wait until all of it is written.
-
-        `finish` alone can return before wandb's own process has written an offline run.
-        """
+        """Finish the wandb run, if there is one, and wait until all of it is written."""
         if self._run is not None:
             import wandb
 
             self._run.finish()
-            wandb.teardown()
+            wandb.teardown()  # `finish` can return before an offline run is written
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mujepa.agent.checkpoint import Networks, save_checkpoint
 from mujepa.runtime import console, distributed
@@ -37,16 +37,10 @@ Record = Callable[[dict[str, Any]], object]
 
 @dataclass(frozen=True)
 class StageSpec:
-    """All that the run has to know of a stage.
+    """All that the run has to know of a stage; `parts` are the networks that it trains.
 
-    Attributes:
-        name: of the stage, in metrics.jsonl.
-        stage: its class.
-        parts: the networks that it trains.
-        updates: name of the setting that says how many updates it has; 0 leaves it out.
-        learning_rate: name of the setting with its highest learning rate.
-        share: of --minutes, relative to the other stages.
-        cost: of its diagnostics, if it comes before the critic.
+    `updates` and `learning_rate` name settings of the run. `share` of --minutes is relative to the
+    other stages; `cost` is that of diagnostics before there is a critic.
     """
 
     name: str
@@ -89,24 +83,17 @@ def make_stage(
     return spec.stage(config, latents, networks, spec.parts, cost, extra_terms)
 
 
-@dataclass
 class Running:
     """A stage that is under way."""
 
-    index: int
-    name: str
-    stage: Stage
-    updates: int
-    learning_rate: float
-    modules: nn.ModuleDict = field(init=False)
-    optimizer: torch.optim.Optimizer = field(init=False)
-    terms: Mapping[str, Tensor] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.modules = self.stage.modules()
-        self.stage.networks.eval().requires_grad_(requires_grad=False)  # frozen: no backward pass
-        self.modules.requires_grad_(requires_grad=True)
-        parameters = self.modules.parameters()
+    def __init__(self, index: int, spec: StageSpec, stage: Stage) -> None:
+        self.index, self.name, self.stage = index, spec.name, stage
+        self.updates: int = getattr(stage.config, spec.updates)
+        self.learning_rate: float = getattr(stage.config, spec.learning_rate)
+        self.terms: Mapping[str, Tensor] = {}
+        self.modules = stage.modules()
+        stage.networks.eval().requires_grad_(requires_grad=False)  # frozen: no backward pass
+        parameters = self.modules.requires_grad_(requires_grad=True).parameters()
         self.optimizer = torch.optim.AdamW(parameters, self.learning_rate, weight_decay=1e-4)
 
 
@@ -141,7 +128,7 @@ class Training:
         self.metrics = None
         if distributed.rank() == 0:
             before = self.progress if self.resumed else None
-            self.metrics = Metrics(config.out, before, config.wandb, config.settings())
+            self.metrics = Metrics(config, before)
         latents = LatentDataset(data, self.networks.jepa)
         self.specs = [it for it in STAGES if getattr(config, it.updates)]
         self.stages = [
@@ -175,12 +162,9 @@ class Training:
                 self.metrics.close()
 
     def _begin(self, index: int) -> Running:
-        """Make a stage's modules trainable, and take up its optimiser where a run is resumed."""
-        spec, config = self.specs[index], self.config
-        updates, rate = getattr(config, spec.updates), getattr(config, spec.learning_rate)
-        running = Running(index, spec.name, self.stages[index], updates, rate)
+        running = Running(index, self.specs[index], self.stages[index])
         if self.resumed and self.progress.stage == index and self.progress.update:
-            restore_optimizer(config.out, running.modules, running.optimizer)
+            restore_optimizer(self.config.out, running.modules, running.optimizer)
         distributed.copy_first(self.networks, running.modules)
         return running
 
@@ -212,7 +196,6 @@ class Training:
         self._checkpoint(running, validate=True)
 
     def _update(self, running: Running, fraction: float) -> None:
-        """Make one update; `fraction` of the stage is over."""
         modules, optimizer, update = running.modules, running.optimizer, self.progress.update
         rate = running.learning_rate * schedule(update, running.updates, fraction)
         for group in optimizer.param_groups:
@@ -230,7 +213,6 @@ class Training:
         optimizer.step()
 
     def _choose_cost(self, stage: Stage) -> None:
-        """Measure what the actor and the agent are to minimise, now that the critic is trained."""
         if not self.data.world:
             return
         self.networks.eval()
@@ -244,7 +226,6 @@ class Training:
         console.print(f"cost: {stage.cost} (rank correlation with the simulator: {ranks})")
 
     def _checkpoint(self, running: Running, *, validate: bool) -> None:
-        """Compute diagnostics if asked for, and have the first process save the run."""
         self.networks.eval()
         diagnostics: dict[str, float] = {}
         if validate:
@@ -256,8 +237,7 @@ class Training:
 
     def _record(self, metrics: Metrics, running: Running, diagnostics: dict[str, float]) -> None:
         """Save `last`; with diagnostics, also a record, and `best` where it is."""
-        out, actor = self.config.out, running.name == "actor"
-        mode = self.config.mode if actor else "planner"
+        out, mode = self.config.out, self.config.mode if running.name == "actor" else "planner"
         config = replace(self.agent_config, cost=running.stage.cost, actor_mode=mode)
         record: dict[str, Any] = {}
         if diagnostics:
