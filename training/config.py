@@ -218,11 +218,6 @@ class TrainConfig:
         return Path("data") / f"{folder_name(self.task_name)}-seed{self.seed}{varied}"
 
     @property
-    def first_episodes(self) -> int | None:
-        """Episodes to collect with random actions; None for as many as the task asks for."""
-        return self.episodes or (self.online_episodes if self.online else None)
-
-    @property
     def task_name(self) -> str:
         """The task's whole name, with its settings."""
         return find_task(self.task, self.goal_site, self.camera, self.tolerance).name
@@ -248,10 +243,9 @@ class TrainConfig:
 
         A group of settings, such as `planner`, is given whole or as a mapping of some of them.
         """
-        of_file = {
-            name: given[name] for name in ("goal_site", "camera", "tolerance") if name in given
-        }
-        return override(cls(task=task, out=out, **of_file).resolved(), given)
+        of_file = {"goal_site", "camera", "tolerance"} & given.keys()
+        start = cls(task=task, out=out, **{name: given[name] for name in of_file})
+        return override(start.resolved(), given)
 
     def settings(self) -> dict[str, Any]:
         """Return the settings as train.json has them: without those that say where to compute."""

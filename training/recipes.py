@@ -57,28 +57,22 @@ def recipe_of(task: Task) -> Recipe:
 
 def apply_recipe(settings: Settings, recipe: Recipe) -> Settings:
     """Return settings in which a recipe replaces the values that equal their default."""
+    return override(settings, recipe, only_defaults=True)
+
+
+def override(
+    settings: Settings, given: Mapping[str, Any], *, only_defaults: bool = False
+) -> Settings:
+    """Return settings with some values replaced; a mapping replaces values of a group."""
     defaults = {field.name: field.default for field in fields(settings)}  # type: ignore[arg-type]
     changes = {}
-    for name, value in recipe.items():
-        given = getattr(settings, name)
+    for name, value in given.items():
+        if name not in defaults:
+            hint = suggestion(name, defaults, "see TrainConfig")
+            raise UserError(f"{name} is no setting; {hint}")
+        now = getattr(settings, name)
         if isinstance(value, Mapping):
-            changes[name] = apply_recipe(given, value)
-        elif given == defaults[name]:
+            changes[name] = override(now, value, only_defaults=only_defaults)
+        elif not only_defaults or now == defaults[name]:
             changes[name] = value
-    return replace(settings, **changes)  # type: ignore[type-var]
-
-
-def override(settings: Settings, given: Mapping[str, Any]) -> Settings:
-    """Return settings with some values replaced; a mapping replaces values of a group.
-
-    Raises:
-        UserError: a setting does not exist, or a value is invalid.
-    """
-    names = {field.name for field in fields(settings)}  # type: ignore[arg-type]
-    for name in given.keys() - names:
-        raise UserError(f"{name} is no setting; {suggestion(name, names, 'see TrainConfig')}")
-    changes = {
-        name: override(getattr(settings, name), value) if isinstance(value, Mapping) else value
-        for name, value in given.items()
-    }
     return replace(settings, **changes)  # type: ignore[type-var]

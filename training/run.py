@@ -52,8 +52,9 @@ def check_networks(config: TrainConfig) -> None:
 def collection(config: TrainConfig) -> CollectConfig:
     """Return what to collect: with the settings of the dataset that is there, or the default."""
     spec = find_spec(config)
+    episodes = config.episodes or (config.online_episodes if config.online else None)
     return CollectConfig(
-        config.task, Path(config.dataset), config.first_episodes, spec and spec.steps,
+        config.task, Path(config.dataset), episodes, spec and spec.steps,
         config.workers, spec.seed if spec else config.seed,
         config.vary or (_vary(spec) if spec else ()),
         spec.image_size if spec else config.image_size or IMAGE_SIZE, config.cluster,
@@ -88,7 +89,6 @@ def prepare_dataset(config: TrainConfig, cluster: str | None = None) -> None:
 
 
 def _vary(spec: DatasetSpec) -> tuple[str, ...]:
-    """Return what varies in a dataset, as --vary takes it."""
     variation = read_variation(spec.variation)
     return variation.flags() if variation else ()
 
@@ -150,7 +150,6 @@ def learn_on(cluster: Cluster, config: TrainConfig) -> None:
 
 
 def _updates_done(config: TrainConfig) -> int:
-    """Return the updates up to the latest record."""
     records = read_metrics(config.out / "metrics.jsonl")
     if not records:
         return 0
