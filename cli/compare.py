@@ -43,11 +43,7 @@ class CompareConfig:
 
 
 def compare(config: CompareConfig) -> None:
-    """Make the comparison that a configuration describes; see `mujepa compare --help`.
-
-    Raises:
-        UserError: a result is missing or damaged, or the comparison cannot be written.
-    """
+    """Make the comparison that a configuration describes; see `mujepa compare --help`."""
     found = write_pages(config.out, [(str(path), read_result(path)) for path in config.results])
     _print(found)
     console.print(f"{config.out / 'comparison.html'}  {config.out / 'comparison.json'}")

@@ -48,11 +48,7 @@ class EnvsConfig:
 
 
 def envs(config: EnvsConfig) -> None:
-    """List or describe tasks, or write a video; see `mujepa envs --help`.
-
-    Raises:
-        UserError: bad input, no OpenGL library, or the video cannot be written.
-    """
+    """List or describe tasks, or write a video; see `mujepa envs --help`."""
     if config.task is None:
         for line in _table([_row(task) for task in TASKS.values()]):
             console.print(line)
@@ -65,11 +61,7 @@ def envs(config: EnvsConfig) -> None:
 
 
 def watch(path: Path, task: Task, seed: int, vary: tuple[str, ...] = ()) -> None:
-    """Write a video of the first episode that would be collected, as long as one of evaluation.
-
-    Raises:
-        UserError: the name of the file is not that of a video, or the variation does not fit.
-    """
+    """Write a video of the first episode that would be collected, as long as one of evaluation."""
     from mujepa.visual.video import video_suffix, write_video  # it loads torch
 
     every = 2 if video_suffix(path) == ".gif" else 1

@@ -48,11 +48,7 @@ class ExportConfig:
 
 
 def export(config: ExportConfig) -> Path:
-    """Export the dataset that a configuration names, and return the new folder.
-
-    Raises:
-        UserError: it is missing or damaged, Minari is not installed, or nothing can be written.
-    """
+    """Export the dataset that a configuration names, and return the new folder."""
     place = config.dataset.rstrip("/")
     dataset = Dataset(place if is_url(place) else Path(place))
     out = config.out or minari_root() / config.name

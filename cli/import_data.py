@@ -50,11 +50,7 @@ class ImportConfig:
 
 
 def import_data(config: ImportConfig) -> Dataset:
-    """Import the dataset that a configuration names; see `mujepa import --help`.
-
-    Raises:
-        UserError: there is none, it is damaged or does not fit the task, or the folder exists.
-    """
+    """Import the dataset that a configuration names; see `mujepa import --help`."""
     if config.out.exists():
         raise UserError(f"--out {config.out} exists already; choose another folder")
     source, notes = open_minari(config.dataset), []

@@ -103,11 +103,7 @@ class Run:
 
 
 def sweep(config: SweepConfig) -> None:
-    """Run the sweep that a configuration describes; see `mujepa sweep --help`.
-
-    Raises:
-        UserError: bad input, no Ray, or results that cannot be written.
-    """
+    """Run the sweep that a configuration describes; see `mujepa sweep --help`."""
     runs = plan_runs(config)
     for one in runs:  # settings that do not fit are an error before anything is written
         check_networks(one.config)
@@ -150,11 +146,7 @@ def plan_runs(config: SweepConfig) -> list[Run]:
 
 
 def read_choice(text: str) -> tuple[str, list[str]]:
-    """Return the flag and the values of FLAG=VALUE,VALUE,...
-
-    Raises:
-        UserError: it is none, or no flag that can vary.
-    """
+    """Return the flag and the values of FLAG=VALUE,VALUE,..., or raise UserError."""
     flag, _, values = text.partition("=")
     flag = flag.removeprefix("--").replace("_", "-")
     if not flag or not values:
@@ -165,7 +157,7 @@ def read_choice(text: str) -> tuple[str, list[str]]:
 
 
 def _begin(config: SweepConfig, runs: list[Run]) -> dict[str, Any]:
-    """Return the runs, the same for the same configuration; raise UserError for bad values."""
+    """Write sweep.json, or check that the one of a resumed sweep has the same settings."""
     path = config.out / "sweep.json"
     all_settings = [one.config.settings() | {"workers": 0} for one in runs]
     found = {"evaluation_episodes": config.evaluation_episodes, "settings": all_settings}
@@ -298,7 +290,6 @@ def _evaluate(
 
 
 def _report(config: SweepConfig, runs: list[Run], content: dict[str, Any]) -> None:
-    """Compare the finished runs, best first, and evaluate the best on new episodes."""
     done = [(one, read_result(one.config.out)) for one in runs if one.finished]
     if not done:
         raise UserError(f"no run finished; {config.out / 'sweep.json'} says why")

@@ -122,12 +122,7 @@ class VisualizeConfig:
 
 
 def visualize(config: VisualizeConfig) -> None:
-    """Open the page, or write a video or picture; see `mujepa visualize --help`.
-
-    Raises:
-        UserError: bad input, no OpenGL library, a port that is taken, or a file that cannot be
-            written.
-    """
+    """Open the page, or write a video or picture; see `mujepa visualize --help`."""
     if config.has_page:
         open_page(config)
         return
@@ -204,11 +199,7 @@ def _draw(
 
 
 def open_page(config: VisualizeConfig) -> None:
-    """Serve the what-if page until interrupted.
-
-    Raises:
-        UserError: bad input, no OpenGL library, or a port that is taken.
-    """
+    """Serve the what-if page until interrupted."""
     checkpoint = load_checkpoint(config.checkpoint, config.device)
     world = World(find_task(checkpoint.task_name), checkpoint.config.image_size)
     from mujepa.visual.whatif.server import listen, serve  # here: only the page needs them

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 import tyro
@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from mujepa.envs.behaviour import RedNoise
 from mujepa.envs.names import is_other_version, parse
 from mujepa.envs.registry import find_task
-from mujepa.envs.variation import read_variation
-from mujepa.envs.world import World
+from mujepa.envs.variation import Vary, read_variation
+from mujepa.envs.world import Variants, World
 from mujepa.rollouts.remote import is_url
 from mujepa.rollouts.store import (
     ON_POLICY,
@@ -39,10 +39,6 @@ from mujepa.runtime.errors import UserError
 from mujepa.runtime.parallel import Pool
 from mujepa.runtime.seeds import Stream, stream
 from mujepa.runtime.settings import Count, Index, Seed, settings
-
-if TYPE_CHECKING:
-    from mujepa.envs.variation import Vary
-    from mujepa.envs.world import Variants
 
 EPISODES_PER_SHARD = 100
 PATIENCE = 60.0
@@ -128,11 +124,7 @@ def make_spec(
     vary: Vary = None,
     image_size: int = 64,
 ) -> DatasetSpec:
-    """Return the spec of a task's dataset; `steps` and `behaviour` default to the task's.
-
-    Raises:
-        UserError: the task is unknown, or has no such variation.
-    """
+    """Return the spec of a task's dataset; `steps` and `behaviour` default to the task's."""
     task, variation = find_task(task_name), read_variation(vary)
     world = World(task, image_size, variation=variation)
     return DatasetSpec(
@@ -153,11 +145,8 @@ def collect_shards(
 ) -> Iterator[int]:
     """Bring a dataset to at least this many episodes, and yield the frames of each new shard.
 
-    Complete shards are kept, so that an interrupted collection continues; their spec must be the
-    same. An episode depends on the spec and its index alone, not on the workers.
-
-    Raises:
-        UserError: the folder holds another spec, a worker died, or nothing can be written or drawn.
+    Complete shards of the same spec are kept, so that an interrupted collection continues. An
+    episode depends on the spec and its index alone, not on the workers.
     """
     there = _complete_shards(folder, spec)
     sizes = shard_sizes(episodes)
@@ -185,13 +174,11 @@ def collect_shards(
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove shards that were being written when their writer died."""
     for leftover in folder.glob(".shard-*.tmp"):
         shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _wait_for(shard: Path) -> None:
-    """Wait until a shard that another machine wrote is visible here."""
     deadline = time.monotonic() + PATIENCE
     while not shard.exists():
         if time.monotonic() > deadline:
@@ -225,12 +212,9 @@ def compare_specs(
     except_for: Sequence[str] = (),
     remedy: str = "choose another folder with --out",
 ) -> None:
-    """Check that a dataset has the wanted spec, except for some of its settings.
+    """Raise UserError unless a dataset has the wanted spec, except for some of its settings.
 
     A dataset of no task fits every task whose images, actions and frame skip it has.
-
-    Raises:
-        UserError: it has another spec; the message ends with the remedy.
     """
     if there.task and wanted.task and is_other_version(there.task, wanted.task):
         raise UserError(
@@ -289,14 +273,12 @@ def rollout_behavior(
     steps: int,
     policy: RedNoise | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float32], Variants]:
-    """Run the task's behaviour policy from random states for `steps` model steps.
+    """Run a behaviour policy, by default the task's, from B random states for T = `steps`.
 
-    Start, noise and variation of an episode come from its own one of the B streams; `policy` is the
-    noise, if not the task's.
+    Start, noise and variation of an episode come from its own stream.
 
     Returns:
-        The states (B, T + 1, S), the actions between them (B, T, A), and the worlds of the
-        episodes, if they vary.
+        The states (B, T + 1, S), the actions (B, T, A), and the episodes' worlds, if they vary.
     """
     policy = policy or world.task.behaviour
     width = len(world.action_low) + world.task.extra_noise_dims
@@ -318,7 +300,7 @@ def behave(
     """Run the task's behaviour policy from states (B, S) with noise (B, T, A + extra_noise_dims).
 
     Returns:
-        The states from the start on, (B, T + 1, S), and the actions between them, (B, T, A).
+        The states (B, T + 1, S) and the actions (B, T, A).
     """
     states, actions = [starts], []
     for step in range(noise.shape[1]):

@@ -20,18 +20,7 @@ REMEDY = "collect it again with: mujepa collect TASK --out FOLDER"
 
 
 class Column:
-    """The rows of a .npy file; only those that are asked for are in memory.
-
-    Args:
-        path: of the file.
-
-    Attributes:
-        shape: of all rows, (F, ...).
-        dtype: of their numbers.
-
-    Raises:
-        UserError: the file is no array of numbers.
-    """
+    """The rows of a .npy file, `shape` (F, ...); only those that are asked for are in memory."""
 
     def __init__(self, path: Path) -> None:
         try:

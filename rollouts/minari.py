@@ -43,13 +43,7 @@ def minari_root() -> Path:
 def export_dataset(dataset: Dataset, folder: Path, name: str) -> Iterator[int]:
     """Write a dataset in Minari's format, whole or not at all; yield the frames of each shard.
 
-    Args:
-        dataset: to export.
-        folder: of the new dataset; Minari's files go into `data` below it.
-        name: its name in Minari, such as `mujepa/reacher-v0`.
-
-    Raises:
-        UserError: Minari is not installed, the folder holds a dataset, or it cannot be written.
+    Minari's files go into `data` below the folder; `name` is such as `mujepa/reacher-v0`.
     """
     load_minari()
     if (folder / "data").exists():
@@ -74,7 +68,6 @@ def export_dataset(dataset: Dataset, folder: Path, name: str) -> Iterator[int]:
 
 
 def _create(root: Path, name: str, buffers: list[Any], spec: DatasetSpec) -> Any:  # noqa: ANN401
-    """Create Minari's dataset below a folder."""
     shapes = {key: value.shape[1:] for key, value in buffers[0].observations.items()}
     spaces: dict[str, Any] = {
         key: Box(-np.inf, np.inf, shape, np.float64) for key, shape in shapes.items()
@@ -101,7 +94,6 @@ def _create(root: Path, name: str, buffers: list[Any], spec: DatasetSpec) -> Any
 
 
 def _buffer(dataset: Dataset, world: World | None, episode: int) -> Any:  # noqa: ANN401
-    """Return an episode as Minari's EpisodeBuffer."""
     from minari.data_collector import EpisodeBuffer
 
     columns = {name: dataset.episode(name, episode) for name in dataset.columns}
@@ -125,10 +117,7 @@ def _buffer(dataset: Dataset, world: World | None, episode: int) -> Any:  # noqa
 class Source:
     """A dataset in Minari's format.
 
-    Attributes:
-        name: as given by the user.
-        dataset: Minari's dataset.
-        exported: what `export_dataset` keeps in the metadata.
+    It has the name that the user gave and, if it was exported, what `export_dataset` kept.
     """
 
     name: str
@@ -140,9 +129,6 @@ class Source:
 
         An observation that is one array is called `observations`. Parts of it, and of `infos`, are
         called by their paths, such as `pixels` or `infos/qpos`.
-
-        Raises:
-            UserError: the file is damaged, or an action is not finite.
         """
         try:
             for episode in self.dataset.iterate_episodes(episodes):
@@ -161,11 +147,7 @@ class Source:
 
 
 def open_minari(name: str) -> Source:
-    """Open a dataset by its folder or by its name in Minari.
-
-    Raises:
-        UserError: there is none, or it is damaged.
-    """
+    """Open a dataset by its folder or by its name in Minari."""
     minari, root = load_minari(), minari_root()
     places = [Path(name), Path(name) / "data", root / name / "data"]
     folder = next((place for place in places if (place / "metadata.json").is_file()), None)
@@ -188,11 +170,7 @@ def open_minari(name: str) -> Source:
 
 
 def restore_dataset(source: Source, folder: Path) -> Iterator[int]:
-    """Restore an exported dataset bit for bit; yield the number of episodes of each shard.
-
-    Raises:
-        UserError: the export was changed or is damaged, or the folder cannot be written.
-    """
+    """Restore an exported dataset bit for bit; yield the number of episodes of each shard."""
     begin, names, there = 0, [], source.dataset.total_episodes
     try:
         assert source.exported
@@ -214,7 +192,6 @@ def restore_dataset(source: Source, folder: Path) -> Iterator[int]:
 
 
 def _exported_columns(episodes: list[Arrays]) -> Arrays:
-    """Return the columns of exported episodes."""
     names = {"pixels": "pixels", "state": "infos/state", "achieved": "achieved_goal"}
     actions = [np.pad(it["actions"], ((0, 1), (0, 0))) for it in episodes]
     return {"action": np.concatenate(actions)} | {

@@ -37,12 +37,7 @@ def holds(path: Path, digest: str) -> bool:
 
 
 def fetch(url: str, path: Path, digest: str) -> None:
-    """Copy a file with this SHA-256 from a URL, unless an intact copy exists.
-
-    Raises:
-        UserError: the file is missing or damaged, or the disk is full.
-        UnreachableError: the file cannot be read.
-    """
+    """Copy a file with this SHA-256 from a URL, unless an intact copy exists."""
     if holds(path, digest):
         return
     with replacing_file(path, NO_ROOM) as temporary:
@@ -52,13 +47,7 @@ def fetch(url: str, path: Path, digest: str) -> None:
 
 
 def download(url: str, path: Path) -> None:
-    """Copy a file from a URL.
-
-    Raises:
-        UserError: the file is missing, or fsspec cannot read the URL's protocol.
-        UnreachableError: the file cannot be read.
-        OSError: the disk is full.
-    """
+    """Copy a file from a URL; raise UnreachableError if a later attempt may succeed."""
     import fsspec  # comes with torch; loads what a protocol needs
 
     try:

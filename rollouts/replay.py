@@ -34,11 +34,7 @@ MAX_DEVIATION = 0.1
 
 
 def guess_task(source: Source) -> str:
-    """Return the name of the task of a dataset's environment.
-
-    Raises:
-        UserError: the dataset names none, or none that is known here.
-    """
+    """Return the name of the task of a dataset's environment."""
     if source.dataset.env_spec is None:
         raise UserError(f"{source.name} names no environment; name its task with --task")
     environment, reason = source.dataset.env_spec.id, ""
@@ -66,22 +62,12 @@ def import_episodes(
     """Write recorded episodes, with an action per environment step, as a dataset of a task.
 
     A frame is every `frame_skip`-th step, and its action the mean of those up to the next. Actions
-    out of bounds are clipped, as the simulator does. The task's camera draws the images.
-
-    Args:
-        source: the episodes.
-        task: whose simulator reproduces them.
-        folder: of the new dataset.
-        pixels: name of recorded images (H, H, 3) to take instead, resized to (P, P, 3).
-        shortest: frames that an episode must have, or it is left out.
-        on_episode: called after each episode.
+    out of bounds are clipped, as the simulator does. The task's camera draws the images, unless
+    `pixels` names recorded ones (H, H, 3), which are resized to (P, P, 3). Episodes of fewer than
+    `shortest` frames are left out.
 
     Returns:
         Sentences that say where the states were found, and what was changed.
-
-    Raises:
-        UserError: the states are missing or do not fit the task, no episode is long enough, one is
-            damaged, or nothing can be written.
     """
     world, skip, short = World(task, threads=2), task.frame_skip, 0
     layout, shares = _find_layout(source, world), []
@@ -248,7 +234,6 @@ def _episode(
 
 
 def _images(arrays: Arrays, name: str) -> NDArray[np.uint8]:
-    """Return recorded images (T + 1, H, H, 3)."""
     there = {k: it for k, it in arrays.items() if it.dtype == np.uint8 and it.shape[3:] == (3,)}
     square = [key for key, images in there.items() if images.shape[1] == images.shape[2]]
     if name not in square:

@@ -24,9 +24,6 @@ def split_episodes(episodes: int, fraction: float, seed: int) -> Split:
     """Split by whole episodes, so that no validation frame has a neighbour in training.
 
     At least one episode is for validation.
-
-    Raises:
-        UserError: there are too few episodes to split.
     """
     held_out = max(1, round(episodes * fraction))
     if held_out >= episodes:
@@ -40,11 +37,7 @@ def split_episodes(episodes: int, fraction: float, seed: int) -> Split:
 def split_dataset(dataset: Dataset, fraction: float, seed: int) -> Split:
     """Split a dataset by whole episodes; validation episodes stay so when shards are added.
 
-    The episodes of the behaviour policy are split by `split_episodes`, and so are those of each
-    on-policy shard.
-
-    Raises:
-        UserError: there are too few episodes to split.
+    The episodes of the behaviour policy are split together, and those of each on-policy shard.
     """
     on_policy = np.array([name.startswith(ON_POLICY) for name in dataset.names])[dataset.shards]
     parts = np.where(on_policy, dataset.shards, -1)
@@ -64,9 +57,6 @@ def sample_windows(
 
     Returns:
         The episode (batch,) and the offset (batch,) of each window.
-
-    Raises:
-        UserError: no episode is long enough.
     """
     room = np.maximum(dataset.lengths[episodes] - length + 1, 0)
     if room.sum() == 0:

@@ -53,15 +53,11 @@ class DatasetSpec:
     """All that determines the frames of a dataset, except their number.
 
     Attributes:
-        task: name of the task; None if the episodes come from no simulator.
-        seed: seed of everything random.
+        task: its name; None if the episodes come from no simulator.
         image_size: P [pixels].
         frame_skip: environment steps between frames.
         steps: model steps per episode, which has one frame more; of imported episodes the most.
-        behaviour: settings of the behaviour policy; `imported` names the source of episodes that
-            were recorded elsewhere.
-        action_low: lower bounds of the action, A numbers.
-        action_high: upper bounds.
+        behaviour: settings of the behaviour policy; `imported` names the source of others.
         variation: ranges of the factors that differ between episodes, by name.
     """
 
@@ -87,13 +83,9 @@ def write_shard(
     lengths: Sequence[int],
     agent: dict[str, Any] | None = None,
 ) -> None:
-    """Write one shard, whole or not at all.
+    """Write one shard, whole or not at all: columns (F, ...), F the sum of the lengths.
 
-    Args:
-        folder: of the shard.
-        columns: frames by column, (F, ...) each, F the sum of the lengths of the episodes.
-        lengths: frames of each episode.
-        agent: description of the agent that acted, if one did.
+    `lengths` are the frames of each episode, `agent` describes the agent that acted, if one did.
     """
     with replacing_folder(folder) as temporary:
         files = {}
@@ -113,14 +105,7 @@ def write_meta(folder: Path, spec: DatasetSpec, shards: Sequence[str]) -> None:
 
 
 def read_meta(place: Path | str) -> tuple[DatasetSpec, dict[str, str]]:
-    """Return the spec of a dataset, and the checksum of each shard by its name.
-
-    Args:
-        place: its folder; a string is its URL.
-
-    Raises:
-        UserError: meta.json is missing, damaged or of another version.
-    """
+    """Return the spec of the dataset at a folder or a URL, and each shard's checksum by name."""
     folder = mirror(place)[0] if isinstance(place, str) else place
     path = folder / "meta.json"
     return _read_meta(path, f"delete {folder} and {REMEDY}" if path.exists() else REMEDY)
@@ -147,9 +132,6 @@ def mirror(url: str) -> tuple[Path, bool]:
     Returns:
         The dataset's folder in the cache, and whether the dataset was reached. Offline, the folder
         holds what was copied before.
-
-    Raises:
-        UserError: the dataset is missing or damaged, or is neither reached nor in the cache.
     """
     home, reached = cache_folder() / hashlib.sha256(url.encode()).hexdigest()[:16], True
     meta, remedy = home / "meta.json", "copy the dataset there again"
@@ -201,10 +183,7 @@ class Dataset:
             a URL are always checked, when they are first read.
 
     Attributes:
-        spec: what was collected.
-        folder: as given.
-        columns: names of the columns, in the order of `COLUMNS`; `state` and `achieved` may be
-            missing.
+        columns: their names, in the order of `COLUMNS`; `state` and `achieved` may be missing.
         digest: checksum of meta.json, which covers every byte of the dataset.
         lengths: frames of each episode, (E,).
         starts: first frame of each episode in its shard, (E,).
@@ -214,8 +193,7 @@ class Dataset:
         reached: False if a URL was not reached, so that only the cached copy is read.
 
     Raises:
-        UserError: the dataset is missing, empty or damaged, its columns do not fit its spec, or it
-            cannot be fetched.
+        UserError: the dataset is missing, empty or damaged, or cannot be fetched.
     """
 
     def __init__(self, folder: Path | str, *, verify: bool = True) -> None:
@@ -255,13 +233,7 @@ class Dataset:
     def gather(
         self, column: str, episodes: NDArray[np.int64], offsets: NDArray[np.int64], length: int
     ) -> NDArray[Any]:
-        """Copy windows of one column.
-
-        Args:
-            column: one of `columns`.
-            episodes: (B,) indices of episodes.
-            offsets: (B,) first frame of each window within its episode.
-            length: T, frames per window.
+        """Copy windows of T = `length` frames of a column, from `offsets` (B,) of `episodes` (B,).
 
         Returns:
             (B, T, ...).
@@ -285,7 +257,6 @@ class Dataset:
         return self.gather(column, np.array([episode]), np.array([0]), length)[0]
 
     def _column(self, name: str) -> list[Column]:
-        """Return a column by shard, fetched and checked when it is first used."""
         if name not in self.columns:
             raise UserError(
                 f"{self.folder} has no column {name!r}; it holds {', '.join(self.columns)}"

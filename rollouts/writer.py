@@ -46,8 +46,7 @@ def write_dataset(
 
     Args:
         folder: of the new dataset.
-        episodes: mappings with `pixels` (T + 1, P, P, 3) uint8, `action` (T, A), and optionally
-            `state` and `achieved`, as the module describes; an iterator is consumed shard by shard.
+        episodes: mappings as the module describes; an iterator is consumed shard by shard.
         action_low: lower bounds of the action, A numbers or one; default: the task's or the data's.
         action_high: upper bounds, likewise.
         frame_skip: environment steps between two images.
@@ -93,7 +92,6 @@ def write_dataset(
 
 
 def _parts(episodes: Iterable[Columns]) -> Iterator[list[Columns]]:
-    """Yield the episodes of each shard."""
     part: list[Columns] = []
     for episode in episodes:
         part.append(episode)
@@ -125,7 +123,6 @@ def _checked(episodes: Iterable[Mapping[str, ArrayLike]], world: World | None) -
 
 
 def _check_task(name: str, columns: Columns, world: World) -> None:
-    """Check the sizes of actions and states."""
     sizes = {"action": len(world.action_low), "state": world.state_size}
     for key in sizes.keys() & columns.keys():
         if columns[key].shape[1] != sizes[key]:

@@ -51,15 +51,12 @@ def check_cluster(where: str | None) -> None:
 
 @contextmanager
 def connect(where: str | None, workers: int = 0) -> Iterator[Cluster | Pool]:
-    """Yield a cluster and disconnect afterwards, or yield a pool of processes of this machine.
+    """Yield a Ray cluster, or a pool of processes of this machine.
 
-    Within a connection, another `connect` yields the same cluster.
-
-    Args:
-        where: None for processes of this machine; `local` starts Ray on this machine, reachable
-            from nowhere else; `auto` joins the cluster of RAY_ADDRESS or of this machine;
-            `ray://HOST:PORT` is a client of one.
-        workers: jobs at once; 0 for one per core.
+    Within a connection, another `connect` yields the same cluster. `where` is None for processes
+    of this machine; `local` starts Ray on this machine, reachable from nowhere else;
+    `auto` joins the cluster of RAY_ADDRESS or of this machine; `ray://HOST:PORT` is a client of
+    one. `workers` are jobs at once, 0 for one per core.
 
     Raises:
         UserError: Ray is not installed, or the cluster cannot be reached or used.
@@ -87,11 +84,7 @@ def connect(where: str | None, workers: int = 0) -> Iterator[Cluster | Pool]:
 
 @dataclass(frozen=True)
 class Cluster:
-    """A connection to Ray.
-
-    Attributes:
-        workers: jobs at once; 0 for one per core of the cluster.
-    """
+    """A connection to Ray; `workers` are jobs at once, 0 for one per core of the cluster."""
 
     workers: int = 0
     ticks = 0
@@ -183,21 +176,12 @@ def run_distributed(
     accelerators: int,
     scratch: Path,
 ) -> Any:  # noqa: ANN401
-    """Run a function in several processes of one `torch.distributed` group, by Ray Train.
+    """Run a function in processes of one `torch.distributed` group, by Ray Train.
 
-    Args:
-        function: called in each process.
-        arguments: its arguments.
-        processes: number of processes.
-        cores: cores per process.
-        accelerators: accelerators per process.
-        scratch: folder for Ray Train's own files on a disk that all share; removed afterwards.
+    Ray Train's own files are in `scratch`, on a disk that all share; it is removed afterwards.
 
     Returns:
         What the function returned in the first process.
-
-    Raises:
-        UserError: the function raised it, or workers were lost again and again.
     """
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -237,7 +221,6 @@ def _run_process(config: dict[str, Any]) -> Any:  # noqa: ANN401
 
 
 def _init(where: str, workers: int) -> None:
-    """Start Ray on this machine, or join a running cluster."""
     import ray
 
     if where == LOCAL:
@@ -287,7 +270,6 @@ def _within(seconds: float, function: Callable[[], None]) -> None:
 
 
 def _result(reference: Any) -> Any:  # noqa: ANN401
-    """Return a task's result, or raise what its function raised."""
     import ray
     from ray import exceptions
 

@@ -67,10 +67,9 @@ def run(
     arguments: list[str] | None = None,
     name: str | None = None,
 ) -> int:
-    """Read a configuration from the command line, call the function, turn errors into exit codes.
+    """Read a configuration, call the function, and return the exit code.
 
-    Returns:
-        0 on success, 2 after bad input (one line on stderr), 130 after an interruption.
+    It is 0 on success, 2 after bad input (one line on stderr), 130 after an interruption.
     """
     try:
         function(read(config, sys.argv[1:] if arguments is None else arguments, name))
@@ -126,7 +125,6 @@ def flag_names(
 
 
 def _named(field: str, only: tuple[str, ...] | None) -> bool:
-    """Return whether a field has a flag, or fields within it have."""
     return only is None or any(name.partition(".")[0] == field for name in only)
 
 
@@ -181,7 +179,6 @@ def _basic(config: type, hidden: tuple[str, ...], only: tuple[str, ...] | None =
 
 
 def _as_basic(settings: Any, basic: type) -> Any:  # noqa: ANN401
-    """Return settings as an instance of their class without advanced fields."""
     made = copy.copy(settings)
     for name, kind in basic.__annotations__.items():
         if isinstance(kind, type) and dataclasses.is_dataclass(kind):
@@ -191,7 +188,6 @@ def _as_basic(settings: Any, basic: type) -> Any:  # noqa: ANN401
 
 
 def _check_flags(config: type, arguments: Sequence[str], name: str | None) -> None:
-    """Refuse flags that do not exist, with the nearest that do."""
     known = list(flag_names(config))
     for word in arguments:
         flag = word.partition("=")[0].removeprefix("--").replace("_", "-")

@@ -15,11 +15,7 @@ _kept: list[list[str]] = []  # the lines of each `quiet` block that this process
 
 @contextmanager
 def quiet() -> Iterator[list[str]]:
-    """Silence `print` and progress bars in this process; errors are still printed.
-
-    Yields:
-        The lines that are not printed.
-    """
+    """Silence `print` and progress bars, but not errors, in this process; yield what was said."""
     _kept.append([])
     try:
         yield _kept[-1]

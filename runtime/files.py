@@ -19,11 +19,7 @@ REMEDY = "free space or choose another folder with --out"
 
 @contextmanager
 def replacing_file(path: Path, remedy: str = REMEDY) -> Iterator[Path]:
-    """Yield a temporary path to write; afterwards it is synced and renamed to `path`.
-
-    Raises:
-        UserError: the disk is full or the folder cannot be written; it ends with the remedy.
-    """
+    """Yield a temporary path to write; afterwards it is synced and renamed to `path`."""
     temporary = _temporary(path)
     with _writing(path, remedy):
         try:
@@ -40,11 +36,7 @@ def replacing_file(path: Path, remedy: str = REMEDY) -> Iterator[Path]:
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder to fill; afterwards it is synced and takes the place of `path`.
 
-    The old folder is moved aside first and removed last; `surviving_folder` finds it after a crash
-    in between.
-
-    Raises:
-        UserError: the disk is full or the folder cannot be written.
+    The old folder is moved aside first and removed last; `surviving_folder` finds it after a crash.
     """
     temporary, previous = _temporary(path), _previous(path)
     with _writing(path):
@@ -87,11 +79,7 @@ def write_json(path: Path, value: Any) -> None:  # noqa: ANN401 - anything JSON 
 
 
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
-    """Return the object in a JSON file.
-
-    Raises:
-        UserError: there is no such file, or it is damaged; the message ends with the remedy.
-    """
+    """Return the object in a JSON file, or raise a UserError that ends with the remedy."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -119,7 +107,6 @@ def _writing(path: Path, remedy: str = REMEDY) -> Iterator[None]:
 
 
 def _temporary(path: Path) -> Path:
-    """Return a name that no other process uses, on no other machine that shares the disk."""
     return path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}.tmp")
 
 

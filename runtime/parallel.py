@@ -30,8 +30,7 @@ CONTEXT = multiprocessing.get_context("spawn")
 class Pool:
     """Worker processes of this machine, each with one thread and an OpenGL context of its own.
 
-    Attributes:
-        workers: number of processes; 0 for one per core.
+    There are `workers` of them; 0 for one per core.
     """
 
     workers: int = 0
@@ -59,13 +58,9 @@ class Pool:
     ) -> Generator[tuple[int, Any]]:
         """Call a function with the arguments of each job; yield (index, result) as they finish.
 
-        Close the iterator (`contextlib.closing`) if it may be left before its end.
-
-        Args:
-            function: of a module that the workers can import.
-            jobs: the arguments of each call; they and the results are pickled.
-            accelerators: accelerators per job; this machine's processes use none.
-            meanwhile: called about every second while no job finishes.
+        The workers import the function's module; arguments and results are pickled. `meanwhile` is
+        called about every second while no job finishes. Close the iterator (`contextlib.closing`)
+        if it may be left before its end.
 
         Raises:
             UserError: the function raised it, or a worker was lost.
@@ -108,11 +103,7 @@ _shared: tuple[Synchronized[int], Synchronized[int]] | None = None
 
 
 def tick() -> None:
-    """Report one step of progress from within a job.
-
-    Raises:
-        InterruptedError: the job was cancelled.
-    """
+    """Report one step of progress from a job; raise InterruptedError if it was cancelled."""
     if _shared is None:
         return
     ticks, cancelled = _shared

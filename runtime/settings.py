@@ -85,17 +85,7 @@ def shown(value: object) -> str:
 
 
 def read_settings(cls: type[Made], raw: object, source: str, remedy: str) -> Made:
-    """Return settings from what a JSON file holds.
-
-    Args:
-        cls: a class made by `settings`.
-        raw: what the file holds.
-        source: name of the file.
-        remedy: what to do if it is damaged.
-
-    Raises:
-        UserError: a field is missing, unknown or invalid.
-    """
+    """Return settings from what a JSON file (`source`) holds; errors end with the remedy."""
     try:
         return pydantic.TypeAdapter(cls).validate_python(raw)
     except ValidationError as error:
