@@ -268,10 +268,7 @@ def columns_of(
 
 
 def rollout_behavior(
-    world: World,
-    streams: Sequence[np.random.Generator],
-    steps: int,
-    policy: RedNoise | None = None,
+    world: World, streams: Sequence[np.random.Generator], steps: int, policy: RedNoise | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float32], Variants]:
     """Run a behaviour policy, by default the task's, from B random states for T = `steps`.
 
@@ -292,10 +289,7 @@ def rollout_behavior(
 
 
 def behave(
-    world: World,
-    starts: NDArray[np.float64],
-    noise: NDArray[np.float64],
-    variants: Variants = None,
+    world: World, starts: NDArray[np.float64], noise: NDArray[np.float64], variants: Variants = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
     """Run the task's behaviour policy from states (B, S) with noise (B, T, A + extra_noise_dims).
 
