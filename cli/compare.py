@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +12,6 @@ import tyro
 from mujepa.evaluation.comparison import Comparison, compare_all, write_comparison
 from mujepa.evaluation.result import Result, read_result
 from mujepa.runtime import console
-from mujepa.runtime.command import run
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import make_folder, write_json
 from mujepa.runtime.provenance import command, versions
@@ -76,7 +74,3 @@ def _print(found: Comparison) -> None:
         f"interquartile mean over {len(found.results)} results of {found.tasks} "
         f"task{'s' * (found.tasks > 1)}: {found.interquartile_mean}"
     )
-
-
-if __name__ == "__main__":
-    sys.exit(run(compare, CompareConfig))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -16,9 +15,8 @@ from mujepa.envs.registry import TASKS, find_task
 from mujepa.envs.task import Task
 from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
-from mujepa.rollouts.collection import behave
+from mujepa.rollouts.collection import rollout_behavior
 from mujepa.runtime import console
-from mujepa.runtime.command import run
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.seeds import Stream, stream
 from mujepa.runtime.settings import Seed, settings
@@ -68,12 +66,10 @@ def watch(path: Path, task: Task, seed: int, vary: tuple[str, ...] = ()) -> None
     world = World(task, variation=read_variation(vary))
     rng = stream(seed, Stream.COLLECTION, 0)
     draw = world.draw(rng)
-    variants = [world.variant(draw)] if draw else None
-    start = world.state(*task.sample_anywhere(world.model, rng))[None]
     steps = -(-task.budget_steps // task.frame_skip)
-    noise = task.behaviour.draw(rng, steps, len(world.action_low) + task.extra_noise_dims)
-    _, actions = behave(world, start, noise[None], variants)
-    states, _ = world.rollout(start, np.repeat(actions, task.frame_skip, axis=1), 1, variants)
+    trajectory, actions, variants = rollout_behavior(world, [rng], steps)
+    start, held = trajectory[:, 0], np.repeat(actions, task.frame_skip, axis=1)
+    states, _ = world.rollout(start, held, 1, variants)
     frames = [
         world.render_pretty(state, variant=variants[0] if variants else None)
         for state in np.concatenate([start, states[0]])[::every]
@@ -140,7 +136,3 @@ def _range(name: str) -> str:
 def _observation(world: World) -> str:
     size = len(world.proprioception(world.state(world.model.qpos0)))
     return f"{world.image_size}x{world.image_size}x3, or {size} numbers"
-
-
-if __name__ == "__main__":
-    sys.exit(run(envs, EnvsConfig))

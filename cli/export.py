@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +12,6 @@ from mujepa.rollouts.minari import export_dataset, minari_root
 from mujepa.rollouts.remote import is_url
 from mujepa.rollouts.store import Dataset
 from mujepa.runtime import console
-from mujepa.runtime.command import run
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.settings import settings
 
@@ -59,7 +57,3 @@ def export(config: ExportConfig) -> Path:
         f"{out}: {len(dataset)} episodes, {dataset.frames} frames, for Minari {config.name}"
     )
     return out
-
-
-if __name__ == "__main__":
-    sys.exit(run(export, ExportConfig))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +13,6 @@ from mujepa.rollouts.minari import open_minari, restore_dataset
 from mujepa.rollouts.replay import guess_task, import_episodes
 from mujepa.rollouts.store import Dataset
 from mujepa.runtime import console
-from mujepa.runtime.command import run
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.settings import settings
 
@@ -78,7 +76,3 @@ def import_data(config: ImportConfig) -> Dataset:
     for line in (*notes, f"{config.out}: {size}"):
         console.print(line)
     return dataset
-
-
-if __name__ == "__main__":
-    sys.exit(run(import_data, ImportConfig))

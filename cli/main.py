@@ -23,12 +23,11 @@ COMMANDS = {
     "sweep": "train and evaluate several settings, on this machine or a cluster",
     "visualize": "open the what-if page of an agent, or write videos and pictures",
 }
-MODULES = {
+MODULES = {  # where they are not `mujepa.cli.COMMAND`
     "import": "mujepa.cli.import_data",
     "train": "mujepa.train",
     "evaluate": "mujepa.evaluate",
 }
-"""Modules of the commands, where they are not `mujepa.cli.COMMAND`."""
 USAGE = "\n".join(
     [
         "usage: mujepa COMMAND ...",
@@ -70,7 +69,3 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     config = getattr(module, f"{command.capitalize()}Config")
     return run(getattr(module, name), config, arguments[1:], f"mujepa {command}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -35,16 +35,12 @@ from mujepa.training.state import check_settings, read_metrics
 from mujepa.training.trainer import STAGES, stages_of
 
 METRIC, TIME = "candidate_ranking", "percent"
-GRACE, KEPT = 25, 2
-"""ASHA compares runs at 25 %, 50 % and 100 % of the training, and continues every second one."""
-NEW_SEED = 1
-"""Seed of the episodes on which the best agent is evaluated again; all are evaluated on seed 0."""
-FIXED = {
+GRACE, KEPT = 25, 2  # compares runs at 25, 50 and 100 %, and continues every second one
+NEW_SEED = 1  # of the episodes on which the best agent is evaluated again
+FIXED = {  # flags that cannot differ between runs; `--try data=FOLDER,FOLDER` is for episodes
     "task", "out", "episodes", "resume", "cluster", "processes", "workers", "wandb", "threads",
     "device",
 }  # fmt: skip
-"""Flags that cannot differ between the runs of a sweep; `--try data=FOLDER,FOLDER` differs in
-episodes."""
 
 
 @settings

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,7 +19,6 @@ from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.report import write_png
 from mujepa.evaluation.trace import trace_episode
 from mujepa.runtime import console
-from mujepa.runtime.command import run
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.settings import Count, Index, Seed, settings
 from mujepa.visual.decoder import Decoder, DecoderConfig, load_decoder
@@ -139,54 +137,42 @@ def visualize(config: VisualizeConfig) -> None:
         raise UserError(
             f"--step {config.step}: an episode has steps 0 to {world.task.budget_steps - 1}"
         )
-    number = config.episode or 0
-    manifest = make_manifest(world, number + 1, config.seed)
+    manifest = make_manifest(world, (config.episode or 0) + 1, config.seed)
     agent = checkpoint.agent(cost=config.cost, actor=config.actor)
-    episode, seed = manifest.episodes[number], manifest.seeds[number]
+    episode, seed = manifest.episodes[-1], manifest.seeds[-1]
     if config.show == "viewer":
         distance = show_live(agent, world, episode, seed)
         console.print(f"final distance {world.task.text(distance)}")
         return
     assert config.out is not None
-    if config.show == "episode":
-        distance = _film(config, config.out, checkpoint, agent, world, episode, seed)
-        console.print(f"{config.out}: final distance {world.task.text(distance)}")
+    decoder = None
+    if config.show in ("episode", "plan") and config.decoder_updates:
+        decoder = _decoder(config, checkpoint, world)
+    if config.show != "episode":
+        write_png(config.out, _draw(config, decoder, agent, world, episode, seed))
+        console.print(str(config.out))
         return
-    write_png(config.out, _draw(config, checkpoint, agent, world, episode, seed))
-    console.print(str(config.out))
-
-
-def _film(
-    config: VisualizeConfig,
-    out: Path,
-    checkpoint: Checkpoint,
-    agent: Agent,
-    world: World,
-    episode: Episode,
-    seed: int,
-) -> float:
-    """Write a video or a recording of an episode; return its final distance."""
-    decoder = _decoder(config, checkpoint, world) if config.decoder_updates else None
     probe = checkpoint.networks.probe
     recording = record_episode(agent, probe, world, episode, seed, decoder, fan=True)
-    if out.suffix == RERUN:
-        write_rerun(out, recording, world.task, world.step_seconds)
+    if config.out.suffix == RERUN:
+        write_rerun(config.out, recording, world.task, world.step_seconds)
     else:
         frames = draw_frames(recording, world.task, config.every)
-        write_video(out, frames, ENVIRONMENT_FPS / config.every)
-    return recording.distance[-1]
+        write_video(config.out, frames, ENVIRONMENT_FPS / config.every)
+    distance = world.task.text(recording.distance[-1])
+    console.print(f"{config.out}: final distance {distance}")
 
 
 def _draw(
     config: VisualizeConfig,
-    checkpoint: Checkpoint,
+    decoder: Decoder | None,
     agent: Agent,
     world: World,
     episode: Episode,
     seed: int,
 ) -> Figure:
     if config.show == "plan":
-        decoder = _decoder(config, checkpoint, world)
+        assert decoder
         return draw_plan(agent, decoder, world, episode, seed, config.step)
     if config.show == "map":
         return draw_map(agent, world, episode, seed)
@@ -219,7 +205,3 @@ def _decoder(config: VisualizeConfig, checkpoint: Checkpoint, world: World) -> D
     decoder = DecoderConfig(updates=config.decoder_updates)
     with console.progress_bar(decoder.updates, "decoder") as bar:
         return load_decoder(checkpoint, world, bar.update, decoder)
-
-
-if __name__ == "__main__":
-    sys.exit(run(visualize, VisualizeConfig))

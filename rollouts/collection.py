@@ -41,8 +41,7 @@ from mujepa.runtime.seeds import Stream, stream
 from mujepa.runtime.settings import Count, Index, Seed, settings
 
 EPISODES_PER_SHARD = 100
-PATIENCE = 60.0
-"""Seconds to wait for a shard that another machine wrote; network disks show files late."""
+PATIENCE = 60.0  # seconds; network disks show the shards of other machines late
 
 
 @settings

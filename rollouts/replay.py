@@ -27,10 +27,8 @@ from mujepa.runtime.errors import UserError
 Layout = tuple[tuple[str, int], ...]
 """Arrays that hold the states, and how many of the first columns of each: in a row they are whole
 states, or positions and velocities."""
-TRIED_EPISODES, TRIED_STEPS = 8, 32
-"""Number of episodes, and of steps of each, that are replayed."""
-MAX_DEVIATION = 0.1
-"""Largest accepted deviation of the replay, in units of the distance between states (median)."""
+TRIED_EPISODES, TRIED_STEPS = 8, 32  # episodes, and steps of each, that are replayed
+MAX_DEVIATION = 0.1  # of the replay, in units of the distance between states (median)
 
 
 def guess_task(source: Source) -> str:

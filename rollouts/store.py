@@ -43,8 +43,7 @@ from mujepa.runtime.settings import Count, Finite, Seed, read_settings, settings
 SCHEMA_VERSION = 2
 COLUMNS = ("pixels", "action", "state", "achieved")
 REQUIRED = {"pixels", "action"}
-ON_POLICY = "on-policy-"
-"""Prefix of the names of shards that an agent collected."""
+ON_POLICY = "on-policy-"  # begins the names of shards that an agent collected
 SHARD_NAME = rf"(shard-|{ON_POLICY})\d+"
 
 

@@ -29,16 +29,11 @@ from mujepa.runtime.errors import UserError
 from mujepa.runtime.parallel import Pool
 
 LOCAL, AUTO, CLIENT = "local", "auto", "ray://"
-RETRIES = 5
-"""How often a job runs again after its worker was lost."""
-PATIENCE = 30.0
-"""Seconds to wait for a cluster, and for cancelled workers to end."""
-STARTS = 3
-"""How often Ray is started on this machine: on a busy one its own time limits are short."""
-AT_ONCE = 1000
-"""Jobs submitted at once, unless the number of workers is given."""
-OBJECT_STORE = 2**28
-"""Size of Ray's object store on this machine [bytes]; results are small."""
+RETRIES = 5  # of a job whose worker was lost
+PATIENCE = 30.0  # seconds to wait for a cluster, and for cancelled workers to end
+STARTS = 3  # of Ray on this machine: on a busy one its own time limits are short
+AT_ONCE = 1000  # jobs submitted, unless the number of workers is given
+OBJECT_STORE = 2**28  # size of Ray's object store on this machine [bytes]; results are small
 LOGS = "/tmp/ray/session_latest/logs"
 QUIET = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
 
@@ -87,8 +82,7 @@ class Cluster:
     """A connection to Ray; `workers` are jobs at once, 0 for one per core of the cluster."""
 
     workers: int = 0
-    ticks = 0
-    """Jobs of a cluster do not report steps of progress."""
+    ticks = 0  # its jobs do not report steps of progress
 
     @property
     def cores(self) -> int:

@@ -1,15 +1,8 @@
 """Run a function as a command: settings from the command line, errors as exit codes.
 
-`--help` leaves out the fields that are marked as `Advanced`, single ones or whole groups:
-
-    @settings
-    class TrainConfig:
-        updates: Count = 2000
-        betas: Advanced[tuple[float, float]] = (0.9, 0.95)
-        loss: Advanced[LossConfig] = LossConfig()
-
-They can be given like all others; `--help-all` lists them too. Fields marked `NoFlag` are set in
-Python alone, and of a group marked `Flags("horizon")` only the fields named there have a flag.
+Fields marked as `Advanced`, such as `betas: Advanced[float] = 0.9`, have flags that only
+`--help-all` lists. Fields marked as `NoFlag` are set in Python alone, and of a group marked
+`Flags("horizon")` only the fields named there have a flag. All of them need a default.
 """
 
 from __future__ import annotations
@@ -23,7 +16,7 @@ import re
 import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated, Any, Protocol, TypeVar, get_type_hints, runtime_checkable
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 from mujepa.runtime import console
 from mujepa.runtime.errors import UserError, explanation
@@ -33,10 +26,8 @@ Config = TypeVar("Config")
 
 ADVANCED = "advanced"
 Advanced = Annotated[T, ADVANCED]
-"""The type of a field that only `--help-all` shows; it needs a default."""
 NO_FLAG = "no flag"
 NoFlag = Annotated[T, NO_FLAG]
-"""The type of a field that the command line cannot set; it needs a default."""
 
 
 class Flags:
@@ -44,15 +35,6 @@ class Flags:
 
     def __init__(self, *names: str) -> None:
         self.names = names
-
-
-@runtime_checkable
-class HasDefaults(Protocol):
-    """A configuration whose defaults depend on some of its settings, such as the task."""
-
-    def defaults(self) -> Any:  # noqa: ANN401 - of its own type
-        """Return the configuration that the command line then changes."""
-        ...
 
 
 def make_callable(module: str, function: Callable[..., Any]) -> None:
@@ -97,8 +79,8 @@ def read(config: type[Config], arguments: Sequence[str], name: str | None = None
             return _parse(basic, ["--help"], name, note)
         _check_flags(config, arguments, name)
         settings = _parse(config, arguments, name)
-        if isinstance(settings, HasDefaults):
-            settings = _parse(config, arguments, name, default=settings.defaults())
+        if defaults := getattr(settings, "defaults", None):  # they depend on the task
+            settings = _parse(config, arguments, name, default=defaults())
         return settings
     except UserError as error:
         if console.is_main_process():  # every process of a training reads the same line

@@ -22,8 +22,7 @@ from torch.distributed.rendezvous import rendezvous
 from mujepa.runtime import console
 from mujepa.runtime.errors import UserError, explanation
 
-PATIENCE = timedelta(days=1)
-"""Longest time that processes wait for one another, for example while rank 0 collects data."""
+PATIENCE = timedelta(days=1)  # for one another, for example while rank 0 collects data
 
 
 def count() -> int:

@@ -22,8 +22,7 @@ from typing import Any
 
 from mujepa.runtime.errors import UserError
 
-CONTEXT = multiprocessing.get_context("spawn")
-"""A forked process would share the OpenGL context."""
+CONTEXT = multiprocessing.get_context("spawn")  # a fork would share the OpenGL context
 
 
 @dataclass(frozen=True)

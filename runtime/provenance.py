@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shlex
 import sys
 from importlib import metadata
@@ -26,16 +27,12 @@ def versions() -> dict[str, str]:
 
 def machine() -> dict[str, Any]:
     """Return the processor's name, the usable cores and the system."""
-    names = [platform.processor() or platform.machine()]
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
-        names = [
-            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
-        ] or names
+    text = cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.is_file() else ""
+    found = re.search(r"^model name[^:\n]*: *(.*)", text, re.MULTILINE)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
-        "processor": names[0],
+        "processor": found[1].strip() if found else platform.processor() or platform.machine(),
         "cores": cores,
         "system": f"{platform.system()} {platform.machine()}",
     }

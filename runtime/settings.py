@@ -1,13 +1,8 @@
 """Settings: frozen dataclasses whose fields are checked, with one-line errors.
 
-    @settings
-    class CollectConfig:
-        episodes: Annotated[int, Field(ge=1)] = 2000
-
 `CollectConfig(episodes=0)` raises `UserError("--episodes must be at least 1, got 0")`. The command
 line (tyro), JSON files and Python callers all go through the same checks. A field that holds other
-settings takes an instance or a dictionary. Checks that concern several fields belong in
-`__post_init__`, which raises `UserError` itself.
+settings takes an instance or a dictionary. Checks across fields belong in `__post_init__`.
 """
 
 from __future__ import annotations
@@ -26,17 +21,14 @@ from mujepa.runtime.errors import UserError
 
 Made = TypeVar("Made")
 Count = Annotated[int, Field(ge=1)]
-"""A whole number of at least 1."""
 Index = Annotated[int, Field(ge=0)]
-"""A whole number of at least 0."""
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
-"""A share, from 0 to 1."""
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
-PHRASES = {
+PHRASES = {  # by pydantic's name of the error
     "greater_than_equal": "must be at least {ge:.10g}",
     "greater_than": "must be above {gt:.10g}",
     "less_than_equal": "must be at most {le:.10g}",
@@ -46,7 +38,6 @@ PHRASES = {
     "missing": "is missing",
     "unexpected_keyword_argument": "is not a setting",
 }
-"""What is said of an invalid value, by pydantic's name of the error."""
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field, Field))

@@ -506,10 +506,10 @@ def test_the_public_names_and_the_tasks_are_there():
 
 
 def test_a_command_can_be_run_as_a_file(tmp_path):
-    """`python cli/envs.py ...` is the same thing as `mujepa envs ...`."""
+    """`python train.py ...` is the same thing as `mujepa train ...`."""
     root = Path(sys.modules["mujepa"].__file__).parent
     ran = subprocess.run(
-        [sys.executable, str(root / "cli" / "envs.py"), "reach"],
+        [sys.executable, str(root / "train.py"), "reach", "--out", "agent"],
         cwd=tmp_path, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert ran.returncode == 2
