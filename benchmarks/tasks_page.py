@@ -200,7 +200,7 @@ def _baseline(result: dict[str, Any], name: str) -> str:
 def _section(root: Path, task: Task) -> str:
     text = (inspect.getdoc(type(task)) or "").partition("\n\nAttributes:")[0]
     lines = [f"## {task.name}", "", text, ""]
-    lines += [f"![Start for people, start for the agent, goal image](tasks/{task.name}.png)", ""]
+    lines += [f"![Start, start as the agent sees it, goal image](tasks/{task.name}.png)", ""]
     folder = root / "pretrained" / task.name
     if (folder / "result.json").exists():
         made = read_json(folder / "provenance.json", "train the checkpoint")

@@ -318,7 +318,9 @@ def conclude(
         for task, row in figures.items()
         if task in tasks
     ]
-    missed = [f"{task}: {name}" for task in tasks for name, ok in good[task].items() if not ok]
+    names = {"error": "error", "order": "rank correlation", "otherwise": "counterfactual error"}
+    failed = [(task, name) for task in tasks for name, ok in good[task].items() if not ok]
+    missed = [f"{names[name]} on {task}" for task, name in failed]
     because = "; ".join(said) + (f"; missed: {', '.join(missed)}." if missed else ".")
     heads = ["", "error at the horizon, model", *CONTROLS.values(), "order", "wrong actions",
              f"best among {NEAREST}", "counterfactual error"]  # fmt: skip
