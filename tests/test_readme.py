@@ -43,6 +43,15 @@ def test_every_file_that_it_links_is_there():
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
+@pytest.mark.parametrize(
+    "page", [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda p: p.name
+)
+def test_every_file_that_a_page_links_is_there(page):
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    files = [link for link in links if not link.startswith("http")]
+    assert [link for link in files if not (page.parent / link).exists()] == []
+
+
 def test_every_make_target_that_it_names_is_there():
     targets = set(re.findall(r"make ([a-z]+)", README))
     known = set(
