@@ -1,8 +1,7 @@
 """`mujepa sweep`: train a task with several settings, evaluate each agent, and compare them.
 
-Ray Tune runs the trainings and prunes them by ASHA (arXiv:1810.05934). The state of a run is
-in its own folder: a resumed sweep reports the records of each run to the scheduler again, and
-continues the runs that have no evaluation yet.
+Ray Tune prunes the trainings by ASHA (arXiv:1810.05934). A resumed sweep reports the records of
+each run to the scheduler again, and continues the runs that have no evaluation yet.
 """
 
 from __future__ import annotations
@@ -176,7 +175,6 @@ def _begin(config: SweepConfig, runs: list[Run]) -> dict[str, Any]:
 
 
 def _train_runs(cluster: Cluster, config: SweepConfig, runs: list[Run]) -> list[dict[str, Any]]:
-    """Let Ray Tune train, evaluate and prune the runs; return what became of each."""
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C is handled below
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new output cannot be silenced
@@ -186,8 +184,6 @@ def _train_runs(cluster: Cluster, config: SweepConfig, runs: list[Run]) -> list[
     found: list[dict[str, Any]] = [{} for _ in runs]
 
     class Watch(tune.Callback):
-        """Keeps and prints what became of a run as soon as it ends."""
-
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:  # noqa: ANN401
             index, last = trial.config["run"], {"state": "pruned"} | trial.last_result
             if runs[index].finished:  # though the scheduler may have pruned what it reported again

@@ -189,7 +189,6 @@ def _wait_for(shard: Path) -> None:
 
 
 def _complete_shards(folder: Path, spec: DatasetSpec) -> dict[str, int]:
-    """Return the number of episodes of each complete shard that meta.json covers, by name."""
     if not (folder / "meta.json").exists():
         return {}
     old, digests = read_meta(folder)

@@ -181,7 +181,6 @@ def _layouts(world: World, arrays: Arrays) -> Iterator[Layout]:
 
 
 def _states(world: World, arrays: Arrays, layout: Layout) -> NDArray[np.float64]:
-    """Return the states (T + 1, S) of an episode."""
     frames = len(arrays["actions"]) + 1
     columns = [arrays[name].reshape(frames, -1)[:, :count] for name, count in layout]
     rows = np.concatenate(columns, axis=1).astype(np.float64)

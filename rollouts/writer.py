@@ -104,7 +104,6 @@ def _parts(episodes: Iterable[Columns]) -> Iterator[list[Columns]]:
 
 
 def _checked(episodes: Iterable[Mapping[str, ArrayLike]], world: World | None) -> Iterator[Columns]:
-    """Yield the columns of episodes, all of the same layout."""
     first = None
     for number, episode in enumerate(episodes):
         columns = _columns(f"episode {number}", episode)
@@ -133,7 +132,6 @@ def _check_task(name: str, columns: Columns, world: World) -> None:
 
 
 def _columns(name: str, episode: Mapping[str, ArrayLike]) -> Columns:
-    """Check the arrays of one episode, and return its columns."""
     if missing := {"pixels", "action"} - episode.keys():
         raise UserError(f"{name} has no {min(missing)!r}; every episode needs pixels and action")
     pixels, frames = np.asarray(episode["pixels"]), np.shape(episode["pixels"])[:1]

@@ -1,8 +1,7 @@
 """Run jobs as Ray tasks, on this machine or on a cluster, with the interface of `Pool`.
 
 Ray is imported only if a cluster is asked for. It pickles arguments and results, so that a cluster
-must be trusted. A task runs in the main thread of its worker: an OpenGL context can be kept from
-one task to the next.
+must be trusted.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Random streams: every random number descends from a seed through one of these names.
 
-A stream is `numpy.random.default_rng([seed, Stream.NAME, ...])`; the words after the name number
-episodes, stages or updates. What is drawn for one of them depends on its words alone, not on what
-was drawn before, so that a resumed run repeats an uninterrupted one.
+The words after the name number episodes, stages or updates. What is drawn for one of them depends
+on its words alone, so that a resumed run repeats an uninterrupted one.
 """
 
 from __future__ import annotations
