@@ -43,36 +43,23 @@ REMEDY = "train one with: mujepa train TASK --out FOLDER"
 
 @settings
 class AgentConfig:
-    """Everything that turns weights into an agent.
+    """Everything that turns weights into an agent."""
 
-    Attributes:
-        task: name of the task; None if the data came without a simulator.
-        observation_shape: (P, P, 3) for images, (S,) for state vectors.
-        action_low: lower bounds of the environment's action, A numbers.
-        action_high: upper bounds.
-        goal_size: G, numbers that the probe reads; 0 if the data had none.
-        frame_skip: environment steps for which an action is held.
-        cost: what the planner minimises, see `agent.cost`.
-        replan_every: model steps between plans.
-        actor_mode: who acts, see `ActorMode`.
-        quantities: names of the G numbers, such as `fingertip.x`.
-    """
-
-    task: str | None
-    observation_shape: tuple[Count, ...]
-    action_low: tuple[Finite, ...]
-    action_high: tuple[Finite, ...]
-    goal_size: Index
-    frame_skip: Count
+    task: str | None  # name of the task; None if the data came without a simulator
+    observation_shape: tuple[Count, ...]  # (P, P, 3) for images, (S,) for state vectors
+    action_low: tuple[Finite, ...]  # lower bounds of the environment's action, A numbers
+    action_high: tuple[Finite, ...]  # upper bounds
+    goal_size: Index  # G, numbers that the probe reads; 0 if the data had none
+    frame_skip: Count  # environment steps for which an action is held
     jepa: JEPAConfig = field(default_factory=JEPAConfig)
     critic: CriticConfig = field(default_factory=CriticConfig)
     ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
     actor: ActorConfig = field(default_factory=ActorConfig)
     planner: PlannerConfig = field(default_factory=PlannerConfig)
-    cost: str = "critic"
-    replan_every: Count = 1
-    actor_mode: ActorMode = "proposing"
-    quantities: tuple[str, ...] = ()
+    cost: str = "critic"  # what the planner minimises, see `agent.cost`
+    replan_every: Count = 1  # model steps between plans
+    actor_mode: ActorMode = "proposing"  # who acts, see `ActorMode`
+    quantities: tuple[str, ...] = ()  # names of the G numbers, such as `fingertip.x`
 
     def __post_init__(self) -> None:
         if self.quantities and len(self.quantities) != self.goal_size:

@@ -74,7 +74,5 @@ class Critic(nn.Module):
 
     def forward(self, starts: Tensor, goals: Tensor) -> Tensor:
         """Return the distance from pairs of frames to others, (..., 2, D) twice -> (...)."""
-        return self.distance(self._pair_features(starts), self._pair_features(goals))
-
-    def _pair_features(self, pairs: Tensor) -> Tensor:
-        return self.features(pairs[..., 1, :], pairs[..., 0, :])
+        ends = (self.features(it[..., 1, :], it[..., 0, :]) for it in (starts, goals))
+        return self.distance(*ends)

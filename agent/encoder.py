@@ -1,10 +1,9 @@
-"""Perception: observations to embeddings.
+"""Perception: observations to embeddings; a new encoder is a trunk here and a line in `TRUNKS`.
 
 Every encoder ends in a batch normalisation without learned scale, so that embeddings have zero mean
 and unit variance over the data (a LayerNorm would work against SIGReg's Gaussian target,
-arXiv 2511.08544). A new encoder is a trunk here and a line in `TRUNKS`.
-
-Letters: B batch, P image size, C patch channels, F features, D embedding size, S state size.
+arXiv 2511.08544). Letters: B batch, P image size, C patch channels, F features, D embedding,
+S state size.
 """
 
 from __future__ import annotations
@@ -28,19 +27,12 @@ PATCH = 8
 
 
 class Trunk(nn.Sequential):
-    """What differs between the encoders, (B, ...) -> (B, F); built from (P or S, config).
+    """What differs between the encoders, (B, ...) -> (B, F); built from (P or S, config)."""
 
-    Attributes:
-        observes: what it reads.
-        step: the image size P is a multiple of it [pixels].
-        smallest: the smallest P [pixels].
-        features: F.
-    """
-
-    observes: ClassVar[Observes] = "pixels"
-    step: ClassVar[int] = PATCH
-    smallest: ClassVar[int] = PATCH
-    features: int
+    observes: ClassVar[Observes] = "pixels"  # what it reads
+    step: ClassVar[int] = PATCH  # the image size P is a multiple of it [pixels]
+    smallest: ClassVar[int] = PATCH  # the smallest P [pixels]
+    features: int  # F
 
     def __init__(self, size: int, config: EncoderConfig, *layers: nn.Module) -> None:
         super().__init__(*layers)

@@ -36,13 +36,10 @@ class Ensemble(nn.Module):
     """E perceptrons with one hidden layer, each of which predicts how the embedding changes.
 
     Letters: B batch, E members, K history, D embedding, A action.
-
-    Attributes:
-        scale: mean squared error of the world model over the mean variance of the members, on
-            held-out steps; it gives the disagreement its unit.
     """
 
     scale: Tensor
+    """Unit of the disagreement: the world model's squared error over the members' variance."""
 
     def __init__(self, config: EnsembleConfig, history: int, dim: int, action_size: int) -> None:
         super().__init__()

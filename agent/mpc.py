@@ -44,18 +44,9 @@ class AgentState:
 class Agent:
     """Encodes images, plans in the world model, and takes the first action of the best plan.
 
-    This is mode 2 of LeCun's architecture. In mode 1, `reactive`, the actor chooses the action.
-
-    Args:
-        configurator: world model, critic and cost.
-        planner: searches action sequences in [-1, 1]; may be replaced later.
-        action_low: lower bounds of the environment's actions, (A,).
-        action_high: upper bounds, (A,).
-        frame_skip: environment steps for which an action is held (one model step).
-        replan_every: model steps between plans; in between, the agent follows its last plan.
-        actor: the policy; proposes a sequence to the planner, if it is given.
-        reactive: whether the actor acts without the planner.
-        task: name of the task that the agent was trained on.
+    This is mode 2 of LeCun's architecture; the actor proposes a sequence to the planner, if it is
+    given. In mode 1, `reactive`, the actor chooses the action. An action is held for `frame_skip`
+    environment steps, which are one model step; there are `replan_every` model steps between plans.
 
     Raises:
         UserError: `replan_every` is above the horizon, or a reactive agent has no actor.
@@ -104,10 +95,9 @@ class Agent:
     def reset(self, goal: NDArray[Any], seed: int | Sequence[int] = 0) -> AgentState:
         """Return the initial state for a goal.
 
-        Args:
-            goal: an image (P, P, 3), or one for each of B environments (B, P, P, 3); a vector
-                (S,), or (B, S), if the encoder reads joint positions and velocities.
-            seed: one for each environment, or the first of consecutive seeds.
+        The goal is an image (P, P, 3), or one for each of B environments (B, P, P, 3); a vector
+        (S,), or (B, S), if the encoder reads joint positions and velocities. There is one seed for
+        each environment, or the first of consecutive seeds.
 
         Raises:
             UserError: the agent was trained on observations of another shape or type.
@@ -125,12 +115,7 @@ class Agent:
     ) -> tuple[AgentState, NDArray[np.float32]]:
         """Take one environment step; between every `frame_skip`-th steps, hold the action.
 
-        Args:
-            state: from `reset` or the previous `act`.
-            observation: of the shape of the goal.
-
-        Returns:
-            The next state, and the action (A,) or (B, A), within the environment's bounds.
+        Returns the next state, and the action (A,) or (B, A), within the environment's bounds.
 
         Raises:
             UserError: the agent was trained on observations of another shape or type.

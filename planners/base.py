@@ -2,7 +2,7 @@
 
 A planner sees nothing but a function from actions to costs. `Planner.plan` handles the bounds, the
 warm start, the chunks, costs that are not finite, the best sequence so far and the trace; an
-algorithm implements `sample` and `update`.
+algorithm implements `sample` and `update` or `refine`.
 
 Letters: B environments, N candidates, H horizon in model steps, A action size, K elites,
 I iterations.
@@ -22,6 +22,8 @@ from torch import Tensor
 from mujepa.planners.noise import correlated_noise
 from mujepa.runtime.settings import Count, Positive, settings
 
+Generators = Sequence[torch.Generator]
+"""One for each of the B environments, on the CPU."""
 CostFn = Callable[[Tensor], Tensor]
 """Actions (B, N, H, A) -> cost (B, N); lower is better, NaN counts as infinitely bad."""
 ACCELERATOR_CHUNK = 64
@@ -88,42 +90,38 @@ class Plan:
 
 @settings
 class Planner(ABC):
-    """An optimiser of action sequences; subclasses implement `sample` and `update`.
-
-    Attributes:
-        horizon: H, model steps to look ahead.
-        samples: N, candidates per iteration.
-        iterations: I, rounds of sampling and updating.
-        initial_std: standard deviation of a cold start, in half-widths of the bounds.
-        correlation: of the noise between neighbouring model steps, in [0, 1).
-        chunk: maximum number of sequences in one call of the cost function, over all environments.
-            The default fits the cache of a CPU core; an accelerator gets 64 times as many.
-        needs_gradient: whether the planner differentiates the cost function.
+    """An optimiser of action sequences; subclasses implement `sample`.
 
     Raises:
         UserError: a setting is out of range.
     """
 
-    needs_gradient: ClassVar[bool] = False
+    needs_gradient: ClassVar[bool] = False  # whether the planner differentiates the cost function
 
-    horizon: Count = 5
-    samples: Count = 64
-    iterations: Count = 4
-    initial_std: Positive = 0.7
-    correlation: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    horizon: Count = 5  # H, model steps to look ahead
+    samples: Count = 64  # N, candidates per iteration
+    iterations: Count = 4  # I, rounds of sampling and updating
+    initial_std: Positive = 0.7  # standard deviation of a cold start, in half-widths of the bounds
+    correlation: Annotated[float, Field(ge=0, lt=1)] = 0.5  # of the noise of neighbouring steps
     chunk: Count = 1024
+    """Maximum number of sequences in one call of the cost function, over all environments. The
+    default fits the cache of a CPU core; an accelerator gets 64 times as many."""
 
     @abstractmethod
-    def sample(
-        self, state: SamplingState, bounds: Bounds, generators: Sequence[torch.Generator]
-    ) -> Tensor:
+    def sample(self, state: SamplingState, bounds: Bounds, generators: Generators) -> Tensor:
         """Draw candidates (B, N, H, A), row b with `generators[b]` only; `plan` clips them."""
 
-    @abstractmethod
     def update(
         self, state: SamplingState, bounds: Bounds, actions: Tensor, costs: Tensor
     ) -> SamplingState:
-        """Return the next distribution, given costs (B, N), NaN-free, of actions (B, N, H, A)."""
+        """Return the next distribution, given costs (B, N), NaN-free, of actions (B, N, H, A).
+
+        By default the mean moves to the best candidate; where no cost is finite, it stays.
+        """
+        value, index = costs.min(dim=1)
+        best = actions[torch.arange(len(actions), device=index.device), index]
+        mean = torch.where(value.isfinite()[:, None, None], best, state.mean)
+        return replace(state, mean=mean, elites=None)
 
     def refine(self, cost: CostFn, actions: Tensor, bounds: Bounds) -> Tensor:
         """Return improved candidates (B, N, H, A); by default the candidates as they are."""
@@ -150,17 +148,13 @@ class Planner(ABC):
         elites = None if state.elites is None else advance(state.elites, steps)
         return SamplingState(advance(state.mean, steps), cold.std, elites)
 
-    def noise(self, like: Tensor, generators: Sequence[torch.Generator], samples: int) -> Tensor:
+    def noise(self, like: Tensor, generators: Generators, samples: int) -> Tensor:
         """Draw noise correlated over time (B, N, H, A) for means (B, H, A)."""
         _, horizon, size = like.shape
         return correlated_noise(generators, samples, horizon, size, self.correlation).to(like)
 
     def plan(
-        self,
-        cost: CostFn,
-        state: SamplingState,
-        bounds: Bounds,
-        generators: Sequence[torch.Generator],
+        self, cost: CostFn, state: SamplingState, bounds: Bounds, generators: Generators
     ) -> Plan:
         """Search for the action sequence of lowest cost.
 
@@ -225,10 +219,3 @@ def advance(actions: Tensor, steps: int) -> Tensor:
     steps = min(steps, actions.shape[-2])
     tail = actions[..., -1:, :].expand(*actions.shape[:-2], steps, -1)
     return torch.cat([actions[..., steps:, :], tail], dim=-2)
-
-
-def best_of(actions: Tensor, costs: Tensor, default: Tensor) -> Tensor:
-    """Return the cheapest of (B, N, H, A), or `default` (B, H, A) where no cost is finite."""
-    value, index = costs.min(dim=1)
-    best = actions[torch.arange(len(actions), device=index.device), index]
-    return torch.where(value.isfinite()[:, None, None], best, default)

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from mujepa.planners.base import Bounds, Planner, SamplingState
+from mujepa.planners.base import Bounds, Generators, Planner, SamplingState
 from mujepa.runtime.settings import Count, NonNegative, settings
 
 
 @settings
 class CEM(Planner):
-    """Cross-entropy method with noise correlated over time.
+    """Cross-entropy method with noise correlated over time."""
 
-    Attributes:
-        elites: K, best candidates that the Gaussian is refitted to; all, if there are fewer.
-        min_std: smallest standard deviation, in half-widths of the bounds.
-    """
+    elites: Count = 8  # K, best candidates that the Gaussian is refitted to; at most all
+    min_std: NonNegative = 0.05  # smallest standard deviation, in half-widths of the bounds
 
-    elites: Count = 8
-    min_std: NonNegative = 0.05
-
-    def sample(
-        self, state: SamplingState, bounds: Bounds, generators: Sequence[torch.Generator]
-    ) -> Tensor:
+    def sample(self, state: SamplingState, bounds: Bounds, generators: Generators) -> Tensor:
         """Draw N candidates from the Gaussian."""
         noise = self.noise(state.mean, generators, self.samples)
         return state.mean[:, None] + state.std[:, None] * noise

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from mujepa.planners.base import Bounds, CostFn, Planner, SamplingState, best_of
+from mujepa.planners.base import Bounds, CostFn, Generators, Planner, SamplingState
 from mujepa.runtime.settings import Positive, settings
 
 BETAS = 0.9, 0.99
@@ -22,23 +20,18 @@ class GradientDescent(Planner):
 
     `samples` is the number of starts, `iterations` that of the steps. The cost needs a gradient: a
     learned model has one, the simulator has none.
-
-    Attributes:
-        learning_rate: of Adam, in half-widths of the bounds.
     """
 
     needs_gradient: ClassVar[bool] = True
 
-    learning_rate: Positive = 0.1
+    learning_rate: Positive = 0.1  # of Adam, in half-widths of the bounds
 
     @property
     def rounds(self) -> int:
         """One round: the starts are drawn once, and all steps refine them."""
         return 1
 
-    def sample(
-        self, state: SamplingState, bounds: Bounds, generators: Sequence[torch.Generator]
-    ) -> Tensor:
+    def sample(self, state: SamplingState, bounds: Bounds, generators: Generators) -> Tensor:
         """Draw random starts from a cold start's distribution."""
         cold = self.start(len(generators), bounds)
         noise = self.noise(state.mean, generators, self.samples)
@@ -55,12 +48,6 @@ class GradientDescent(Planner):
                 unit.copy_(bounds.clip(unit * bounds.half) / bounds.half)
         refined = bounds.clip(unit.detach() * bounds.half)
         return torch.cat([actions, refined], dim=1)
-
-    def update(
-        self, state: SamplingState, bounds: Bounds, actions: Tensor, costs: Tensor
-    ) -> SamplingState:
-        """Move the mean to the best candidate; the next decision draws its starts anew."""
-        return replace(state, mean=best_of(actions, costs, state.mean), elites=None)
 
 
 def _gradient(cost: CostFn, unit: Tensor, bounds: Bounds) -> Tensor:

@@ -19,15 +19,11 @@ class ICEM(CEM):
 
     The kept elites are candidates of the next iteration. Those of the last iteration, shifted, are
     candidates of the next decision's first. Later iterations draw fewer candidates.
-
-    Attributes:
-        keep: share of the elites that is kept.
-        decay: candidates of an iteration over those of the next, at least 1; there are never fewer
-            than twice the elites.
     """
 
-    keep: Share = 0.3
+    keep: Share = 0.3  # share of the elites that is kept
     decay: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.25
+    """Candidates of an iteration over those of the next; never fewer than twice the elites."""
 
     def population(self, iteration: int) -> int:
         """Return the number of candidates of an iteration; `samples` is that of the first."""

@@ -16,12 +16,9 @@ class MPPI(CEM):
 
     The weight of a candidate of cost c is exp(-(c - min c) / (t s)), where s is the standard
     deviation of the costs, so that the temperature t is independent of the scale of the costs.
-
-    Attributes:
-        temperature: t; towards zero only the best candidate counts.
     """
 
-    temperature: Positive = 0.2
+    temperature: Positive = 0.2  # t; towards zero only the best candidate counts
 
     def update(
         self, state: SamplingState, bounds: Bounds, actions: Tensor, costs: Tensor

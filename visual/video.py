@@ -142,7 +142,7 @@ def _candidates(agent: Agent, state: AgentState) -> Tensor:
     assert state.plan is not None
     trace, memory = state.plan.trace, memory_of(state)
     best = trace.costs[0].argsort(stable=True)[:FAN_SIZE]
-    imagined = agent.configurator.rollout(memory, trace.candidates[:, best])[0]
+    imagined = agent.jepa.rollout(memory, trace.candidates[:, best])[0]
     now = memory.embeddings[:, -1:].expand(len(imagined), -1, -1)
     return torch.cat([now, imagined], dim=1)
 

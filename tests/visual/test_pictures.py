@@ -125,7 +125,7 @@ def test_the_fan_holds_the_cheapest_candidates_and_ends_where_they_lead(checkpoi
     assert recording.fans[0].shape == (32, agent.planner.horizon + 1, 2)
     search = state.plan.trace
     cheapest = search.candidates[:, search.costs[0].argmin()][:, None]
-    end = probe(agent.configurator.rollout(state.memory, cheapest)[0, 0, -1])
+    end = probe(agent.jepa.rollout(state.memory, cheapest)[0, 0, -1])
     place = world.project(end.double().numpy())
     np.testing.assert_allclose(recording.fans[0][0, -1], place, atol=1e-5)
 

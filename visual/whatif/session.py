@@ -163,11 +163,11 @@ class Session:
         if agent.actor is not None:
             _, proposed = agent.actor.rollout(self.jepa, memory, goal.embedding, self.horizon)
             search = search.add_candidates(proposed[:, None])
-        cost, generator = (
+        cost, generators = (
             agent.configurator.cost_fn(memory, goal),
-            decision_generator(0, state.step),
+            [decision_generator(0, state.step)],
         )
-        plan = agent.planner.plan(cost, search, bounds, [generator])
+        plan = agent.planner.plan(cost, search, bounds, generators)
         return replace(state, sequence=plan.actions[0].cpu().numpy(), before=state.sequence)
 
     def step(self, state: WhatIfState) -> WhatIfState:

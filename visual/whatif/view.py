@@ -47,7 +47,7 @@ def view(session: Session, decoder: Decoder, state: WhatIfState, shown: int) -> 
     goal, task = session.goal_point(state), world.task
 
     def overlay(size: float, *paths: tuple[Future | None, str, int | None]) -> str:
-        parts = [] if goal is None else [goal_svg(goal, size)]
+        parts = [] if goal is None else [_ring(_pixels(goal, size), GOAL, size / 40, size / 120)]
         for future, colour, at in paths:
             if future is not None and future.path is not None:
                 parts.append(path_svg(future.path, colour, size, at))
@@ -144,11 +144,6 @@ def path_svg(path: NDArray[np.float64], colour: str, size: float, step: int | No
         f'<g opacity="{0.7 if step is None else 1}">{strokes}'
         f'<g fill="{colour}" stroke="white" stroke-width="{0.8 * unit:.2f}">{dots}</g></g>{ring}'
     )
-
-
-def goal_svg(point: NDArray[np.float64], size: float) -> str:
-    """Return the mark of the goal's position (2,) [shares of the image]."""
-    return _ring(_pixels(point, size), GOAL, size / 40, size / 120)
 
 
 def _pixels(points: NDArray[np.float64], size: float) -> NDArray[np.float64]:
