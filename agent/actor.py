@@ -1,9 +1,7 @@
-"""Actor, mode 1: a policy that chooses an action without a search.
+"""Actor, mode 1: a policy that chooses an action without a search, or proposes some to the planner.
 
-It is trained to do what the planner would find: it is unrolled in the world model and minimises the
-planner's cost (as in Dreamer, arXiv 1912.01603; Henaff et al., arXiv 1901.02705). It can also
-imitate the data on their way to a goal (hindsight, arXiv 1903.01973). It acts alone, or proposes a
-sequence to the planner (mode 2).
+Unrolled in the world model, it minimises the planner's cost (as in Dreamer, arXiv 1912.01603;
+Henaff et al., arXiv 1901.02705), and can imitate the data (hindsight, arXiv 1903.01973).
 """
 
 from __future__ import annotations

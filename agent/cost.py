@@ -64,8 +64,7 @@ class Goal:
     features: Tensor
 
 
-CostTerm = Callable[[Trajectory, Goal], Tensor]
-"""A trajectory and a goal -> cost by step (B, N, H)."""
+CostTerm = Callable[[Trajectory, Goal], Tensor]  # A trajectory and a goal -> cost by step (B, N, H)
 CostFunction = Callable[[Trajectory, Goal], Tensor]
 """A user's whole cost: a trajectory and a goal -> cost (B, N)."""
 AGGREGATES: dict[str, Callable[[Tensor], Tensor]] = {

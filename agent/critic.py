@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from mujepa.runtime.settings import Count, settings
 
-ROWS = 1024
-"""Embeddings per pass on a CPU, so that the activations fit its cache."""
+ROWS = 1024  # embeddings per pass on a CPU, so that the activations fit its cache
 
 
 @settings

@@ -22,8 +22,7 @@ from mujepa.runtime.settings import Count, settings
 
 Observes = Literal["pixels", "observation"]
 """Camera images, or joint positions and velocities: keys of the environments' observations."""
-PATCH = 8
-"""Width and height of a patch [pixels]."""
+PATCH = 8  # width and height of a patch [pixels]
 
 
 class Trunk(nn.Sequential):
@@ -113,8 +112,7 @@ class MLP(Trunk):
         self.features = config.width
 
 
-TRUNKS: dict[str, type[Trunk]] = {"cnn": PatchCNN, "vit": ViT, "mlp": MLP}
-"""The encoders by name."""
+TRUNKS: dict[str, type[Trunk]] = {"cnn": PatchCNN, "vit": ViT, "mlp": MLP}  # the encoders by name
 if TYPE_CHECKING:
     EncoderKind = str
 else:

@@ -1,8 +1,7 @@
 """Uncertainty: the disagreement of several cheap predictors of the same step.
 
-Each member has other initial weights and is trained on other transitions. The members agree where
-the data are dense and disagree where there are none (deep ensembles, arXiv 1612.01474; as a
-planning cost, arXiv 1805.12114).
+The members agree where the data are dense and disagree where there are none (deep ensembles,
+arXiv 1612.01474; as a planning cost, arXiv 1805.12114).
 """
 
 from __future__ import annotations

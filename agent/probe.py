@@ -1,7 +1,4 @@
-"""A linear probe that reads physical quantities from embeddings.
-
-It serves people, diagnostics and costs in physical units, never the world model's loss.
-"""
+"""A linear probe that reads physical quantities from embeddings, for people and costs only."""
 
 from __future__ import annotations
 

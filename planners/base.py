@@ -1,11 +1,8 @@
 """The search loop over action sequences that all planners share.
 
-A planner sees nothing but a function from actions to costs. `Planner.plan` handles the bounds, the
-warm start, the chunks, costs that are not finite, the best sequence so far and the trace; an
-algorithm implements `sample` and `update` or `refine`.
-
-Letters: B environments, N candidates, H horizon in model steps, A action size, K elites,
-I iterations.
+A planner sees nothing but a function from actions to costs; an algorithm implements `sample`, and
+`update` or `refine`. Letters: B environments, N candidates, H horizon in model steps, A action
+size, K elites, I iterations.
 """
 
 from __future__ import annotations
@@ -22,12 +19,10 @@ from torch import Tensor
 from mujepa.planners.noise import correlated_noise
 from mujepa.runtime.settings import Count, Positive, settings
 
-Generators = Sequence[torch.Generator]
-"""One for each of the B environments, on the CPU."""
+Generators = Sequence[torch.Generator]  # one for each of the B environments, on the CPU
 CostFn = Callable[[Tensor], Tensor]
 """Actions (B, N, H, A) -> cost (B, N); lower is better, NaN counts as infinitely bad."""
-ACCELERATOR_CHUNK = 64
-"""Factor by which the chunk is larger on an accelerator than on a CPU."""
+ACCELERATOR_CHUNK = 64  # factor by which the chunk is larger on an accelerator than on a CPU
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,7 @@ from mujepa.runtime.files import replacing_file, sha256, write_json
 from mujepa.runtime.settings import Count, NonNegative, Positive, Seed, settings
 from mujepa.training.schedule import schedule
 
-WIDTH = 64
-"""Channels of the coarsest feature map."""
+WIDTH = 64  # channels of the coarsest feature map
 DECODE_BATCH = 1024
 FOREGROUND = 25
 """A pixel is foreground where a colour differs from the background's by more, of 255."""

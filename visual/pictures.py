@@ -1,4 +1,4 @@
-"""Figures that explain an agent: a plan as a filmstrip, a map of its embeddings, its surprise.
+"""Figures that explain an agent: a plan, a map of its embeddings, its surprise.
 
 Letters: M decisions, D embedding, P image size.
 """
@@ -23,10 +23,8 @@ from mujepa.evaluation.sampling import sample_episodes
 from mujepa.evaluation.trace import EpisodeTrace, memory_of, trace_episode
 from mujepa.visual.decoder import Decoder
 
-FRAMES = 3000
-"""Held-out frames of a map, and for the typical surprise."""
-COLUMNS = 8
-"""Maximum number of model steps in a filmstrip, besides the current one."""
+FRAMES = 3000  # held-out frames of a map, and for the typical surprise
+COLUMNS = 8  # maximum number of model steps in a filmstrip, besides the current one
 THUMBNAILS = 8
 COLOURS = ("#3b6fe0", "#e0913b")
 
@@ -77,10 +75,7 @@ def draw_plan(
 
 @torch.no_grad()
 def draw_map(agent: Agent, world: World, episode: Episode, seed: int) -> Figure:
-    """Draw the first two principal components of held-out embeddings, and an episode among them.
-
-    Colours show the true distance of each frame to the episode's goal.
-    """
+    """Draw the first two principal components of held-out embeddings, and an episode among them."""
     trace, task = trace_episode(agent, world, episode, seed), world.task
     sample = sample_episodes(agent.jepa, world, FRAMES, seed, kind=1)
     cloud = sample.embeddings.flatten(0, 1)

@@ -8,15 +8,13 @@ import numpy as np
 
 from mujepa.envs.world import World
 
-FREE, BALL, SLIDE, HINGE = range(4)
-"""The values of mjtJoint."""
+FREE, BALL, SLIDE, HINGE = range(4)  # the values of mjtJoint
 ROTATIONS = ("turn_x", "turn_y", "turn_z")
 VELOCITIES = {
     FREE: ("x", "y", "z", *ROTATIONS), BALL: ROTATIONS, SLIDE: ("x",), HINGE: ("turn",)
 }  # fmt: skip
 """Names of a joint's velocities, by its type."""
-STARTS = 32
-"""Starts that are sampled to find the range of a slide joint without limits."""
+STARTS = 32  # starts that are sampled to find the range of a slide joint without limits
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,7 @@ from mujepa.visual.whatif.view import View, view
 from mujepa.visual.whatif.widgets import Curves, button, panel, picture, row
 
 Value = TypeVar("Value")
-LARGEST = 1_000_000
-"""Maximum size of a state as JSON [bytes]."""
+LARGEST = 1_000_000  # maximum size of a state as JSON [bytes]
 STYLE = Path(__file__).with_name("page.css")
 
 

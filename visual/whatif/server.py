@@ -1,8 +1,7 @@
 """A local web server for the what-if page.
 
 OpenGL's context belongs to the thread that made it, so one worker thread computes and draws for all
-open pages, one request after the other. The main thread talks to the browsers. Each open page has
-its own state.
+open pages, each with its own state. The main thread talks to the browsers.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """Ask a world model and the simulator what happens if the agent acts differently; needs no page.
 
-`WhatIfState` holds everything that a person chose. Methods take one and return a new one; the
-session itself keeps no state between calls.
-
+Methods take a `WhatIfState`, which holds everything that a person chose, and return a new one.
 Letters: H horizon in model steps, K history, S state, A action, D embedding.
 """
 
@@ -28,8 +26,7 @@ from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import read_json, write_json
 from mujepa.visual.whatif.state import WhatIfState, read_state, write_state
 
-FILE = "what-if.json"
-"""The latest state of the page, in the folder of the checkpoint."""
+FILE = "what-if.json"  # the latest state of the page, in the folder of the checkpoint
 
 
 @dataclass(frozen=True)
@@ -163,10 +160,8 @@ class Session:
         if agent.actor is not None:
             _, proposed = agent.actor.rollout(self.jepa, memory, goal.embedding, self.horizon)
             search = search.add_candidates(proposed[:, None])
-        cost, generators = (
-            agent.configurator.cost_fn(memory, goal),
-            [decision_generator(0, state.step)],
-        )
+        cost = agent.configurator.cost_fn(memory, goal)
+        generators = [decision_generator(0, state.step)]
         plan = agent.planner.plan(cost, search, bounds, generators)
         return replace(state, sequence=plan.actions[0].cpu().numpy(), before=state.sequence)
 

@@ -15,11 +15,9 @@ from pydantic import Field
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.settings import Finite, read_settings, settings
 
-FORMAT = 1
-"""Version of the JSON format."""
+FORMAT = 1  # version of the JSON format
 REMEDY = "save one on the page"
-Unit = Annotated[float, Field(ge=-1, le=1)]
-"""An action in units of its bounds."""
+Unit = Annotated[float, Field(ge=-1, le=1)]  # an action in units of its bounds
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,8 @@ from mujepa.visual.whatif.state import WhatIfState
 
 REAL, IMAGINED, BEFORE, GOAL = "#2563eb", "#ea580c", "#6b7280", "#16a34a"
 """Colours of the simulator, the model, the plan before, and the goal."""
-PICTURE = 360
-"""Width and height of a picture on the page [pixels]."""
-Chart = dict[str, Any]
-"""Options of an ECharts chart."""
+PICTURE = 360  # width and height of a picture on the page [pixels]
+Chart = dict[str, Any]  # options of an ECharts chart
 
 
 @dataclass(frozen=True)
