@@ -11,15 +11,10 @@ from mujepa.envs.types import Array, Rng
 
 @dataclass(frozen=True)
 class RedNoise:
-    """First-order autoregressive noise; each episode draws its own strength and correlation.
+    """First-order autoregressive noise; each episode draws its own strength and correlation."""
 
-    Attributes:
-        strength: range of the standard deviation, in half-widths of the action bounds.
-        correlation: range of the correlation between neighbouring model steps.
-    """
-
-    strength: tuple[float, float] = (0.3, 1.5)
-    correlation: tuple[float, float] = (0.0, 0.97)
+    strength: tuple[float, float] = (0.3, 1.5)  # range of the standard deviation
+    correlation: tuple[float, float] = (0.0, 0.97)  # range, between neighbouring model steps
 
     def draw(self, rng: Rng, steps: int, size: int) -> Array:
         """Return one episode's noise, (steps, size), in half-widths of the action bounds."""

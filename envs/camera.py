@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
 from mujepa.envs.types import Array, Data, Model
-from mujepa.runtime.errors import UserError
-
-if TYPE_CHECKING:
-    import mujoco
 
 
 @dataclass(frozen=True)
 class FreeCamera:
-    """A camera that no model file names.
+    """A camera that no model file names."""
 
-    Attributes:
-        lookat: the point in the middle of the image [m].
-        distance: of the camera from it [m].
-        azimuth: direction of view around the vertical [degrees]; 90 looks along y.
-        elevation: direction of view above the horizon [degrees]; -90 looks down.
-    """
-
-    lookat: tuple[float, float, float]
-    distance: float
-    azimuth: float
-    elevation: float
+    lookat: tuple[float, float, float]  # the point in the middle of the image [m]
+    distance: float  # of the camera from this point [m]
+    azimuth: float  # direction of view around the vertical [degrees]; 90 looks along y
+    elevation: float  # direction of view above the horizon [degrees]; -90 looks down
 
 
 Camera: TypeAlias = str | FreeCamera
@@ -37,17 +26,11 @@ Camera: TypeAlias = str | FreeCamera
 
 @dataclass(frozen=True)
 class CameraFrame:
-    """Where a camera is.
+    """Where a camera is."""
 
-    Attributes:
-        position: (3,) [m].
-        axes: right, up and backwards, as columns; (3, 3).
-        half: half of the width of the image one metre away [m].
-    """
-
-    position: Array
-    axes: Array
-    half: float
+    position: Array  # (3,) [m]
+    axes: Array  # right, up and backwards, as columns; (3, 3)
+    half: float  # half of the width of the image one metre away [m]
 
 
 def camera_frame(model: Model, data: Data, camera: Camera) -> CameraFrame:
@@ -67,32 +50,7 @@ def camera_frame(model: Model, data: Data, camera: Camera) -> CameraFrame:
 
 
 def _half(fovy: float) -> float:
-    """Return half of the image's width one metre away, by the vertical field of view [degrees]."""
     return float(np.tan(np.deg2rad(fovy) / 2))
-
-
-def mujoco_camera(model: Model, camera: Camera) -> mujoco.MjvCamera:
-    """Return MuJoCo's description of a camera.
-
-    Raises:
-        UserError: the model has no camera of this name.
-    """
-    import mujoco
-
-    made = mujoco.MjvCamera()
-    if isinstance(camera, FreeCamera):
-        made.type = mujoco.mjtCamera.mjCAMERA_FREE.value
-        made.lookat[:] = camera.lookat
-        made.distance, made.azimuth = camera.distance, camera.azimuth
-        made.elevation = camera.elevation
-        return made
-    names = [model.camera(index).name for index in range(model.ncam)]
-    if camera not in names:
-        raise UserError(
-            f"no camera {camera!r} in the model; its cameras: {', '.join(names) or 'none'}"
-        )
-    made.type, made.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED.value, names.index(camera)
-    return made
 
 
 def overview(

@@ -1,8 +1,4 @@
-"""Distractors: what an episode's images show that is not simulated.
-
-Everything is a function of the episode's draw and of the time of the state that is drawn: images
-stay reproducible, and physics cannot depend on them.
-"""
+"""Distractors: what images show that is not simulated; functions of the draw and the time."""
 
 from __future__ import annotations
 
@@ -37,21 +33,13 @@ SHAPES = (DISC, mujoco.mjtGeom.mjGEOM_BOX, mujoco.mjtGeom.mjGEOM_CYLINDER)
 
 @dataclass(frozen=True)
 class Shape:
-    """A geom that is drawn but not simulated.
-
-    Attributes:
-        kind: of MuJoCo's geoms.
-        size: half-extents, (3,) [m].
-        position: (3,) [m].
-        axes: its axes as columns, (3, 3).
-        rgba: colour, (4,).
-    """
+    """A geom that is drawn but not simulated."""
 
     kind: mujoco.mjtGeom
-    size: Array
-    position: Array
-    axes: Array
-    rgba: NDArray[np.float32]
+    size: Array  # half-extents, (3,) [m]
+    position: Array  # (3,) [m]
+    axes: Array  # as columns, (3, 3)
+    rgba: NDArray[np.float32]  # (4,)
 
     def draw(self, scene: mujoco.MjvScene) -> None:
         """Add the shape to a scene."""
@@ -66,10 +54,8 @@ class Shape:
 class Backdrop:
     """The surface of the static geoms, as a camera sees it.
 
-    Attributes:
-        camera: the camera.
-        depth: distance at which a disc hides nothing that moves, on a grid of (CELLS, CELLS) lines
-            of sight to its middle, from -EDGE to EDGE upwards and to the right [m].
+    `depth` is the distance at which a disc hides nothing that moves, on a grid of (CELLS, CELLS)
+    lines of sight to its middle, from -EDGE to EDGE upwards and to the right [m].
     """
 
     camera: CameraFrame
@@ -89,8 +75,7 @@ class Backdrop:
     def place(self, points: Array) -> tuple[Array, Array]:
         """Return where discs lie that appear at image points (N, 2), from -1 to 1: right, upwards.
 
-        Returns:
-            Their positions (N, 3), and half of the image's width there (N,) [m].
+        These are positions (N, 3), and half of the image's width there (N,) [m].
         """
         cells = ((points + EDGE) * ((CELLS - 1) / (2 * EDGE)) + 0.5).astype(int)
         column, row = np.clip(cells, 0, CELLS - 1).T
@@ -101,17 +86,11 @@ class Backdrop:
 
 @dataclass(frozen=True)
 class MovingDiscs:
-    """N flat discs that move over the backdrop.
+    """N flat discs that move over the backdrop."""
 
-    Attributes:
-        radii: as shares of half the image, (N,).
-        colours: (N, 3).
-        points: the image points of their middles at a time [s], from -1 to 1, (N, 2).
-    """
-
-    radii: Array
-    colours: Array
-    points: Callable[[float], Array]
+    radii: Array  # as shares of half the image, (N,)
+    colours: Array  # (N, 3)
+    points: Callable[[float], Array]  # of their middles at a time [s], from -1 to 1, (N, 2)
 
     def draw(self, scene: mujoco.MjvScene, backdrop: Backdrop, time: float) -> None:
         """Add the discs to a scene."""
@@ -125,23 +104,16 @@ class MovingDiscs:
 class Motion:
     """The distractors that move in one episode.
 
-    Attributes:
-        seed: of the colours of `flicker` and the angles of `jitter`.
-        timestep: they are drawn anew at each physics step, of this length [s].
-        flicker: weight of a random colour of the static geoms, from 0 to 1.
-        jitter: strength of the camera's shaking, from 0 to 1.
-        backdrop: the surface over which discs move.
-        drift: discs that move together.
-        intruders: discs that move independently.
+    Colours of `flicker` and angles of `jitter` are drawn anew at each physics step.
     """
 
     seed: Sequence[int]
-    timestep: float
-    flicker: float
-    jitter: float
+    timestep: float  # of physics [s]
+    flicker: float  # weight of a random colour of the static geoms, from 0 to 1
+    jitter: float  # strength of the camera's shaking, from 0 to 1
     backdrop: Backdrop
-    drift: MovingDiscs
-    intruders: MovingDiscs
+    drift: MovingDiscs  # that move together
+    intruders: MovingDiscs  # that move independently
 
     def tint(self, time: float) -> Array:
         """Return the random colour of the static geoms, (3,)."""
@@ -195,10 +167,7 @@ def make_intruders(count: int, rng: Rng) -> MovingDiscs:
 
 
 def make_shapes(model: Model, data: Data, camera: CameraFrame, count: int, rng: Rng) -> list[Shape]:
-    """Return flat shapes on the static geoms, at random points of a camera's image.
-
-    `data` must be up to date.
-    """
+    """Return flat shapes on the static geoms, at random points of a camera's image."""
     shapes = []
     for _ in range(count):
         point, share, colour = rng.uniform(-0.9, 0.9, 2), rng.uniform(0.05, 0.12), rng.random(3)
@@ -212,10 +181,7 @@ def make_shapes(model: Model, data: Data, camera: CameraFrame, count: int, rng: 
 
 
 def static_depths(model: Model, data: Data, origin: Array, rays: Array) -> Array:
-    """Return the distances to static geoms, in lengths of rays (N, 3) from an origin (3,) -> (N,).
-
-    They are -1 where there is none. Moving geoms are ignored.
-    """
+    """Return the distances to static geoms, in lengths of rays (N, 3) -> (N,); -1 for none."""
     groups = model.geom_group.copy()
     model.geom_group[model.body_weldid[model.geom_bodyid] != 0] = UNDRAWN_GROUP
     drawn, hit = np.array([1, 1, 1, 0, 0, 0], np.uint8), np.zeros(1, np.int32)
@@ -230,7 +196,6 @@ def _beyond(model: Model, origin: Array) -> float:
 
 
 def _turn_camera(scene: mujoco.MjvScene, right: float, up: float) -> None:
-    """Turn a scene's camera, by tangents of angles."""
     forward, above, aside = scene.camera[0].forward.copy(), scene.camera[0].up.copy(), np.empty(3)
     mujoco.mju_cross(aside, forward, above)
     turned = forward + right * aside + up * above

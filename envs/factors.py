@@ -23,8 +23,6 @@ SIMPLE_GAINS = (mujoco.mjtGain.mjGAIN_FIXED.value, mujoco.mjtGain.mjGAIN_AFFINE.
 
 
 def _scale(*fields: str) -> Change:
-    """Return a change that multiplies fields of a model."""
-
     def change(model: Model, value: float, rng: Rng) -> None:
         for field in fields:
             attrgetter(field)(model)[:] *= value
@@ -33,11 +31,11 @@ def _scale(*fields: str) -> Change:
 
 
 def _draw_only(model: Model, value: float, rng: Rng) -> None:
-    """Leave the model as it is."""
+    pass
 
 
 def _colour(model: Model, value: float, rng: Rng) -> None:
-    """Mix every colour with a random one; equal colours stay equal."""
+    # Equal colours stay equal.
     parts = [(model.mat_rgba, model.mat_rgba[:, 3] > 0)]
     for kind in ("geom", "site", "tendon"):
         rgba, material = getattr(model, f"{kind}_rgba"), getattr(model, f"{kind}_matid")
@@ -112,27 +110,16 @@ def _has_gain(model: Model) -> bool:
 
 @dataclass(frozen=True)
 class Factor:
-    """A property that can differ from episode to episode.
-
-    Attributes:
-        kind: whether it changes the images or the dynamics.
-        meaning: of its value, for people.
-        neutral: the value that changes nothing.
-        low: smallest value.
-        high: largest value.
-        works: whether a model has what the factor changes.
-        apply: changes a model in place, given a value and the factor's random stream.
-        whole: whether values are whole numbers.
-    """
+    """A property that can differ from episode to episode."""
 
     kind: Literal["visual", "physical"]
-    meaning: str
-    works: Condition = _always
-    apply: Change = _draw_only
-    neutral: float = 0
-    low: float = 0
-    high: float = 1
-    whole: bool = False
+    meaning: str  # of its value
+    works: Condition = _always  # whether a model has what the factor changes
+    apply: Change = _draw_only  # changes a model in place, given a value and a random stream
+    neutral: float = 0  # the value that changes nothing
+    low: float = 0  # smallest value
+    high: float = 1  # largest value
+    whole: bool = False  # whether values are whole numbers
 
 
 def _physical(meaning: str, works: Condition, apply: Change, low: float = 0) -> Factor:

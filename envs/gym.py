@@ -54,16 +54,10 @@ class GoalVectorEnv(GoalRewards, VectorEnv):
 
     Environment i, seeded with s, equals a `GoalEnv` seeded with s + i, bit for bit.
 
-    Args:
-        num_envs: N.
-        task: a task, or the name of one.
-        image_size: width and height of `pixels`.
-        max_episode_steps: steps after which an episode is truncated; None for never.
-        threads: MuJoCo's threads.
-        pixels_every: draw `pixels` at every k-th step of an episode only and repeat the last image
-            in between, for agents that act every k-th step.
-        vary: ranges of factors of variation, such as `{"mass": (0.5, 2)}` or `["mass=0.5:2"]`.
-        autoreset: whether a truncated environment restarts at the next step, or stops.
+    `pixels_every` k draws `pixels` at every k-th step of an episode only, for agents that act then,
+    and repeats the last image in between. `vary` gives ranges of factors of variation, such as
+    `{"mass": (0.5, 2)}` or `["mass=0.5:2"]`. With `autoreset`, a truncated environment restarts at
+    the next step.
 
     Raises:
         UserError: the task or a factor is unknown, or there is no OpenGL library.
@@ -107,11 +101,7 @@ class GoalVectorEnv(GoalRewards, VectorEnv):
         seed: int | Sequence[int | None] | None = None,
         options: dict[str, Any] | None = None,
     ) -> tuple[Observation, Info]:
-        """Start all episodes: random ones, or the N `Episode`s in `options["episodes"]`.
-
-        Raises:
-            ValueError: there are not N seeds or episodes.
-        """
+        """Start all episodes: random ones, or the N `Episode`s in `options["episodes"]`."""
         size, none = self.num_envs, [None] * self.num_envs
         seeds = [seed + i for i in range(size)] if isinstance(seed, int) else seed or none
         episodes = (options or {}).get("episodes") or none
@@ -132,12 +122,7 @@ class GoalVectorEnv(GoalRewards, VectorEnv):
     def step(
         self, actions: NDArray[np.floating]
     ) -> tuple[Observation, Array, NDArray[np.bool_], NDArray[np.bool_], Info]:
-        """Hold actions (N, A) for one environment step; truncated episodes restart instead.
-
-        Raises:
-            ValueError: the actions have another shape or are not finite, or an episode is over and
-                `autoreset` is off.
-        """
+        """Hold actions (N, A) for one environment step; truncated episodes restart instead."""
         controls = _check_action(actions, self.action_space.shape)
         over = np.flatnonzero(self._over)
         if len(over) and not self.autoreset:
@@ -171,14 +156,12 @@ class GoalVectorEnv(GoalRewards, VectorEnv):
 
     def render_pretty(self, index: int) -> NDArray[np.uint8]:
         """Return an image of one environment for people, (480, 480, 3), with the goal as a ball."""
-        return self.world.render_pretty(
-            self._states[index], self._goals[index], self._variants[index]
-        )
+        ends = self._states[index], self._goals[index]
+        return self.world.render_pretty(*ends, self._variants[index])
 
     def _start(
         self, indices: NDArray[np.int64], episodes: Sequence[Episode | None]
     ) -> NDArray[np.uint8]:
-        """Start episodes of some environments and return their goal images."""
         for index, given in zip(indices, episodes, strict=True):
             episode = given or self.world.sample_episode(self._generators[index])
             self._states[index], self._goals[index] = episode.start, episode.goal
@@ -198,7 +181,6 @@ class GoalVectorEnv(GoalRewards, VectorEnv):
         return {"variation": stack_values(self._draws)} if any(self._draws) else {}
 
     def _observe(self, due: NDArray[np.int64] | None = None) -> tuple[Observation, Info]:
-        """Return observations and info; draw the images that are due."""
         if due is None:
             due = np.flatnonzero(self._elapsed % self.pixels_every == 0)
         if len(due):
@@ -218,11 +200,7 @@ class GoalVectorEnv(GoalRewards, VectorEnv):
 class GoalEnv(GoalRewards, gymnasium.Env):
     """One environment: a `GoalVectorEnv` of size 1 that is never truncated.
 
-    Args:
-        task: a task, or the name of one.
-        image_size: width and height of `pixels`.
-        render_mode: `rgb_array` lets `render` return an image for people, with the goal as a ball.
-        vary: ranges of factors of variation, such as `{"mass": (0.5, 2)}` or `["mass=0.5:2"]`.
+    With the `render_mode` `rgb_array`, `render` returns an image for people.
 
     Raises:
         UserError: the task or a factor is unknown, or there is no OpenGL library.
@@ -257,11 +235,7 @@ class GoalEnv(GoalRewards, gymnasium.Env):
         return _row(observation), _row(info)
 
     def step(self, action: NDArray[np.floating]) -> tuple[Observation, float, bool, bool, Info]:
-        """Hold an action (A,) for one environment step.
-
-        Raises:
-            ValueError: the action has another shape, or is not finite.
-        """
+        """Hold an action (A,) for one environment step."""
         control = _check_action(action, self.action_space.shape)[None]
         observation, rewards, _, _, info = self._envs.step(control)
         return _row(observation), float(rewards[0]), False, False, _row(info)
@@ -280,7 +254,6 @@ class GoalEnv(GoalRewards, gymnasium.Env):
 
 
 def _spaces(world: World) -> tuple[gymnasium.spaces.Dict, Box]:
-    """Return the spaces of one environment's observations and actions."""
     goal = Box(-np.inf, np.inf, (world.goal_size,), np.float64)
     joints = world.proprioception(world.state(world.model.qpos0))
     observation = gymnasium.spaces.Dict(

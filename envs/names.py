@@ -16,22 +16,15 @@ from pathlib import Path
 from mujepa.runtime.errors import UserError
 
 SETTINGS = ("goal_site", "camera", "tolerance", "code", "digest")
-DIGITS = 16
 
 
 @dataclass(frozen=True)
 class FileName:
-    """The parts of the name of a task in a file.
+    """The parts of the name of a task in a file."""
 
-    Attributes:
-        path: absolute, of an .xml, or of a .py that holds a task.
-        item: in a .py, the name of the task or of its class.
-        settings: by name, the given ones of `SETTINGS`.
-    """
-
-    path: Path
-    item: str
-    settings: dict[str, str]
+    path: Path  # absolute, of an .xml, or of a .py that holds a task
+    item: str  # in a .py, the name of the task or of its class
+    settings: dict[str, str]  # the given ones of `SETTINGS`
 
     @property
     def text(self) -> str:
@@ -41,11 +34,7 @@ class FileName:
         return f"{self.path}{item}{query and f'?{query}'}"
 
     def check(self, setting: str, file: Path) -> None:
-        """Compare a file with a checksum, if the name has it.
-
-        Raises:
-            UserError: the file is missing, or it has been edited.
-        """
+        """Check that a file is there, and compare it with a checksum, if the name has it."""
         if not file.is_file():
             raise UserError(f"{file} is not there; put the file back, or give another")
         if self.settings.get(setting) not in (None, digest(file)):
@@ -62,15 +51,10 @@ def is_file_name(name: str) -> bool:
 
 
 def parse(name: str) -> FileName:
-    """Split a name into its parts.
-
-    Raises:
-        UserError: a setting is unknown.
-    """
+    """Split a name into its parts."""
     place, _, query = name.partition("?")
     settings = dict(urllib.parse.parse_qsl(query))
-    unknown = settings.keys() - set(SETTINGS)
-    if unknown:
+    if unknown := settings.keys() - set(SETTINGS):
         raise UserError(
             f"unknown setting {min(unknown)!r} in {name!r}; there are {', '.join(SETTINGS)}"
         )
@@ -94,11 +78,10 @@ def digest(path: Path) -> str:
     content = hashlib.sha256()
     for file in sorted({path.resolve(), *_used_files(path)}):
         content.update(hashlib.sha256(file.read_bytes()).digest())
-    return content.hexdigest()[:DIGITS]
+    return content.hexdigest()[:16]
 
 
 def _used_files(path: Path) -> set[Path]:
-    """Return the files that a MuJoCo model includes or takes its assets from."""
     if path.suffix.lower() == ".py":
         return set()
     import mujoco  # not at the top: names load no simulator

@@ -34,13 +34,9 @@ def find_task(
     camera: str | None = None,
     tolerance: float | None = None,
 ) -> Task:
-    """Return a task by name.
+    """Return a task by name: one of `TASKS`, `SUITE:ID`, `PATH.xml?SETTINGS` or `PATH.py:TASK`.
 
-    Args:
-        name: one of `TASKS`, `SUITE:ID`, `PATH.xml?SETTINGS` or `PATH.py:TASK`.
-        goal_site: the site to bring to the goal, in a MuJoCo file.
-        camera: the camera of the images, in a MuJoCo file.
-        tolerance: of the goal, for a MuJoCo file [m].
+    For a MuJoCo file, `goal_site` is brought to the goal, within `tolerance` [m].
 
     Raises:
         UserError: there is no such task, or it has no such settings.
@@ -68,7 +64,6 @@ def find_task(
 
 
 def _python_task(file: FileName) -> Task:
-    """Return a task that a Python file holds."""
     file.check("code", file.path)
     spec = importlib.util.spec_from_file_location(f"mujepa_own_{file.path.stem}", file.path)
     assert spec is not None

@@ -1,7 +1,6 @@
 """Off-screen OpenGL: choose a library, hold one context per process, draw a model's camera.
 
-A context belongs to the thread that made it, so pictures are drawn where their `Renderer` was
-created.
+A context belongs to the thread that made it: draw where the `Renderer` was created.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from mujepa.envs.camera import Camera, mujoco_camera
+from mujepa.envs.camera import Camera, FreeCamera
 from mujepa.envs.distractors import Shape
 from mujepa.envs.textures import Textures
 from mujepa.envs.types import Array, Data, Model
@@ -26,13 +25,7 @@ from mujepa.envs.variation import Variant
 from mujepa.runtime.errors import UserError
 
 LIBRARIES = ("egl", "osmesa")
-OBSERVATION_QUALITY = {
-    "offsamples": 0,
-    "shadowsize": 0,
-    "numslices": 12,
-    "numstacks": 6,
-    "numquads": 1,
-}
+QUALITY = {"offsamples": 0, "shadowsize": 0, "numslices": 12, "numstacks": 6, "numquads": 1}
 """Fields of `model.vis.quality` that make a 64x64 software-rendered frame fast: no multisampling,
 no shadow pass, coarse capsules (measured: 1.1k -> 4.5k frames/s on one core for the reacher)."""
 MESH_FACES, MESH_CELLS = 300, 12
@@ -44,9 +37,6 @@ def gl_context() -> Any:  # noqa: ANN401 - MuJoCo's context classes share no bas
     """Make this process's off-screen OpenGL context current and return it.
 
     `MUJOCO_GL` chooses the library; without it EGL is tried, then OSMesa.
-
-    Raises:
-        UserError: no OpenGL library could be loaded.
     """
     # Mesa then draws in the calling thread: processes scale better, and a forked one can draw too.
     os.environ.setdefault("LP_NUM_THREADS", "0")
@@ -99,17 +89,10 @@ def _linux_context(library: str) -> Any:  # noqa: ANN401
 
 
 class Renderer:
-    """Draws one camera of one model into square RGB images.
+    """Draws one camera of one model into square RGB images of `size` pixels.
 
-    Args:
-        model: the compiled model.
-        camera: name of a camera in it, or a free one.
-        size: width and height of the image in pixels.
-        pretty: keep shadows and fine shapes (for people), instead of speed (for the encoder).
-        antialias: smooth edges by multisampling; pretty images are always smooth.
-
-    Raises:
-        UserError: the camera is not in the model, or there is no OpenGL library.
+    With `pretty`, it keeps shadows and fine shapes for people, instead of speed for the encoder.
+    With `antialias`, it smooths edges by multisampling; pretty images are always smooth.
     """
 
     def __init__(
@@ -121,13 +104,13 @@ class Renderer:
         pretty: bool = False,
         antialias: bool = False,
     ) -> None:
-        self._camera = mujoco_camera(model, camera)
+        self._camera = _mujoco_camera(model, camera)
         self._model = model
         self._gl = gl_context()
         self._gl.make_current()  # another may be, such as that of a mujoco.Renderer
         _set_quality(model, size, pretty=pretty, antialias=antialias)
         self._slices: int = model.vis.quality.numslices
-        drawn = model if pretty else coarse_meshes(model)
+        drawn = model if pretty else _coarse_meshes(model)
         self._context = mujoco.MjrContext(drawn, mujoco.mjtFontScale.mjFONTSCALE_50.value)
         self._scene = mujoco.MjvScene(model, maxgeom=model.ngeom + model.nsite + 100)
         self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = pretty
@@ -172,11 +155,27 @@ class Renderer:
         return Textures(self._context)
 
 
-def coarse_meshes(model: Model) -> Model:
+def _mujoco_camera(model: Model, camera: Camera) -> mujoco.MjvCamera:
+    made = mujoco.MjvCamera()
+    if isinstance(camera, FreeCamera):
+        made.type, made.lookat[:] = mujoco.mjtCamera.mjCAMERA_FREE.value, camera.lookat
+        made.distance, made.azimuth = camera.distance, camera.azimuth
+        made.elevation = camera.elevation
+        return made
+    names = [model.camera(index).name for index in range(model.ncam)]
+    if camera not in names:
+        raise UserError(
+            f"no camera {camera!r} in the model; its cameras: {', '.join(names) or 'none'}"
+        )
+    made.type, made.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED.value, names.index(camera)
+    return made
+
+
+def _coarse_meshes(model: Model) -> Model:
     """Return a copy of a model whose large meshes have fewer faces; or the model, if it has none.
 
     Vertices that share a cell of a grid over their mesh become one, and faces without area vanish:
-    at 64x64 pixels nobody sees it, and a scanned arm is drawn 10 to 50 times as fast.
+    a scanned arm is drawn 10 to 50 times as fast.
     """
     large = np.flatnonzero(model.mesh_facenum > MESH_FACES)
     if not len(large):
@@ -203,7 +202,7 @@ def coarse_meshes(model: Model) -> Model:
 def _set_quality(model: Model, size: int, *, pretty: bool, antialias: bool) -> None:
     """Set the model's drawing quality; MuJoCo reads it once, when a drawing context is made."""
     quality = model.vis.quality
-    for name, value in OBSERVATION_QUALITY.items():
+    for name, value in QUALITY.items():
         setattr(quality, name, value)
     if pretty or antialias:
         quality.offsamples = 4

@@ -19,17 +19,12 @@ from mujepa.envs.types import Array, Data, Dynamics, JointState, Model, Rng
 from mujepa.runtime.errors import UserError
 
 SENSOR = "mujepa_goal_site"
-SPAN = 1.0
-"""Largest distance of joints and servo targets from the home pose, within their limits [rad]."""
-STEP_SECONDS = 0.04
-"""Approximate duration of an environment step [s]."""
+SPAN = 1.0  # largest distance of joints and servo targets from the home pose [rad]
+STEP_SECONDS = 0.04  # approximate duration of an environment step [s]
 MAX_DRAWS = 200
-EXTRA_DEPTH = 0.001
-"""How much deeper than in the home pose bodies may penetrate in a drawn one [m]."""
-OVERVIEW_POSES = 32
-"""Number of poses that the default camera must see."""
-SETTLE_STEPS = 25
-"""Environment steps in which a robot comes to rest at a drawn pose."""
+EXTRA_DEPTH = 0.001  # how much deeper than in the home pose bodies may penetrate [m]
+OVERVIEW_POSES = 32  # that the default camera must see
+SETTLE_STEPS = 25  # environment steps in which a robot comes to rest at a drawn pose
 
 
 @dataclass(frozen=True)
@@ -41,16 +36,11 @@ class RobotTask(Task):
     collisions. Robots whose actuators are position servos then hold still there. A model without
     such joints (one that drives or flies) starts at home, and its goals are what random actions
     reach.
-
-    Attributes:
-        site: name of the site.
-        span: largest distance of joints and servo targets from home [rad].
-        random_steps: environment steps to a goal, where poses cannot be drawn.
     """
 
     site: str = ""
     span: float = SPAN
-    random_steps: int = 50
+    random_steps: int = 50  # to a goal, where poses cannot be drawn
     behaviour: RedNoise = field(default_factory=lambda: RedNoise((0.3, 1.2), (0.3, 0.97)))
 
     def compile(self) -> Model:
@@ -162,7 +152,6 @@ def home_pose(model: Model) -> Array:
 
 
 def _compile(path: Path, **sensor: object) -> Model:
-    """Compile a file, with a sensor more if one is given."""
     try:
         spec = mujoco.MjSpec.from_file(str(path))
         if sensor:
@@ -190,7 +179,6 @@ def _check_actuators(name: str, model: Model) -> None:
 
 
 def _named(elements: Callable[[int], Any], count: int) -> list[str]:
-    """Return the names of a model's elements that have one."""
     return [name for index in range(count) if (name := elements(index).name)]
 
 
@@ -237,7 +225,6 @@ def _posed_joints(model: Model) -> NDArray[np.int64]:
 def _ranges(
     model: Model, joints: NDArray[np.int64], home: Array, span: float
 ) -> tuple[Array, Array]:
-    """Return the lowest and highest position that is drawn of each joint."""
     middle = home[model.jnt_qposadr[joints]]
     hinge = model.jnt_type[joints] == mujoco.mjtJoint.mjJNT_HINGE
     limited = model.jnt_limited[joints].astype(bool)

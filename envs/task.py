@@ -20,58 +20,33 @@ ASSETS = Path(__file__).parent / "tasks" / "assets"
 class Task(ABC):
     """A goal-conditioned world. Subclasses say how starts and goals are drawn.
 
-    Letters: B batch, T time, G goal, A action, S state.
-
-    Attributes:
-        name: the name used on the command line and in files.
-        mjcf: path of the MuJoCo model.
-        goal_sensors: sensors of the model whose readings, concatenated, are the achieved goal (G,).
-            The first is a position: reports draw it. If empty, `read_goals` computes the goal.
-        tolerance: largest distance at which the goal counts as reached.
-        unit: unit in which distances are reported.
-        per_unit: number of `unit`s in a distance of 1.
-        substeps: physics steps per environment step.
-        frame_skip: environment steps per model step; the action is held in between.
-        budget_steps: environment steps per episode.
-        hold_steps: the goal must be reached during this many environment steps at the end.
-        behaviour: the noise of the behaviour policy, which collects experience.
-        extra_noise_dims: dimensions of noise that `behave` reads after the action's.
-        episodes: default number of episodes of experience.
-        episode_steps: model steps of such an episode; None for twice the budget.
-        goal_steps: if above 0, start and goal are states of an episode of the behaviour policy
-            that are this many environment steps apart; otherwise they are independent.
-        lead_steps: environment steps of that episode before the start.
-        distance_metric: what diagnostics compare costs with: the distance of the `joints`, or
-            `remaining`.
-        success_cost: the planner's cost that measures success; if empty, the distance of all that
-            the sensors read.
-        observation_camera: camera of the agent's images.
-        pretty_camera: camera of the images for people.
-        antialias: smooth the edges in the agent's images, where a fraction of a pixel matters;
-            drawing takes more than twice as long.
+    Letters: B batch, T time, G goal, A action, S state. `goal_sensors` of the model, concatenated,
+    are the achieved goal (G,); the first is a position. If there are none, `read_goals` computes
+    it. With `goal_steps`, start and goal are states of an episode of the behaviour policy that are
+    this many environment steps apart, after `lead_steps`; otherwise they are independent.
     """
 
-    name: str
-    mjcf: Path
+    name: str  # on the command line and in files
+    mjcf: Path  # the MuJoCo model
     goal_sensors: tuple[str, ...]
-    tolerance: float
-    unit: str = "cm"
-    per_unit: float = 100.0
-    substeps: int = 2
-    frame_skip: int = 4
-    budget_steps: int = 100
-    hold_steps: int = 5
-    behaviour: RedNoise = field(default_factory=RedNoise)
-    extra_noise_dims: int = 0
-    episodes: int = 2000
-    episode_steps: int | None = None
+    tolerance: float  # largest distance at which the goal counts as reached
+    unit: str = "cm"  # of reported distances
+    per_unit: float = 100.0  # number of units in a distance of 1
+    substeps: int = 2  # physics steps per environment step
+    frame_skip: int = 4  # environment steps per model step, through which the action is held
+    budget_steps: int = 100  # environment steps per episode
+    hold_steps: int = 5  # environment steps at the end in which the goal must be reached
+    behaviour: RedNoise = field(default_factory=RedNoise)  # noise of the behaviour policy
+    extra_noise_dims: int = 0  # dimensions of noise that `behave` reads after the action's
+    episodes: int = 2000  # default number of episodes of experience
+    episode_steps: int | None = None  # model steps of these; None for twice the budget
     goal_steps: int = 0
     lead_steps: int = 0
-    distance_metric: DistanceMetric = "joints"
-    success_cost: str = ""
-    observation_camera: Camera = "observation"
-    pretty_camera: Camera = "pretty"
-    antialias: bool = False
+    distance_metric: DistanceMetric = "joints"  # what diagnostics compare costs with
+    success_cost: str = ""  # the planner's that measures success; if empty, of all goal sensors
+    observation_camera: Camera = "observation"  # of the agent's images
+    pretty_camera: Camera = "pretty"  # of the images for people
+    antialias: bool = False  # smooth the edges in the agent's images; slows drawing down
 
     def compile(self) -> Model:
         """Return the compiled model.
@@ -103,10 +78,7 @@ class Task(ABC):
         raise TypeError(f"task {self.name!r} is stepped by MuJoCo")
 
     def read_goals(self, model: Model, data: Data, states: Array) -> Array:
-        """Return the goals (..., G) that states (..., S) achieve, if there are no `goal_sensors`.
-
-        `data` may be overwritten.
-        """
+        """Return the goals (..., G) of states (..., S) if no sensors do; may change `data`."""
         raise TypeError(f"task {self.name!r} has neither goal_sensors nor read_goals")
 
     @abstractmethod
@@ -129,17 +101,9 @@ class Task(ABC):
         return self.sample_start(model, rng)
 
     def behave(self, world: Dynamics, states: Array, noise: Array) -> Array:
-        """Return the actions of the behaviour policy, in half-widths of the bounds.
+        """Return the behaviour policy's actions (B, A), in half-widths of the bounds, unclipped.
 
-        The noise itself by default.
-
-        Args:
-            world: the world.
-            states: (B, S).
-            noise: (B, A + extra_noise_dims), correlated over time.
-
-        Returns:
-            (B, A); the caller clips to [-1, 1].
+        The noise (B, A + extra_noise_dims), which is correlated over time, itself by default.
         """
         return noise
 
@@ -150,8 +114,7 @@ class Task(ABC):
     def remaining(self, achieved: Array, desired: Array) -> Array:
         """Return the cost that the oracle minimises, (..., G) and (..., G) -> (...).
 
-        The distance by default. Tasks in which that is a poor guide return the length of the way
-        around obstacles, or add hints.
+        The distance by default; tasks return the way around obstacles, or add hints.
         """
         return self.distance(achieved, desired)
 
@@ -177,13 +140,8 @@ def rollout_ends(
 ) -> tuple[Array, Array]:
     """Roll out the behaviour policy and return two of its states (S,), as start and goal.
 
-    Args:
-        task: the task.
-        world: its world.
-        rng: source of the first state and of the policy's noise.
-        steps: environment steps between start and goal.
-        lead_steps: environment steps before the start.
-        at_rest: set velocities and activations to zero.
+    `steps` environment steps lie between start and goal, and `lead_steps` before the start;
+    `at_rest` sets velocities and activations to zero.
     """
     low, high = world.action_low, world.action_high
     states = world.state(*task.sample_anywhere(world.model, rng))[None]

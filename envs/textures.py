@@ -1,8 +1,4 @@
-"""Random textures on the static geoms of a scene.
-
-They are no part of the compiled model: physics cannot depend on them, every task can have them, and
-one drawing context serves all episodes.
-"""
+"""Random textures on the static geoms of a scene; they are no part of the compiled model."""
 
 from __future__ import annotations
 
@@ -19,12 +15,8 @@ STATIC = mujoco.mjtCatBit.mjCAT_STATIC.value
 class Textures:
     """The patterns as OpenGL textures, added to another drawing context.
 
-    A context takes its textures from the model that it is made for, and the tasks' models have none
-    of these. They are loaded with a model of their own and entered at the end of the other
-    context's tables, behind its own textures and materials.
-
-    Args:
-        context: the drawing context that is to use them.
+    A context takes its textures from its model. These are loaded with a model of their own and
+    entered at the end of the other context's tables, behind its own textures and materials.
     """
 
     def __init__(self, context: mujoco.MjrContext) -> None:

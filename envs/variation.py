@@ -42,15 +42,10 @@ LOGARITHMIC = "log"
 
 @dataclass(frozen=True)
 class Draw:
-    """The values that one episode has drawn.
+    """The values that one episode has drawn."""
 
-    Attributes:
-        values: of the factors that vary, by name.
-        look: seed of colours, directions and places.
-    """
-
-    values: dict[str, float]
-    look: int = 0
+    values: dict[str, float]  # by factor
+    look: int = 0  # seed of colours, directions and places
 
     def stream(self, factor: str) -> Rng:
         """Return the random stream of a factor."""
@@ -63,20 +58,15 @@ class Draw:
 
 @dataclass(frozen=True)
 class Variation:
-    """What differs from episode to episode.
+    """What differs from episode to episode."""
 
-    Attributes:
-        ranges: lowest and highest value of each factor that varies; values are uniform in between.
-        logarithmic: the factors whose logarithms are uniform instead.
-    """
-
-    ranges: dict[str, tuple[float, float]]
-    logarithmic: frozenset[str] = frozenset()
+    ranges: dict[str, tuple[float, float]]  # lowest and highest value by factor
+    logarithmic: frozenset[str] = frozenset()  # the factors whose logarithms are uniform
 
     def draw(self, rng: Rng) -> Draw:
         """Draw the values of an episode from a child of its random stream, which does not advance.
 
-        The value of a factor does not depend on which others vary.
+        A value does not depend on which other factors vary.
         """
         child = rng.spawn(1)[0]
         look = int(child.integers(2**32))
@@ -92,11 +82,7 @@ class Variation:
         return float(low + share * (high - low))
 
     def check(self, task: str, working: Sequence[str]) -> None:
-        """Check that all factors are among those that work in a task, given by its name.
-
-        Raises:
-            UserError: one is not.
-        """
+        """Check that all factors are among those that work in a task."""
         for name in self.ranges:
             if name not in working:
                 raise UserError(
@@ -106,32 +92,22 @@ class Variation:
 
     def plain(self) -> dict[str, list[float | str]]:
         """Return the ranges as JSON holds them."""
-        return {name: [*bounds, *self._scale(name)] for name, bounds in self.ranges.items()}
+        scales = {name: [LOGARITHMIC] for name in self.logarithmic}
+        return {name: [*bounds, *scales.get(name, ())] for name, bounds in self.ranges.items()}
 
     def flags(self) -> tuple[str, ...]:
         """Return the ranges as values of `--vary`."""
         return tuple(f"{name}={':'.join(map(str, each))}" for name, each in self.plain().items())
 
-    def _scale(self, name: str) -> tuple[str, ...]:
-        return (LOGARITHMIC,) if name in self.logarithmic else ()
-
 
 @dataclass(frozen=True, eq=False)
 class Variant:
-    """The world of one episode: a changed copy of the model, and what is drawn over its scene.
-
-    Attributes:
-        model: the copy.
-        pattern: index of the texture on static geoms.
-        contrast: of this texture, from 0 for none to 1.
-        shapes: in the background.
-        motion: distractors that move, if any.
-    """
+    """The world of one episode: a changed copy of the model, and what is drawn over its scene."""
 
     model: Model
-    pattern: int = 0
-    contrast: float = 0.0
-    shapes: Sequence[Shape] = ()
+    pattern: int = 0  # index of the texture on static geoms
+    contrast: float = 0.0  # of this texture, from 0 for none to 1
+    shapes: Sequence[Shape] = ()  # in the background
     motion: Motion | None = None
 
     def draw(self, scene: mujoco.MjvScene, time: float, textures: Textures | None) -> None:
@@ -160,7 +136,7 @@ def working_factors(model: Model, *, physics: bool = True, camera: bool = True) 
 
 
 def make_variant(model: Model, camera: Camera, draw: Draw) -> Variant:
-    """Return the world of an episode: a copy of the model, and distractors for a camera."""
+    """Return the world of an episode, with distractors for a camera."""
     model = copy.copy(model)
     changed = {n: v for n, v in draw.values.items() if v != FACTORS[n].neutral}
     for name, value in changed.items():
@@ -189,7 +165,7 @@ def _make_motion(model: Model, backdrop: Backdrop, draw: Draw) -> Motion:
 
 
 def _update_constants(model: Model) -> None:
-    """Recompute what compilation derives from masses and cameras, but not the model's size."""
+    # What compilation derives from masses and cameras, but not the model's size.
     kept = model.stat.extent, model.stat.meansize, model.stat.center.copy()
     mujoco.mj_setConst(model, mujoco.MjData(model))
     model.stat.extent, model.stat.meansize, model.stat.center[:] = kept
@@ -198,13 +174,8 @@ def _update_constants(model: Model) -> None:
 def read_variation(vary: Vary | Variation) -> Variation | None:
     """Return a variation, or None if nothing varies.
 
-    Args:
-        vary: such as `{"mass": (0.5, 2), "light": 0.5}` or `["mass=0.5:2", "light=0.5"]`; the
-            logarithms of ranges that end in `log`, such as `(0.5, 2, "log")` and
-            `mass=0.5:2:log`, are uniform.
-
-    Raises:
-        UserError: a factor is unknown or given twice, or a range is invalid.
+    `vary` is such as `{"mass": (0.5, 2), "light": 0.5}` or `["mass=0.5:2", "light=0.5"]`; the
+    logarithms of ranges that end in `log` (`(0.5, 2, "log")`, `mass=0.5:2:log`) are uniform.
     """
     if vary is None or isinstance(vary, Variation):
         return vary

@@ -26,45 +26,32 @@ MAX_DRAWS = 1000
 
 @dataclass(frozen=True)
 class Episode:
-    """The simulator states (S,) of a start and of a goal.
-
-    Where the world varies, `draw` holds the values that the episode has drawn.
-    """
+    """The simulator states (S,) of a start and of a goal."""
 
     start: Array
     goal: Array
-    draw: Draw | None = None
+    draw: Draw | None = None  # of the variation, where the world varies
 
 
 class World:
     """One task's compiled model. States go in and come out; nothing is kept between calls.
 
-    A state is MuJoCo's full physics state (time, positions, velocities, activations). The solver's
-    warm start is switched off, so that this is *all* of the state: stepping from a stored state
-    continues bit for bit, and threads, batches and single steps agree.
+    A state is MuJoCo's full physics state (time, positions, velocities, activations). Without the
+    solver's warm start this is all of the state: stepping from a stored state continues bit for
+    bit, and threads, batches and single steps agree.
 
     If episodes vary, `variant` makes a model for each; methods that step or draw take one variant
-    per row of the batch. Starts, goals and achieved goals are those of the task's own model: they
-    are positions, which no factor changes.
+    per row. Starts, goals and achieved goals are positions, which no factor changes.
 
-    Letters: B batch, T time, S state, O proprioception, A action, G goal, P image size.
-
-    Args:
-        task: the task.
-        image_size: width and height of observations [pixels].
-        threads: threads that step simulations; 0 steps them in the calling thread.
-        variation: what differs from one sampled episode to the next, if anything.
+    Letters: B batch, T time, S state, O proprioception, A action, G goal, P image size [pixels].
+    With 0 `threads`, simulations are stepped in the calling thread.
 
     Raises:
         UserError: the task's MuJoCo file cannot be compiled, or lacks a factor of the variation.
     """
 
     def __init__(
-        self,
-        task: Task,
-        image_size: int = 64,
-        threads: int = 0,
-        variation: Variation | None = None,
+        self, task: Task, image_size: int = 64, threads: int = 0, variation: Variation | None = None
     ) -> None:
         self.task, self.image_size, self.variation = task, image_size, variation
         self.model = task.compile()
@@ -150,13 +137,7 @@ class World:
     def rollout(
         self, states: Array, actions: NDArray[Any], hold: int = 1, variants: Variants = None
     ) -> tuple[Array, Array]:
-        """Run open-loop action sequences from states.
-
-        Args:
-            states: (B, S).
-            actions: (B, T, A), clipped to the actuators' limits by MuJoCo.
-            hold: environment steps through which each action is held.
-            variants: the worlds of the rows, if not the task's own.
+        """Run action sequences (B, T, A) from states (B, S), each held for `hold` steps.
 
         Returns:
             The states (B, T, S) at the end of each action, and the goals achieved there (B, T, G),
@@ -225,10 +206,7 @@ class World:
         return self.proprioception(states).astype(np.float32)
 
     def observe_goals(self, goals: Array, part: str, variants: Variants = None) -> NDArray[Any]:
-        """Return an encoder's input for goals (B, S): `pixels` or `observation` (float32).
-
-        Goal images are drawn at another time than the episode's, with moving distractors elsewhere.
-        """
+        """Return an encoder's input for goals (B, S), with moving distractors elsewhere."""
         later = np.concatenate([np.full((len(goals), 1), GOAL_TIME), goals[:, 1:]], axis=1)
         return self.observe(later, part, variants)
 

@@ -1,8 +1,4 @@
-"""Tasks of other suites by name.
-
-`gymnasium:ID` works at once; `dm_control:DOMAIN-TASK`, `ogbench:ID` and `robotics:ID` need
-`pip install 'mujepa[suites]'`.
-"""
+"""Tasks of other suites: `gymnasium:ID`, `dm_control:DOMAIN-TASK`, `ogbench:ID`, `robotics:ID`."""
 
 from __future__ import annotations
 
@@ -115,10 +111,8 @@ def _check(name: str, identifier: str, known: Iterable[str]) -> None:
 def _make(name: str, identifier: str) -> Any:  # noqa: ANN401
     options: dict[str, Any] = {"disable_env_checker": True}
     if "cube" in identifier and name.startswith("ogbench"):
-        options |= {
-            "mode": "data_collection",
-            "visualize_info": False,
-        }  # so that cubes lie anywhere
+        # Cubes then lie anywhere.
+        options |= {"mode": "data_collection", "visualize_info": False}
     try:
         return gymnasium.make(identifier, **options)
     except Exception as error:  # suites raise anything

@@ -10,38 +10,25 @@ from mujepa.envs.camera import Camera, FreeCamera
 
 GENERIC_TOLERANCE = 0.05
 """Default tolerance of every body, as a share of the model's size."""
-DECISIONS = 30
-"""Default number of decisions per episode."""
 
 
 @dataclass(frozen=True)
 class Rule:
     """What is known about the environments whose names match a pattern.
 
-    Attributes:
-        pattern: of the beginning of their names.
-        parts: patterns `kind:name` of bodies, geoms or sites whose positions are the goal; None for
-            every body that moves.
-        tolerance: largest distance of each part from its goal [m]; None for a share of the model's
-            size.
-        flat: ignore heights.
-        resets: starts and goals are two resets of the suite's, which cover the world; otherwise a
-            goal is a state that the behaviour policy reaches.
-        camera: a camera of the model, a free one, or `above`, which sees everything from above;
-            None for the suite's own, or MuJoCo's.
-        seconds: simulated per decision.
-        decisions: per episode; goals are half as many decisions away.
-        behaviour: the behaviour policy.
+    `parts` are patterns `kind:name` of bodies, geoms or sites whose positions are the goal. With
+    `resets`, starts and goals are two resets of the suite's, which cover the world; otherwise a
+    goal is a state that the behaviour policy reaches.
     """
 
-    pattern: str
-    parts: tuple[str, ...] | None = None
-    tolerance: float | None = None
-    flat: bool = False
+    pattern: str  # of the beginning of their names
+    parts: tuple[str, ...] | None = None  # None for every body that moves
+    tolerance: float | None = None  # of each part [m]; None for a share of the model's size
+    flat: bool = False  # ignore heights
     resets: bool = False
-    camera: Camera | None = None
-    seconds: float = 0.1
-    decisions: int = DECISIONS
+    camera: Camera | None = None  # `above` sees everything; None for the suite's, or MuJoCo's
+    seconds: float = 0.1  # simulated per decision
+    decisions: int = 30  # per episode; goals are half as many decisions away
     behaviour: Literal["noise", "pick"] = "noise"
 
 

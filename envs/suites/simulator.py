@@ -22,25 +22,15 @@ MARKERS = ("target", "goal")
 
 
 class Simulator(ABC):
-    """One environment of a suite: its model, its resets and its steps.
-
-    Attributes:
-        name: the environment's name.
-        model: its own compiled model.
-        data: its own simulation data.
-        substeps: physics steps per environment step.
-        action_low: lower bounds of actions, (A,).
-        action_high: upper bounds.
-        plain: whether actions are the controls, so that MuJoCo alone can step it.
-    """
+    """One environment of a suite: its model, its resets and its steps."""
 
     name: str
     model: Model
     data: Data
-    substeps: int
-    action_low: Array
-    action_high: Array
-    plain: bool
+    substeps: int  # physics steps per environment step
+    action_low: Array  # (A,)
+    action_high: Array  # (A,)
+    plain: bool  # whether actions are the controls, so that MuJoCo alone can step it
 
     @abstractmethod
     def reset(self, seed: int) -> None:
@@ -184,7 +174,6 @@ def _hide_markers(model: Model) -> dict[str, list[int]]:
 
 
 def _copy_arrays(model: Model, hidden: dict[str, list[int]]) -> dict[str, NDArray[Any]]:
-    """Copy every array of a model, without the rows of what is hidden."""
     arrays = {name: getattr(model, name) for name in dir(model) if not name.startswith("_")}
     return {
         name: np.delete(value, hidden.get(name.split("_")[0], []), axis=0)

@@ -25,20 +25,14 @@ POSITIONS = {"body": "xpos", "geom": "geom_xpos", "site": "site_xpos"}
 class SuiteTask(Task):
     """An environment of another suite.
 
-    Episodes start where the suite's resets put them. The distance to a goal is the largest of those
-    of the parts.
-
-    Attributes:
-        simulator: the environment.
-        parts: their positions are the achieved goal.
-        counted: the first parts, which must reach the goal; others are for the behaviour policy.
-        flat: ignore heights.
+    Episodes start where the suite's resets put them. The positions of the parts are the achieved
+    goal. The first `counted` must reach the goal; others are for the behaviour policy.
     """
 
     simulator: Simulator = field(kw_only=True)
     parts: tuple[Part, ...] = field(kw_only=True)
     counted: int = field(kw_only=True)
-    flat: bool = False
+    flat: bool = False  # ignore heights
     distance_metric: DistanceMetric = "remaining"
 
     @property
@@ -139,7 +133,6 @@ def make_task(name: str, simulator: Simulator) -> SuiteTask:
 
 
 def _find_parts(model: Model, rule: Rule) -> tuple[Part, ...]:
-    """Return the parts whose positions are the goal."""
     if rule.parts is None:
         moving = (model.body_weldid != 0) & (model.body_mass > 0)
         return tuple(("xipos", index) for index in np.flatnonzero(moving).tolist())

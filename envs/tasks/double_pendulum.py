@@ -19,13 +19,6 @@ class DoublePendulum(Task):
     """From hanging to upright, tip and elbow within 20 cm, through the last of 6 s.
 
     The elbow counts too: with a bent elbow, the tip of a leaning arm gets as near.
-
-    Attributes:
-        gains: of the balance, from angles and speeds of shoulder and elbow to the motors (A) in
-            units of their bounds: the linear-quadratic regulator of the model step.
-        noise_share: share of the noise that is added to the balance.
-        start_error: largest distance from balance of episodes that start balanced [rad].
-        balanced: of `balanced + 3` episodes of experience, this many start balanced.
     """
 
     name: str = "double_pendulum"
@@ -40,10 +33,12 @@ class DoublePendulum(Task):
     episode_steps: int | None = 60
     extra_noise_dims: int = 1
     episodes: int = 2500
+    # From angles and speeds of shoulder and elbow to the motors (A) in units of their bounds: the
+    # linear-quadratic regulator of the model step.
     gains: Gains = ((-5.8, -1.4, -1.46, -0.43), (-4.25, -3.6, -1.23, -0.62))
-    noise_share: float = 0.5
-    start_error: float = 0.25
-    balanced: int = 1
+    noise_share: float = 0.5  # of the noise that is added to the balance
+    start_error: float = 0.25  # largest distance from balance, of starts that are balanced [rad]
+    balanced: int = 1  # of `balanced + 3` episodes of experience, this many start balanced
 
     def sample_start(self, model: Model, rng: Rng) -> JointState:
         """Draw angles within 6 degrees of hanging, at rest."""
