@@ -19,17 +19,10 @@ from mujepa.training.state import check_settings
 
 
 def train(config: TrainConfig, extra_terms: Sequence[ExtraTerm] = ()) -> Checkpoint:
-    """Train an agent; see `mujepa train --help`.
+    """Train an agent, and return its best checkpoint; see `mujepa train --help`.
 
     Settings that were not given are those of the task's recipe. Under `torchrun`, trains together
-    with its other processes: docs/scale.md.
-
-    Args:
-        config: settings of the run.
-        extra_terms: of the world model's loss, by an experiment.
-
-    Returns:
-        The best checkpoint.
+    with its other processes: docs/scale.md. An experiment can add terms to the world model's loss.
 
     Raises:
         UserError: bad input, a full disk, or a loss that is not finite.
@@ -50,7 +43,6 @@ def train(config: TrainConfig, extra_terms: Sequence[ExtraTerm] = ()) -> Checkpo
 
 
 def _check(config: TrainConfig) -> None:
-    """Raise UserError for what cannot be, before anything is written."""
     config.check_shares(max(distributed.count(), config.processes))
     if config.online and distributed.count() > 1:
         raise UserError("--online trains in one process; start it without torchrun")

@@ -31,18 +31,14 @@ PAIRS = 2048
 
 
 def dynamics_error(data: TrainingData, jepa: JEPA, embeddings: Tensor) -> dict[str, float]:
-    """Return the open-loop error in embeddings (B, T, D) of the held-out episodes.
+    """Return the open-loop error, over that of a world that stands still, in embeddings (B, T, D).
 
-    After 1, 4 and 8 steps or as many as there are, over the error of a world that stands still;
-    `score` is 1 minus the last one.
+    It is that after 1, 4 and 8 steps or as many as there are; `score` is 1 minus the last one.
     """
     horizon = min(8, embeddings.shape[1] - jepa.history)
     error, frozen = open_loop_error(jepa, embeddings, data.validation.actions, horizon)
-    shares = {
-        step: error[step - 1] / max(frozen[step - 1], 1e-12)
-        for step in sorted({1, 4, horizon})
-        if step <= horizon
-    }
+    steps = [it for it in sorted({1, 4, horizon}) if it <= horizon]
+    shares = {step: error[step - 1] / max(frozen[step - 1], 1e-12) for step in steps}
     by_step = {f"open_loop_{step}": share for step, share in shares.items()}
     return by_step | {"score": 1 - shares[horizon]}
 

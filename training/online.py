@@ -74,7 +74,6 @@ class Online:
         return self.curve[-1]["minutes"] if self.curve else 0.0
 
     def _vary(self, number: int) -> tuple[str, ...]:
-        """Return what varies in the world of a round."""
         changed = self.config.then_at is not None and number >= self.config.then_at
         return self.config.then_vary if changed else self.config.vary
 
@@ -84,7 +83,6 @@ class Online:
         return World(self.task, size, threads=2, variation=variation)
 
     def _manifest(self, world: World, count: int, *words: int) -> Manifest:
-        """Draw starts and goals from random streams of this run."""
         seed = self.config.seed
         streams = [stream(seed, Stream.TRAINING, *words, index) for index in range(count)]
         return manifest_of([world.sample_episode(it) for it in streams], self._own_seed(*words))
@@ -166,7 +164,6 @@ class Online:
         )
 
     def _keep_metrics(self, number: int) -> None:
-        """Append the records of a round to those of the run."""
         path = self.config.out / "metrics.jsonl"
         before = [it for it in read_metrics(path) if it["round"] < number]
         latest = read_metrics(self._folder(number) / "metrics.jsonl")
@@ -177,7 +174,6 @@ class Online:
         return self.config.out / f"round-{number:05d}"
 
     def _check_data(self) -> None:
-        """Check that the dataset is what this run has made of it so far."""
         folder, rounds = self._data, len(self.curve)
         digest = Dataset(folder, verify=False).digest
         collected = {name for name in read_meta(folder)[1] if name.startswith(ON_POLICY)}

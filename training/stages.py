@@ -145,15 +145,11 @@ class PredictorStage(Stage):
     def _prepare(self, extra_terms: Sequence[ExtraTerm]) -> None:
         self.weights = {"prediction": 1.0}
 
-    @property
-    def rollout(self) -> int:
-        """R: windows as long as plans, as far as the episodes are long enough."""
-        longest = int(self.latents.lengths.max()) - self.networks.jepa.history
-        return max(self.config.rollout, min(self.data.horizon, longest))
-
     def terms(self, update: int) -> dict[str, Tensor]:
-        """Return the term on windows of K + R frames."""
-        latents, jepa, rollout = self.latents, self.networks.jepa, self.rollout
+        """Return the term on windows as long as plans, as far as the episodes are long enough."""
+        latents, jepa = self.latents, self.networks.jepa
+        longest = int(latents.lengths.max()) - jepa.history
+        rollout = max(self.config.rollout, min(self.data.horizon, longest))
         random, size = self.data.random(Draw.PREDICTOR, update), (self.config.predictor_batch,)
         frames = latents.draw(random, size, past=jepa.history - 1, future=rollout)
         frames = frames[distributed.share()]
