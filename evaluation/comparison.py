@@ -6,17 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from mujepa.evaluation.report import svg
+from mujepa.evaluation.report import name_rows, plot, svg, write_page
 from mujepa.evaluation.result import Result
 from mujepa.evaluation.statistics import Paired, Rate, interquartile_mean, paired, rate_of
-from mujepa.runtime.files import write_text
-
-TEMPLATE = Path(__file__).with_name("comparison.html")
 
 
 @dataclass(frozen=True)
@@ -99,30 +95,24 @@ def _pair(
     for name, reference in before:
         mine, theirs = common_episodes(result, reference)
         if len(mine):
-            test = paired(result.held[mine], reference.held[theirs])
-            return name, len(mine), test
+            return name, len(mine), paired(result.held[mine], reference.held[theirs])
     return None, 0, None
 
 
 def write_comparison(path: Path, found: Comparison, command: str, headline: str = "") -> None:
     """Write a self-contained page, with the command that made it."""
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    bars = svg(_bars(found))
-    write_text(path, template.render(found=found, bars=bars, command=command, headline=headline))
+    values = {"found": found, "bars": svg(_bars(found)), "command": command}
+    write_page(path, "comparison.html", **values, headline=headline)
 
 
 def _bars(found: Comparison) -> Figure:
     rows, mean = found.results, found.interquartile_mean
-    figure = Figure(figsize=(9.6, 0.45 * len(rows) + 0.9), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = plot(0.45 * len(rows) + 0.9)
     for index, row in enumerate(rows):
         rate = row.success_at_end
         axes.errorbar(rate.rate, index, xerr=rate.errors, fmt="o", color="#3b6fe0", capsize=3)
     axes.axvspan(mean.low, mean.high, color="#98a2b3", alpha=0.25, linewidth=0)
     axes.axvline(mean.rate, color="#98a2b3", lw=1)
     axes.set(xlim=(-0.02, 1.02), xlabel="success held at the end")
-    axes.set_yticks(range(len(rows)), [row.name for row in rows], fontsize=9)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.spines[["top", "right"]].set_visible(False)
+    name_rows(axes, [row.name for row in rows])
     return figure

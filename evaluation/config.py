@@ -100,14 +100,7 @@ class EvaluateConfig:
 
 
 def read_planner(text: str | None) -> tuple[str | None, dict[str, Any]]:
-    """Read KIND, NAME=VALUE,... or KIND,NAME=VALUE,...
-
-    Returns:
-        The kind, if it is given, and the settings; `replan_every` may be among them.
-
-    Raises:
-        UserError: it is none of them, or a kind or setting is unknown.
-    """
+    """Return the kind, if given, and the settings of KIND, NAME=VALUE,... or KIND,NAME=VALUE,..."""
     kind, changes = None, {}
     names = {field.name for field in fields(PlannerConfig)} - {"kind"} | {"replan_every"}
     for word in text.split(",") if text is not None else []:

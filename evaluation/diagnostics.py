@@ -29,21 +29,13 @@ PYTHON_STEPPED = 32
 
 @dataclass(frozen=True)
 class RankingBenchmark:
-    """Action sequences with their outcome in the simulator, for B start-goal pairs.
+    """Action sequences with their outcome in the simulator, for B start-goal pairs."""
 
-    Attributes:
-        starts: what the encoder reads at the starts, (B, ...).
-        goals: and at the goals, (B, ...).
-        actions: (B, N, H, A), in [-1, 1].
-        nearest: smallest distance to the goal, by the task's `distance_metric`, (B, N).
-        solved: whether the goal is within the tolerance after one of the steps, (B, N).
-    """
-
-    starts: Tensor
-    goals: Tensor
-    actions: Tensor
-    nearest: NDArray[np.float64]
-    solved: NDArray[np.bool_]
+    starts: Tensor  # what the encoder reads there, (B, ...)
+    goals: Tensor  # the same, (B, ...)
+    actions: Tensor  # (B, N, H, A), in [-1, 1]
+    nearest: NDArray[np.float64]  # smallest distance to the goal by `distance_metric`, (B, N)
+    solved: NDArray[np.bool_]  # whether one of the steps is within the tolerance, (B, N)
 
 
 def effective_rank(embeddings: Tensor) -> float:
@@ -71,18 +63,10 @@ def every_step(embeddings: Tensor, actions: Tensor, history: int) -> tuple[Memor
 def open_loop_error(
     jepa: JEPA, embeddings: Tensor, actions: Tensor, horizon: int, taken: Tensor | None = None
 ) -> tuple[list[float], list[float]]:
-    """Compare predicted embeddings with real ones, from every possible start of every episode.
+    """Compare predictions with embeddings (B, T, D), from every possible start of every episode.
 
-    Args:
-        jepa: the world model.
-        embeddings: (B, T, D).
-        actions: (B, T - 1, A), in [-1, 1].
-        horizon: H.
-        taken: actions of the predictions, if not the real ones.
-
-    Returns:
-        Mean squared error of the prediction by step, and that of the last embedding repeated; H
-        each.
+    Predictions are for `taken`, by default the `actions` (B, T - 1, A). Returns the mean squared
+    error of the prediction by step, and that of the last embedding repeated; H each.
     """
     history = jepa.history
     starts = range(history - 1, embeddings.shape[1] - horizon)
@@ -147,8 +131,8 @@ def make_ranking_benchmark(
 
 def candidate_ranking(configurator: Configurator, benchmark: RankingBenchmark) -> float:
     """Return Spearman's correlation of the planner's cost with the outcome, averaged over pairs."""
-    pairs = zip(candidate_costs(configurator, benchmark), benchmark.nearest, strict=True)
-    return float(np.mean([distance_correlation(cost, near) for cost, near in pairs]))
+    costs = candidate_costs(configurator, benchmark)
+    return float(np.mean(list(map(distance_correlation, costs, benchmark.nearest))))
 
 
 @torch.no_grad()

@@ -37,19 +37,11 @@ class Step(Generic[State]):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What happened in E episodes of T environment steps.
+    """What happened in E episodes of T environment steps."""
 
-    Attributes:
-        distance: to the goal after each step, (E, T).
-        states: simulator states, from the start on, (E, T + 1, S).
-        actions: taken at each step, (E, T, A).
-        tolerance: distance at which the goal counts as reached.
-        hold_steps: last steps through which it must be held.
-    """
-
-    distance: NDArray[np.float64]
-    states: NDArray[np.float64]
-    actions: NDArray[np.float32]
+    distance: NDArray[np.float64]  # to the goal after each step, (E, T)
+    states: NDArray[np.float64]  # from the start on, (E, T + 1, S)
+    actions: NDArray[np.float32]  # (E, T, A)
     tolerance: float
     hold_steps: int
 

@@ -16,11 +16,8 @@ from mujepa.runtime.seeds import Stream, stream
 class Manifest:
     """Starts and goals of episodes, and a seed for what is random within each.
 
-    Attributes:
-        episodes: start and goal states.
-        seeds: one for each episode.
-        digest: SHA-256 of the starts and goals, rounded to a micrometre; equal digests mean equal
-            episodes.
+    `digest` is the SHA-256 of the starts and goals, rounded to a micrometre; equal digests mean
+    equal episodes.
     """
 
     episodes: list[Episode]

@@ -92,21 +92,13 @@ class RandomPolicy:
 
 @dataclass(frozen=True)
 class OracleState:
-    """State of the oracle.
-
-    Attributes:
-        seeds: of the episodes.
-        step: environment steps taken.
-        sampling: distribution of the planner.
-        unit: actions that are held, (B, A), in [-1, 1].
-        variants: the worlds of the episodes, if they vary.
-    """
+    """State of the oracle."""
 
     seeds: tuple[int, ...]
-    step: int
+    step: int  # environment steps taken
     sampling: SamplingState
-    unit: NDArray[np.float64]
-    variants: Variants = None
+    unit: NDArray[np.float64]  # actions that are held, (B, A), in [-1, 1]
+    variants: Variants = None  # worlds of the episodes, if they vary
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ from mujepa.evaluation.loop import Outcome
 from mujepa.evaluation.result import Result
 from mujepa.runtime.files import replacing_file, write_text
 
-TEMPLATE = Path(__file__).with_name("report.html")
 COLOURS = {
     "agent": "#3b6fe0", "oracle": "#2f9e6e", "reactive": "#8a5cd6", "latent_l2": "#e0913b",
     "random": "#98a2b3", "zero": "#c4c9d4",
@@ -62,6 +61,27 @@ def svg(figure: Figure) -> str:
     return text[text.index("<svg") :]
 
 
+def write_page(path: Path, template: str, **values: object) -> None:
+    """Write a self-contained page from a template of this folder."""
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    page = environment.from_string(Path(__file__).with_name(template).read_text(encoding="utf-8"))
+    write_text(path, page.render(values))
+
+
+def plot(height: float = 3.2) -> tuple[Figure, Axes]:
+    """Return a figure as wide as a page, and its axes."""
+    figure = Figure(figsize=(9.6, height), layout="constrained")
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def name_rows(axes: Axes, names: Sequence[str]) -> None:
+    """Name the rows of a chart, the first one on top."""
+    axes.set_yticks(range(len(names)), names, fontsize=9)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+
+
 def write_report(
     path: Path,
     task: Task,
@@ -77,8 +97,9 @@ def write_report(
     `provenance` is that of the checkpoint, `metrics` are the records of its training, if any.
     """
     videos = [base64.b64encode(film.path.read_bytes()).decode() for film in films]
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+    write_page(
+        path,
+        "report.html",
         result=result,
         text=task.text,
         bars=_bars(result),
@@ -88,25 +109,22 @@ def write_report(
         films=list(zip(films, videos, strict=True)),
         provenance={"command": "unknown"} | provenance,
     )
-    write_text(path, page)
 
 
 def _bars(result: Result) -> str:
     policies = result.policies
-    figure = Figure(figsize=(9.6, 0.45 * len(policies) + 0.7), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = plot(0.45 * len(policies) + 0.7)
     for row, (name, summary) in enumerate(policies.items()):
         rate = summary.success_at_end
         axes.barh(row, rate.rate, xerr=rate.errors, height=0.6, color=COLOURS[name], capsize=3)
     axes.set(xlim=(0, 1.02), xlabel="success held at the end", yticks=range(len(policies)))
     axes.set_yticklabels([name.replace("_", " ") for name in policies])
     axes.invert_yaxis()
-    return _finish(figure, axes)
+    return svg(figure)
 
 
 def _distances(task: Task, outcomes: Mapping[str, Outcome]) -> str:
-    figure = Figure(figsize=(9.6, 3.2), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = plot()
     for name, outcome in outcomes.items():
         steps = np.arange(1, outcome.distance.shape[1] + 1)
         quantiles = np.quantile(outcome.distance, [0.1, 0.5, 0.9], axis=0)
@@ -118,7 +136,7 @@ def _distances(task: Task, outcomes: Mapping[str, Outcome]) -> str:
     axes.set(xlabel="environment step", ylabel=f"distance [{task.unit}]", xlim=(1, None))
     axes.set(ylim=(0, None))
     axes.legend(frameon=False, ncols=3, loc="upper right")
-    return _finish(figure, axes)
+    return svg(figure)
 
 
 def _training(metrics: list[dict[str, Any]]) -> str:
@@ -137,15 +155,10 @@ def _training(metrics: list[dict[str, Any]]) -> str:
             records = [r for r in metrics if name in r and stage in (None, r["stage"])]
             minutes = [record["seconds"] / 60 for record in records]
             axes.plot(minutes, [r[name] for r in records], label=name.replace("_", " "))
+        axes.spines[["top", "right"]].set_visible(False)
         axes.set_title(title, fontsize=9)
         axes.set_xlabel("minutes", fontsize=9)
         axes.legend(frameon=False, fontsize=7)
         if stage is not None:
             axes.set_yscale("log")
-    return _finish(figure, *all_axes)
-
-
-def _finish(figure: Figure, *all_axes: Axes) -> str:
-    for axes in all_axes:
-        axes.spines[["top", "right"]].set_visible(False)
     return svg(figure)

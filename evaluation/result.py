@@ -30,14 +30,11 @@ class Latency:
 
 @dataclass(frozen=True)
 class ByEpisode:
-    """The agent in each episode; comparisons recognise episodes by the digest of start and goal.
-
-    Results of earlier versions have no digests.
-    """
+    """The agent in each episode; comparisons recognise episodes by the digest of start and goal."""
 
     held: list[bool]
     final_distance: list[Finite]
-    digest: list[str] | None = None
+    digest: list[str] | None = None  # None in results of earlier versions
 
 
 @dataclass(frozen=True)
@@ -114,11 +111,7 @@ class Result:
 
 
 def read_result(path: Path) -> Result:
-    """Read a result.json, or that of the folder of an evaluation, training run or checkpoint.
-
-    Raises:
-        UserError: there is none, or it was not written by `mujepa evaluate`.
-    """
+    """Read a result.json, or that of the folder of an evaluation, training run or checkpoint."""
     places = (path, path / "result.json", path / "evaluation" / "result.json")
     file = next((place for place in places if place.is_file()), None)
     if file is None:

@@ -63,11 +63,7 @@ class Setup:
 
 
 def build(config: EvaluateConfig, threads: int) -> Setup:
-    """Load the checkpoint and build the policies; `threads` step the oracle's simulations.
-
-    Raises:
-        UserError: the checkpoint is missing or damaged, or does not fit the configuration.
-    """
+    """Load the checkpoint and build the policies; `threads` step the oracle's simulations."""
     checkpoint = load_checkpoint(config.checkpoint, config.device)
     kind, changes = read_planner(config.planner)
     if "replan_every" in changes:
@@ -97,11 +93,7 @@ def build(config: EvaluateConfig, threads: int) -> Setup:
 
 
 def find_far_task(name: str, goal_steps: int | None) -> Task:
-    """Return a task, with goals `goal_steps` steps ahead of the start if given.
-
-    Raises:
-        UserError: its goals do not lie a number of steps ahead.
-    """
+    """Return a task, with goals `goal_steps` steps ahead of the start if given."""
     task = find_task(name)
     if not goal_steps:
         return task
@@ -122,21 +114,17 @@ def run_policies(setup: Setup, manifest: Manifest, workers: Cluster | Pool) -> d
     todo = setup.manifests(manifest)
     local = setup.agent.device.type != "cpu" or len(split(manifest)) == 1
     if local and not setup.config.cluster:
-        outcomes = {
-            name: _run_here(setup.world, name, setup.policies[name], part)
-            for name, part in todo.items()
-        }
+        outcomes: dict[str, Outcome] = {}
+        for name, part in todo.items():
+            steps = setup.world.task.budget_steps * len(split(part))
+            with console.progress_bar(steps, name.replace("_", " "), unit="step") as bar:
+                policy = setup.policies[name]
+                outcomes[name] = run_episodes(setup.world, policy, part, bar.update)
     else:
         outcomes = _run_shards(setup, todo, workers)
     if "reactive" not in outcomes:
         outcomes = {"agent": outcomes["agent"], "reactive": outcomes["agent"], **outcomes}
     return outcomes
-
-
-def _run_here(world: World, name: str, policy: Policy[Any], manifest: Manifest) -> Outcome:
-    steps = world.task.budget_steps * len(split(manifest))
-    with console.progress_bar(steps, name.replace("_", " "), unit="step") as bar:
-        return run_episodes(world, policy, manifest, bar.update)
 
 
 def _run_shards(
@@ -163,13 +151,7 @@ def run_parallel(
 ) -> list[Outcome]:
     """Run shards of the episodes on workers, with a progress bar.
 
-    Args:
-        workers: processes of this machine, or a cluster.
-        function: runs one shard, and calls `parallel.tick` after each environment step.
-        pieces: its arguments, for each shard.
-        steps: environment steps of each shard.
-        label: of the progress bar.
-        device: of the agents.
+    `function` takes a piece, and calls `parallel.tick` after each of its environment `steps`.
     """
     if not pieces:
         return []

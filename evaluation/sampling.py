@@ -25,30 +25,18 @@ ENCODE_FRAMES = 1024
 
 @dataclass(frozen=True)
 class Episodes:
-    """Episodes of equal length.
+    """Episodes of equal length."""
 
-    Attributes:
-        states: simulator states, (E, T + 1, S).
-        actions: between them, (E, T, A), in [-1, 1].
-        embeddings: of what the encoder reads there, (E, T + 1, D).
-        images: of the states, (E, T + 1, P, P, 3) uint8, if they were kept.
-    """
-
-    states: NDArray[np.float64]
-    actions: Tensor
-    embeddings: Tensor
-    images: Tensor | None = None
+    states: NDArray[np.float64]  # (E, T + 1, S)
+    actions: Tensor  # (E, T, A), in [-1, 1]
+    embeddings: Tensor  # of what the encoder reads there, (E, T + 1, D)
+    images: Tensor | None = None  # (E, T + 1, P, P, 3) uint8
 
 
 def sample_episodes(jepa: JEPA, world: World, frames: int, seed: int, kind: int) -> Episodes:
     """Sample about `frames` frames: at least two episodes, as long as those of the task's data.
 
-    Args:
-        jepa: world model whose encoder makes the embeddings.
-        world: the simulator, with its variation.
-        frames: number of frames.
-        seed: of the episodes.
-        kind: 0 for the training of a decoder, 1 for figures: they share no episode.
+    `kind` is 0 for the training of a decoder, 1 for figures: they share no episode.
     """
     task = world.task
     steps = task.episode_steps or 2 * task.budget_steps // task.frame_skip

@@ -84,10 +84,8 @@ def interquartile_mean(runs: Sequence[Sequence[NDArray[np.bool_]]]) -> Rate:
     """Return the mean of the middle half of the success rates of runs, with its 95 % interval.
 
     The interval is a stratified bootstrap over the runs of each task and over the episodes of each
-    run (Agarwal et al. 2021 resample runs alone; with three of them, episodes matter too).
-
-    Args:
-        runs: for each task, the successes of each of its runs, (E,).
+    run (Agarwal et al. 2021 resample runs alone; with three of them, episodes matter too). `runs`
+    holds, for each task, the successes of each of its runs, (E,).
     """
     rng = np.random.default_rng(0)
     rates = [np.array([run.mean() for run in task]) for task in runs]

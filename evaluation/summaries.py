@@ -56,11 +56,9 @@ def time_decisions(agent: Agent, world: World, manifest: Manifest) -> Latency:
 def violations(
     region: Region, world: World, manifest: Manifest, outcomes: Mapping[str, Outcome]
 ) -> dict[str, Any]:
-    """Count visits of a region in the episodes whose start and goal lie outside of it.
+    """Count visits of a region in the `episodes` whose start and goal lie outside of it.
 
-    Returns:
-        `episodes`, the number of these episodes, and for each policy `steps`, the share of
-        environment steps that end inside the region, and `success_at_end`.
+    `steps` is the share of environment steps of a policy that end inside the region.
     """
     counts = outside(region, world, manifest)
     result: dict[str, Any] = {"episodes": int(counts.sum())}

@@ -20,22 +20,14 @@ from mujepa.evaluation.policies import AgentPolicy
 
 @dataclass(frozen=True)
 class EpisodeTrace:
-    """One episode of T environment steps.
-
-    Attributes:
-        variant: the episode's varied world, or None for the task's own.
-        goal: goal state, (S,).
-        states: simulator states, from the start on, (T + 1, S).
-        agent_states: the agent's state after each step; it observes and decides at every
-            `frame_skip`-th.
-    """
+    """One episode of T environment steps; the agent decides at every `frame_skip`-th."""
 
     world: World
     agent: Agent
-    variant: Variant | None
-    goal: NDArray[np.float64]
-    states: NDArray[np.float64]
-    agent_states: tuple[AgentState, ...]
+    variant: Variant | None  # the episode's varied world, or None for the task's own
+    goal: NDArray[np.float64]  # (S,)
+    states: NDArray[np.float64]  # from the start on, (T + 1, S)
+    agent_states: tuple[AgentState, ...]  # after each step
 
     @property
     def decisions(self) -> tuple[AgentState, ...]:

@@ -20,7 +20,14 @@ from mujepa.envs.world import World
 from mujepa.evaluation.diagnostics import open_loop_error
 from mujepa.evaluation.loop import Outcome, run_episodes
 from mujepa.evaluation.manifest import Manifest
-from mujepa.evaluation.policies import AgentPolicy, Observation, OraclePolicy, Policy
+from mujepa.evaluation.policies import (
+    Actions,
+    AgentPolicy,
+    Info,
+    Observation,
+    OraclePolicy,
+    Policy,
+)
 from mujepa.evaluation.runner import Setup
 from mujepa.evaluation.sampling import Episodes, encode_states
 from mujepa.evaluation.statistics import rate_of
@@ -33,15 +40,10 @@ UNFAMILIAR = 3.0
 
 @dataclass(frozen=True)
 class SimulatedConfigurator(Configurator):
-    """A configurator that runs candidates in the simulator and encodes the rendered images.
-
-    Attributes:
-        world: the simulator.
-        states: present states of the environments, (B, S).
-    """
+    """A configurator that runs candidates in the simulator and encodes the rendered images."""
 
     world: World
-    states: NDArray[np.float64]
+    states: NDArray[np.float64]  # present ones of the environments, (B, S)
 
     def rollout(self, memory: Memory, actions: Tensor) -> Tensor:
         """Run action sequences (B, N, H, A); return the embeddings (B, N, H, D) of the images."""
@@ -64,17 +66,13 @@ class SimulatedPolicy(AgentPolicy):
 
     world: World
 
-    def reset(
-        self, observation: Observation, info: dict[str, Any], seeds: Sequence[int]
-    ) -> AgentState:
+    def reset(self, observation: Observation, info: Info, seeds: Sequence[int]) -> AgentState:
         """Start the episodes, which must not vary: only the task's own world is simulated."""
         if "variation" in info:
             raise ValueError("episodes that vary cannot be simulated in the task's own world")
         return super().reset(observation, info, seeds)
 
-    def act(
-        self, state: AgentState, observation: Observation
-    ) -> tuple[AgentState, NDArray[np.float32]]:
+    def act(self, state: AgentState, observation: Observation) -> tuple[AgentState, Actions]:
         """Plan from the simulator's states."""
         agent, usual = copy.copy(self.agent), self.agent.configurator
         agent.configurator = SimulatedConfigurator(
@@ -109,20 +107,11 @@ def swapped_policies(setup: Setup) -> dict[str, Policy[Any]]:
 def attribute(
     setup: Setup, manifest: Manifest, outcome: Outcome, held_out: Episodes, failures: int
 ) -> dict[str, Any]:
-    """Repeat failed episodes with each swap, and name the part that causes most failures.
+    """Repeat the first failed episodes with each swap, and name the cause of most failures.
 
-    Args:
-        setup: the agent and its world.
-        manifest: the episodes.
-        outcome: the agent's outcome on them.
-        held_out: episodes of the behaviour policy, for the usual error of the world model.
-        failures: how many failed episodes to repeat, the first ones.
-
-    Returns:
-        `failures`, how many were repeated; `rescued`, the share that each swap holds, with its
-        interval; `unfamiliar`, the error of the world model in the failed episodes over that on
-        `held_out`; `cause`: `representation`, `dynamics`, `cost`, `search`, `data`, `luck`, or None
-        without failures.
+    `rescued` is the share that each swap holds; `unfamiliar`, the error of the world model in the
+    failed episodes over that on `held_out`, episodes of the behaviour policy; `cause`, that of
+    `name_cause`, or None without failures.
     """
     failed = np.flatnonzero(~outcome.held)[:failures]
     if not len(failed):
@@ -136,8 +125,12 @@ def attribute(
             name: rate_of(run_episodes(world, it, again, bar.update).held)
             for name, it in policies.items()
         }
-    unfamiliar = _step_error(jepa, _failed_episodes(jepa, world, outcome, failed))
-    unfamiliar /= _step_error(jepa, held_out)
+    states = outcome.states[failed, :: world.task.frame_skip]
+    actions = outcome.actions[failed, :: world.task.frame_skip][:, : states.shape[1] - 1]
+    embeddings = encode_states(jepa, world, states)
+    unit = torch.from_numpy(world.to_unit(actions)).to(embeddings)
+    unfamiliar = _step_error(jepa, embeddings, unit)
+    unfamiliar /= _step_error(jepa, held_out.embeddings, held_out.actions)
     return {
         "failures": len(failed),
         "rescued": {name: asdict(rate) for name, rate in rates.items()},
@@ -147,7 +140,7 @@ def attribute(
 
 
 def name_cause(rescued: dict[str, float], unfamiliar: float) -> str:
-    """Return the part that causes the failures.
+    """Return the part that causes the failures, from the share of them that each swap holds.
 
     It is `luck` if other random numbers alone rescue at least half of what the oracle does.
     Otherwise it is the single swap that rescues most, if it closes at least half of the gap between
@@ -155,10 +148,6 @@ def name_cause(rescued: dict[str, float], unfamiliar: float) -> str:
     in unfamiliar states. If no single swap does, but true dynamics with a true cost do, it is the
     better of these two; if they do not either, it is the `representation`, through which they still
     see. Where the oracle fails, only `search` is left.
-
-    Args:
-        rescued: share of failures that each swap holds.
-        unfamiliar: error of the world model in the failed episodes over the usual one.
     """
     if not rescued["everything"]:
         return "search"
@@ -174,16 +163,6 @@ def name_cause(rescued: dict[str, float], unfamiliar: float) -> str:
     return "data" if best == "dynamics" and unfamiliar > UNFAMILIAR else best
 
 
-def _failed_episodes(
-    jepa: JEPA, world: World, outcome: Outcome, failed: NDArray[np.int64]
-) -> Episodes:
-    skip = world.task.frame_skip
-    states = outcome.states[failed, ::skip]
-    actions = outcome.actions[failed, ::skip][:, : states.shape[1] - 1]
-    embeddings = encode_states(jepa, world, states)
-    return Episodes(states, torch.from_numpy(world.to_unit(actions)).to(embeddings), embeddings)
-
-
 @torch.no_grad()
-def _step_error(jepa: JEPA, episodes: Episodes) -> float:
-    return open_loop_error(jepa, episodes.embeddings, episodes.actions, horizon=1)[0][0]
+def _step_error(jepa: JEPA, embeddings: Tensor, actions: Tensor) -> float:
+    return open_loop_error(jepa, embeddings, actions, horizon=1)[0][0]

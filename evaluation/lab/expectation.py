@@ -41,10 +41,9 @@ def violate_expectations(world: World, jepa: JEPA, videos: int, seed: int) -> di
     change, the control: unusual, but physically possible. Videos that an event does not change,
     such as a ghost that meets no wall, are left out.
 
-    Returns:
-        For each event `auroc`, the probability that a video with the event has a higher maximal
-        surprise than one without; `paired`, how many videos have a higher and a lower maximum than
-        their partner, with the p-value of a sign test; `by_step`, the median surprise.
+    `auroc` is the probability that a video with the event has a higher maximal surprise than one
+    without; `paired`, how many have a higher and a lower maximum than their partner, with the
+    p-value of a sign test; `by_step`, the median surprise.
     """
     streams = [stream(seed, Stream.EXPECTATION, index) for index in range(videos)]
     states, actions, _ = rollout_behavior(world, streams, STEPS)

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mujepa.evaluation.report import Section
+from mujepa.evaluation.report import Section, name_rows, plot
 
 BLUE, GREEN, ORANGE, RED, GREY = "#3b6fe0", "#2f9e6e", "#e0913b", "#c8453b", "#98a2b3"
 CAUSES = {
@@ -96,7 +96,7 @@ def _attribution(found: dict[str, Any]) -> Section | None:
 
 
 def _ranking(found: dict[str, Any]) -> Section:
-    figure, axes = _plot()
+    figure, axes = plot()
     example, best = found["example"], int(np.argmin(found["example"]["cost"]))
     axes.scatter(example["nearest"], example["cost"], s=9, color=BLUE, alpha=0.6, linewidths=0)
     axes.scatter(example["nearest"][best], example["cost"][best], s=60, color=RED, marker="*")
@@ -114,9 +114,10 @@ def _ranking(found: dict[str, Any]) -> Section:
 
 
 def _open_loop(found: dict[str, list[float]]) -> Section:
-    figure, axes = _plot()
+    figure, axes = plot()
     for (name, errors), colour in zip(found.items(), (BLUE, GREY, ORANGE), strict=True):
-        _curve(axes, errors, "o-", color=colour, label=name.replace("_", " "))
+        steps, label = range(1, len(errors) + 1), name.replace("_", " ")
+        axes.plot(steps, errors, "o-", ms=4, color=colour, label=label)
     axes.set(xlabel="model steps ahead", ylabel="squared error of the embedding", ylim=(0, None))
     axes.legend(frameon=False)
     text = (
@@ -129,7 +130,7 @@ def _open_loop(found: dict[str, list[float]]) -> Section:
 
 def _probes(found: dict[str, Any]) -> Section:
     probes = found["probes"]
-    figure, axes = _plot(0.34 * len(probes) + 1.1)
+    figure, axes = plot(0.34 * len(probes) + 1.1)
     for key, mark, colour in (
         ("linear", "o", BLUE), ("mlp", "o", GREEN),
         ("linear_memory", "x", BLUE), ("mlp_memory", "x", GREEN),
@@ -137,7 +138,7 @@ def _probes(found: dict[str, Any]) -> Section:
         scores = [max(probe[key], 0.0) for probe in probes.values()]
         label = key.replace("mlp", "perceptron").replace("_", " with ")
         axes.plot(scores, range(len(probes)), mark, color=colour, label=label, ms=6)
-    _name_rows(axes, [f"{name} ({probe['kind']})" for name, probe in probes.items()])
+    name_rows(axes, [f"{name} ({probe['kind']})" for name, probe in probes.items()])
     axes.set(xlim=(-0.08, 1.05), xlabel="R² on held-out episodes (negative values at 0)")
     _legend_outside(axes)
     text = (
@@ -166,10 +167,11 @@ def _distances(representation: dict[str, Any]) -> Section:
 
 
 def _expectation(found: dict[str, Any]) -> Section:
-    figure, axes = _plot()
+    figure, axes = plot()
     for name, event in found.items():
         auroc = f": AUROC {event['auroc']:.3f}" if "auroc" in event else ""
-        _curve(axes, event["by_step"], "-", color=EVENTS[name], label=f"{name}{auroc}")
+        steps = range(1, len(event["by_step"]) + 1)
+        axes.plot(steps, event["by_step"], color=EVENTS[name], label=f"{name}{auroc}")
     axes.set(yscale="log", xlabel="model step of the video", ylabel="surprise (squared error)")
     _legend_outside(axes)
     text = (
@@ -189,43 +191,27 @@ DRAW: Sequence[tuple[str, Callable[[Any], Section | None]]] = (
 )  # fmt: skip
 
 
-def _plot(height: float = 3.2) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(9.6, height), layout="constrained")
-    axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
 def _intervals(
     rows: Mapping[str, Mapping[str, Any]], key: str, colours: Iterable[str]
 ) -> tuple[Figure, Axes]:
     """Draw a value with its interval in each row."""
-    figure, axes = _plot(0.3 * len(rows) + 1)
+    figure, axes = plot(0.3 * len(rows) + 1)
     for place, (row, colour) in enumerate(zip(rows.values(), colours, strict=True)):
         axes.hlines(place, row["low"], row["high"], color=colour)
         axes.plot(row[key], place, "o", color=colour, ms=5)
-    _name_rows(axes, [name.replace("_", " ") for name in rows])
+    name_rows(axes, [name.replace("_", " ") for name in rows])
     axes.set(xlim=(-0.03, 1.05), xlabel="success")
     return figure, axes
 
 
 def _rates(rows: list[dict[str, Any]], key: str, label: str) -> Figure:
     """Draw success with its interval over a quantity."""
-    figure, axes = _plot()
+    figure, axes = plot()
     x, rates = [row[key] for row in rows], [row["rate"] for row in rows]
     axes.vlines(x, [row["low"] for row in rows], [row["high"] for row in rows], color=BLUE)
     axes.plot(x, rates, "o-", color=BLUE)
     axes.set(xlabel=label, xticks=x, ylabel="success at the end", ylim=(-0.03, 1.05))
     return figure
-
-
-def _curve(axes: Axes, values: list[float], style: str, **settings: Any) -> None:  # noqa: ANN401
-    axes.plot(np.arange(1, len(values) + 1), values, style, ms=4, **settings)
-
-
-def _name_rows(axes: Axes, names: list[str]) -> None:
-    axes.set_yticks(range(len(names)), names, fontsize=9)
-    axes.set_ylim(len(names) - 0.5, -0.5)
 
 
 def _legend_outside(axes: Axes) -> None:

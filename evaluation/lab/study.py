@@ -38,17 +38,11 @@ VIDEOS = 100
 
 @dataclass(frozen=True)
 class Study:
-    """Diagnostics of an agent after its evaluation.
-
-    Attributes:
-        setup: the agent and its world, which does not vary.
-        manifest: the episodes.
-        outcomes: their outcomes by policy; `agent` is one of them.
-    """
+    """Diagnostics of an agent after its evaluation, in a world that does not vary."""
 
     setup: Setup
     manifest: Manifest
-    outcomes: dict[str, Outcome]
+    outcomes: dict[str, Outcome]  # by policy; `agent` is one of them
 
     def run(self) -> dict[str, Any]:
         """Return the results by part, as JSON holds them."""

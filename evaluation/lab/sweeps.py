@@ -36,16 +36,9 @@ PERIODS = (1, 2, 3, 4, 6, 8, 12, 16)
 
 @dataclass(frozen=True)
 class Condition:
-    """Episodes with one thing changed.
+    """Episodes with one thing changed, and the settings and task with this change."""
 
-    Attributes:
-        about: the change, as fields of the result.
-        config: settings of the evaluation with the change.
-        task: the task with the change.
-        manifest: the episodes.
-    """
-
-    about: dict[str, Any]
+    about: dict[str, Any]  # the change, as fields of the result
     config: EvaluateConfig
     task: Task
     manifest: Manifest
@@ -64,13 +57,12 @@ def far_goals(setup: Setup, episodes: int) -> list[Condition]:
 
 def replanning_periods(setup: Setup, manifest: Manifest) -> list[Condition]:
     """Return conditions in which the agent plans less often; none for a reactive agent."""
-    conditions, planner = [], setup.config.planner
+    conditions, task = [], setup.world.task
     for every in PERIODS:
         if every <= setup.planner.horizon and not setup.agent.reactive:
-            changed = f"{planner},replan_every={every}" if planner else f"replan_every={every}"
-            config = replace(setup.config, planner=changed)
-            about = {"replan_every": every}
-            conditions.append(Condition(about, config, setup.world.task, manifest))
+            words = filter(None, (setup.config.planner, f"replan_every={every}"))
+            config = replace(setup.config, planner=",".join(words))
+            conditions.append(Condition({"replan_every": every}, config, task, manifest))
     return conditions
 
 

@@ -47,19 +47,16 @@ def rank_candidates(agent: Agent, world: World, episodes: Sequence[Episode]) -> 
 
     The result of a sequence is how near it gets to the goal, by the task's `distance_metric`; its
     regret is how much nearer the best sequence of the problem gets.
-
-    Returns:
-        `rank`, Spearman's correlation of cost and result (quartiles over the problems); `solved`,
-        the share of problems in which some sequence succeeds; `regret` of the cheapest sequence and
-        `regret_random` of a random one, medians in units of the distance metric; `best_tenth`, how
-        often the cheapest sequence is among the best tenth.
+    `rank` is Spearman's correlation of cost and result (quartiles over the problems), `solved` the
+    share of problems in which some sequence succeeds, `best_tenth` how often the cheapest sequence
+    is among the best tenth. Regrets are medians.
     """
     horizon = agent.planner.horizon
     problems = make_ranking_benchmark(
         world, agent.observes, episodes[:PROBLEMS], horizon, candidates=CANDIDATES
     )
     costs, nearest = candidate_costs(agent.configurator, problems), problems.nearest
-    ranks = [distance_correlation(cost, near) for cost, near in zip(costs, nearest, strict=True)]
+    ranks = list(map(distance_correlation, costs, nearest))
     best, chosen = nearest.min(axis=1), nearest[np.arange(len(nearest)), costs.argmin(axis=1)]
     return {
         "problems": len(nearest),
@@ -106,9 +103,6 @@ def probe_states(history: int, world: World, data: Episodes) -> dict[str, dict[s
     A linear probe and a perceptron read each quantity from one embedding, and from the last
     `history` (at least two): one image does not show speeds. Probes are fitted to two thirds of the
     episodes and evaluated on the others. Quantities that never change are left out.
-
-    Returns:
-        For each quantity its `kind`, `linear`, `mlp`, `linear_memory` and `mlp_memory`.
     """
     memory, kinds = max(history, 2), state_names(world)
     targets = world.proprioception(data.states[:, memory - 1 :]).astype(np.float32)
@@ -182,10 +176,8 @@ def fit_perceptron(inputs: Tensor, targets: Tensor, updates: int = 600) -> nn.Mo
 def distance_bands(networks: Networks, world: World, data: Episodes) -> dict[str, Any]:
     """Compare distances between embeddings with true ones, over random pairs of states.
 
-    Returns:
-        `rank`, Spearman's correlation of `latent_l2` and `critic` with the true distance; `bands`,
-        for each fifth of the pairs the median `true` distance, the quartiles of both estimates, and
-        their rank correlations.
+    `rank` is Spearman's correlation of an estimate with the true distance. `bands` has, for each
+    fifth of the pairs, the median `true` distance, and quartiles and correlations of the estimates.
     """
     states = data.states[:, 1:].reshape(-1, data.states.shape[-1])
     starts, ends = np.random.default_rng(0).integers(len(states), size=(2, PAIRS))
