@@ -1,4 +1,4 @@
-"""`mujepa envs`: list the tasks, describe one, and film its behaviour policy."""
+"""`mujepa envs`: list the tasks, describe one, and record a video of its behaviour policy."""
 
 from __future__ import annotations
 

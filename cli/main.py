@@ -13,7 +13,7 @@ from mujepa.runtime.errors import suggestion
 from mujepa.runtime.malloc import keep_freed_memory
 
 COMMANDS = {
-    "envs": "list the tasks, describe one, film its behaviour policy",
+    "envs": "list the tasks, describe one, record its behaviour policy",
     "collect": "collect a dataset with the behaviour policy of a task",
     "import": "import a dataset of Minari",
     "export": "export a dataset to Minari's format",

@@ -44,9 +44,8 @@ class VisualizeConfig:
     Without `--out` a page opens that answers "what happens if I do this?": it shows what the world
     does and what the model predicts for actions that you drag (docs/what-if.md). With `--out`:
 
-    `--show episode` films an episode: the goal image, the world, and the predictions. `--show plan`
-    draws one decision as a filmstrip, `--show map` the embeddings of the task's world with an
-    episode among them, `--show surprise` where in an episode the world model was wrong.
+    `--show episode` records an episode: goal image, simulator and predictions. `--show plan` draws
+    one decision as a filmstrip, `--show map` a 2-D map of embeddings with the path of an episode, `--show surprise` where in an episode the world model was wrong.
 
     A decoder draws the predicted images, for people only. It is trained for about a minute the
     first time and kept in the checkpoint's folder.
@@ -78,7 +77,7 @@ class VisualizeConfig:
     actor: ActorMode | None = None
     """Who acts, if not as the checkpoint says, as in `mujepa evaluate`."""
     decoder_updates: Index = DecoderConfig.updates
-    """Updates of the decoder, if it is not trained yet; 0 films an episode without it."""
+    """Updates of the decoder, if it is not trained yet; 0 for a video without predicted images."""
     device: DeviceName = "auto"
     """Device of the networks."""
 

@@ -57,8 +57,8 @@ class EvaluateConfig:
     to the planner's), or `reactive` (the actor alone, without planning)."""
     cost: str | None = None
     """Another cost than the checkpoint's, for example `critic + 0.05*goal` or, with a region to
-    avoid in the units of the sensors, `critic + 100*avoid(x>0.1)`; success does not depend on it.
-    """
+    avoid in the units of the sensors, `critic + 100*avoid(x>0.1)`; it changes the
+    plans, not how success is measured."""
     oracle: bool = True
     """Run the oracle too; it takes most of the time."""
     oracle_episodes: Count | None = None

@@ -46,7 +46,7 @@ PATIENCE = 60.0  # seconds; network disks show the shards of other machines late
 
 @settings
 class CollectConfig:
-    """Collect episodes of random, time-correlated actions, seen through the task's camera.
+    """Collect episodes with the task's behaviour policy, seen through its camera.
 
     Episodes that --out already holds are kept: an interrupted collection continues, and a larger
     number of episodes appends.

@@ -83,7 +83,7 @@ class TrainConfig:
     """Updates of the reactive actor."""
     online: bool = False
     """Train in rounds: collect with the agent, add the episodes to the data, train on, evaluate.
-    The first round collects --episodes with random actions, by default --online-episodes. The data
+    The first round collects --episodes with the behaviour policy (default: --online-episodes). Data
     are in OUT/data, the learning curve in online.json."""
     online_rounds: Count = 6
     """With --online: number of rounds."""
@@ -100,7 +100,7 @@ class TrainConfig:
     rollout: NoFlag[Count] = 4
     """Model steps predicted open loop in training."""
     learning_rate: Positive = 2e-3
-    """Highest learning rate of the world model: it warms up, then falls as a cosine."""
+    """Peak learning rate of the world model (linear warm-up, cosine decay)."""
     predictor_batch: NoFlag[Count] = 256
     """Windows per update of the predictor alone."""
     critic_batch: NoFlag[Count] = 1024
@@ -122,7 +122,7 @@ class TrainConfig:
     device: DeviceName = "auto"
     """Where to compute."""
     threads: Index = 0
-    """CPU threads, 0 for one per core; results repeat for equal numbers."""
+    """CPU threads, 0 for one per core; results are reproducible with the same number."""
     cluster: str | None = None
     """Collect and train on a Ray cluster: `local`, `auto` or `ray://HOST:PORT` (docs/scale.md);
     data and --out must be on a disk that its machines share. A lost worker is replaced by one that
@@ -152,7 +152,7 @@ class TrainConfig:
     """For a MuJoCo file: distance at which the goal counts as reached [m]; by default 5 % of the
     model's size."""
     recipe: NoFlag[bool] = True
-    """Apply the task's recipe (training/recipes.py) to settings that have their default value."""
+    """Apply the task's recipe (training/recipes.py) to settings that were not given."""
 
     def __post_init__(self) -> None:
         if self.critic_loss.bellman and self.imagined * self.critic_batch >= self.critic_batch - 1:

@@ -169,7 +169,7 @@ class Training:
         return running
 
     def learn(self, running: Running, asked: Interruption) -> None:
-        """THE training loop: draw a batch, compute the terms, step; now and then save."""
+        """Train one stage: draw a batch, compute the terms, step; save every `checkpoint_every`."""
         specs = self.specs[1:] if self.origin else self.specs
         share = self.specs[running.index].share / sum(spec.share for spec in specs)
         minutes, updates = self.config.minutes, running.updates

@@ -17,7 +17,7 @@ ABOVE, REACH = 0.13, 0.08
 
 @dataclass(frozen=True)
 class Cube(Task):
-    """Bring the cube within 4 cm of where a pick and place could have it 80 steps later.
+    """Bring the cube within 4 cm of its position 80 steps later in a scripted pick-and-place.
 
     Start and goal are states of one episode of the behaviour policy, 80 environment steps (3.2 s)
     apart; the agent has 150. Many goals are in the air, where the cube has to be held.

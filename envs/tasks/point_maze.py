@@ -34,7 +34,7 @@ FINE = 5
 
 @dataclass(frozen=True)
 class PointMaze(Task):
-    """From anywhere in the maze to anywhere at least 1 m of way off, within 8 cm, in 6 s."""
+    """From anywhere in the maze to a point at least 1 m of corridor away, within 8 cm, in 6 s."""
 
     name: str = "point_maze"
     mjcf: Path = ASSETS / "point_maze.xml"
