@@ -45,7 +45,8 @@ class VisualizeConfig:
     does and what the model predicts for actions that you drag (docs/what-if.md). With `--out`:
 
     `--show episode` records an episode: goal image, simulator and predictions. `--show plan` draws
-    one decision as a filmstrip, `--show map` a 2-D map of embeddings with the path of an episode, `--show surprise` where in an episode the world model was wrong.
+    one decision as a filmstrip, `--show map` a 2-D map of embeddings with the path of an episode,
+    `--show surprise` where in an episode the world model was wrong.
 
     A decoder draws the predicted images, for people only. It is trained for about a minute the
     first time and kept in the checkpoint's folder.
