@@ -27,7 +27,7 @@ from mujepa.runtime.cluster import connect
 from mujepa.runtime.command import make_callable, run
 from mujepa.runtime.files import make_folder, replacing_folder, sha256, write_json
 from mujepa.runtime.provenance import command, machine, versions
-from mujepa.training.state import read_metrics
+from mujepa.training.progress import read_metrics
 from mujepa.visual.decoder import find_decoder
 from mujepa.visual.video import draw_frames, record_episode, write_video
 

@@ -14,8 +14,8 @@ from mujepa.runtime.command import make_callable, run
 from mujepa.runtime.errors import UserError
 from mujepa.training.config import TrainConfig
 from mujepa.training.losses import ExtraTerm
+from mujepa.training.progress import check_settings
 from mujepa.training.run import check_networks, learn, learn_on, prepare_dataset
-from mujepa.training.state import check_settings
 
 
 def train(config: TrainConfig, extra_terms: Sequence[ExtraTerm] = ()) -> Checkpoint:

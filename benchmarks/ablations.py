@@ -40,8 +40,8 @@ from mujepa.runtime.provenance import machine, versions
 from mujepa.train import train
 from mujepa.training.config import TrainConfig
 from mujepa.training.data import RANKED_PAIRS
-from mujepa.training.diagnostics import CLEARLY, COSTS, rank_cost
 from mujepa.training.recipes import apply_recipe
+from mujepa.training.validation import CLEARLY, COSTS, rank_cost
 
 ROOT = Path(__file__).parents[1]
 PARTS = "cost", "ensemble", "planner", "horizon", "actor", "loss", "critic"

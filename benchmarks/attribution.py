@@ -19,10 +19,10 @@ import torch
 
 from mujepa.envs.registry import TASKS
 from mujepa.evaluation.config import EvaluateConfig
+from mujepa.evaluation.held_out import sample_episodes
 from mujepa.evaluation.lab.attribution import attribute
 from mujepa.evaluation.loop import run_episodes
 from mujepa.evaluation.runner import build
-from mujepa.evaluation.sampling import sample_episodes
 from mujepa.runtime import console
 from mujepa.runtime.command import run
 from mujepa.runtime.errors import UserError

@@ -29,8 +29,8 @@ from mujepa.runtime.provenance import command, versions
 from mujepa.runtime.seeds import Stream, stream
 from mujepa.runtime.settings import Count, settings
 from mujepa.training.config import TrainConfig
+from mujepa.training.progress import check_settings, read_metrics
 from mujepa.training.run import check_networks, learn_quietly, prepare_dataset
-from mujepa.training.state import check_settings, read_metrics
 from mujepa.training.trainer import STAGES, stages_of
 
 METRIC, TIME = "candidate_ranking", "percent"

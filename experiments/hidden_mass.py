@@ -39,6 +39,7 @@ from mujepa.agent.checkpoint import load_checkpoint
 from mujepa.envs.registry import find_task
 from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
+from mujepa.evaluation.held_out import rollout_episodes
 from mujepa.evaluation.lab.world_model import fit_perceptron
 from mujepa.evaluation.loop import run_episodes
 from mujepa.evaluation.manifest import Manifest, make_manifest
@@ -51,7 +52,6 @@ from mujepa.evaluation.policies import (
     RandomPolicy,
     ZeroPolicy,
 )
-from mujepa.evaluation.sampling import rollout_episodes
 from mujepa.evaluation.statistics import paired, success_rate
 from mujepa.planners import CostFn, PlannerConfig, make_planner
 from mujepa.rollouts.collection import CollectConfig, collect

@@ -35,7 +35,7 @@ from mujepa.agent.checkpoint import Checkpoint, load_checkpoint
 from mujepa.agent.memory import Memory
 from mujepa.envs.registry import find_task
 from mujepa.envs.world import World
-from mujepa.evaluation.sampling import Episodes, rollout_episodes
+from mujepa.evaluation.held_out import Episodes, rollout_episodes
 from mujepa.rollouts.collection import behave
 from mujepa.runtime import console
 from mujepa.runtime.settings import Count, settings

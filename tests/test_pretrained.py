@@ -17,7 +17,7 @@ from mujepa.evaluation.loop import run_episodes
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.policies import AgentPolicy
 from mujepa.runtime.files import sha256
-from mujepa.training.diagnostics import COSTS, choose_cost, rank_cost
+from mujepa.training.validation import COSTS, choose_cost, rank_cost
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
 

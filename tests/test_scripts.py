@@ -29,10 +29,10 @@ from mujepa.runtime.command import run as run_command
 from mujepa.runtime.files import sha256
 from mujepa.training.config import TrainConfig
 from mujepa.training.data import LatentDataset, load_training_data
-from mujepa.training.diagnostics import COSTS, choose_cost
 from mujepa.training.frozen_losses import CriticLossConfig
 from mujepa.training.schedule import Clock
 from mujepa.training.trainer import make_stage
+from mujepa.training.validation import COSTS, choose_cost
 
 UPDATES, EVERY = 20, 8
 STAGES = ("world model", "ensemble", "critic", "actor")

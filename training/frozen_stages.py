@@ -18,11 +18,11 @@ from mujepa.agent.memory import Memory
 from mujepa.evaluation.diagnostics import distance_correlation, every_step
 from mujepa.runtime import distributed
 from mujepa.runtime.seeds import Draw
-from mujepa.training.diagnostics import ranking
 from mujepa.training.frozen_losses import ActorBatch, CriticBatch, ensemble_terms, imagined_cost
 from mujepa.training.losses import ExtraTerm
 from mujepa.training.precision import full_precision
 from mujepa.training.stages import Stage
+from mujepa.training.validation import ranking
 
 
 class EnsembleStage(Stage):

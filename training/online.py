@@ -37,8 +37,8 @@ from mujepa.runtime.seeds import Draw, Stream, stream
 from mujepa.training.config import ONLINE, TrainConfig, default_settings
 from mujepa.training.data import load_training_data
 from mujepa.training.on_policy import collect_on_policy
+from mujepa.training.progress import read_metrics
 from mujepa.training.schedule import Progress, online_share
-from mujepa.training.state import read_metrics
 from mujepa.training.trainer import STAGES, Training
 
 EVALUATED = 30

@@ -22,7 +22,7 @@ from mujepa.training.data import load_training_data
 from mujepa.training.losses import ExtraTerm
 from mujepa.training.networks import make_networks
 from mujepa.training.online import Online
-from mujepa.training.state import read_metrics
+from mujepa.training.progress import read_metrics
 from mujepa.training.trainer import Record, Training, stages_of
 
 IMAGE_SIZE = 64

@@ -24,8 +24,8 @@ from mujepa.runtime.errors import UserError
 from mujepa.runtime.seeds import Draw
 from mujepa.training.config import TrainConfig
 from mujepa.training.data import LatentDataset, encode_episodes
-from mujepa.training.diagnostics import dynamics_error, ranking
 from mujepa.training.losses import ExtraTerm, InverseDynamics, encode_batch, prediction_error
+from mujepa.training.validation import dynamics_error, ranking
 
 
 class Stage(ABC):

@@ -17,20 +17,20 @@ from mujepa.runtime.files import read_json, surviving_folder
 from mujepa.runtime.provenance import command, machine, versions
 from mujepa.training.config import AUTO, TrainConfig
 from mujepa.training.data import LatentDataset, TrainingData
-from mujepa.training.diagnostics import COSTS, choose_cost, rank_cost
 from mujepa.training.frozen_stages import ActorStage, CriticStage, EnsembleStage
 from mujepa.training.interruption import Interruption, interruption
 from mujepa.training.losses import ExtraTerm, weighted_sum
 from mujepa.training.networks import make_networks
-from mujepa.training.schedule import Clock, Progress, schedule
-from mujepa.training.stages import PredictorStage, Stage, WorldModelStage
-from mujepa.training.state import (
+from mujepa.training.progress import (
     Metrics,
     restore_networks,
     restore_optimizer,
     restore_world_model,
     save_progress,
 )
+from mujepa.training.schedule import Clock, Progress, schedule
+from mujepa.training.stages import PredictorStage, Stage, WorldModelStage
+from mujepa.training.validation import COSTS, choose_cost, rank_cost
 
 Record = Callable[[dict[str, Any]], object]
 

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from mujepa.agent.checkpoint import Checkpoint, save_tensors
 from mujepa.envs.world import World
-from mujepa.evaluation.sampling import sample_episodes
+from mujepa.evaluation.held_out import sample_episodes
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import replacing_file, sha256, write_json
 from mujepa.runtime.settings import Count, NonNegative, Positive, Seed, settings

@@ -19,7 +19,7 @@ from torch import Tensor
 from mujepa.agent.mpc import Agent
 from mujepa.envs.world import Episode, World
 from mujepa.evaluation.diagnostics import open_loop_error
-from mujepa.evaluation.sampling import sample_episodes
+from mujepa.evaluation.held_out import sample_episodes
 from mujepa.evaluation.trace import EpisodeTrace, memory_of, trace_episode
 from mujepa.visual.decoder import Decoder
 

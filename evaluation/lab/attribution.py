@@ -18,6 +18,7 @@ from mujepa.agent.memory import Memory
 from mujepa.agent.mpc import AgentState
 from mujepa.envs.world import World
 from mujepa.evaluation.diagnostics import open_loop_error
+from mujepa.evaluation.held_out import Episodes, encode_states
 from mujepa.evaluation.loop import Outcome, run_episodes
 from mujepa.evaluation.manifest import Manifest
 from mujepa.evaluation.policies import (
@@ -29,7 +30,6 @@ from mujepa.evaluation.policies import (
     Policy,
 )
 from mujepa.evaluation.runner import Setup
-from mujepa.evaluation.sampling import Episodes, encode_states
 from mujepa.evaluation.statistics import rate_of
 from mujepa.planners import make_planner, sampling_config
 from mujepa.runtime import console

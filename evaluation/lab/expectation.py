@@ -23,7 +23,7 @@ from mujepa.agent.jepa import JEPA
 from mujepa.envs.variation import Draw, Variant
 from mujepa.envs.world import World
 from mujepa.evaluation.diagnostics import every_step
-from mujepa.evaluation.sampling import encode_states
+from mujepa.evaluation.held_out import encode_states
 from mujepa.rollouts.collection import rollout_behavior
 from mujepa.runtime.seeds import Stream, stream
 

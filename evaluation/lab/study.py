@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mujepa.envs.world import World
+from mujepa.evaluation.held_out import Episodes, rollout_episodes
 from mujepa.evaluation.lab.attribution import attribute
 from mujepa.evaluation.lab.expectation import violate_expectations
 from mujepa.evaluation.lab.sweeps import (
@@ -22,7 +23,6 @@ from mujepa.evaluation.manifest import Manifest
 from mujepa.evaluation.policies import AgentPolicy, RandomPolicy
 from mujepa.evaluation.protocol import lewm_manifest, lewm_task, solved_share
 from mujepa.evaluation.runner import Setup
-from mujepa.evaluation.sampling import Episodes, rollout_episodes
 from mujepa.evaluation.statistics import paired
 from mujepa.runtime import console
 from mujepa.runtime.seeds import Stream, stream

@@ -24,7 +24,7 @@ from mujepa.evaluation.diagnostics import (
     make_ranking_benchmark,
     open_loop_error,
 )
-from mujepa.evaluation.sampling import Episodes
+from mujepa.evaluation.held_out import Episodes
 
 HORIZON = 16
 """Most model steps that are predicted."""

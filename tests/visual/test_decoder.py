@@ -14,7 +14,7 @@ from mujepa.agent.encoder import EncoderConfig
 from mujepa.agent.jepa import JEPAConfig
 from mujepa.envs.registry import find_task
 from mujepa.envs.world import World
-from mujepa.evaluation.sampling import sample_episodes
+from mujepa.evaluation.held_out import sample_episodes
 from mujepa.runtime.errors import UserError
 from mujepa.visual.decoder import Decoder, DecoderConfig, find_decoder, load_decoder, train_decoder
 

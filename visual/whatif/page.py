@@ -17,8 +17,8 @@ from mujepa.runtime.errors import UserError
 from mujepa.visual.decoder import Decoder
 from mujepa.visual.whatif.joints import action_names, joint_pushes, joint_sliders
 from mujepa.visual.whatif.session import Session, Store
-from mujepa.visual.whatif.state import WhatIfState, write_state
 from mujepa.visual.whatif.view import View, view
+from mujepa.visual.whatif.whatif_state import WhatIfState, write_state
 from mujepa.visual.whatif.widgets import Curves, button, panel, picture, row
 
 Value = TypeVar("Value")

@@ -24,7 +24,7 @@ from mujepa.evaluation.manifest import draw_episode
 from mujepa.planners import Bounds
 from mujepa.runtime.errors import UserError
 from mujepa.runtime.files import read_json, write_json
-from mujepa.visual.whatif.state import WhatIfState, read_state, write_state
+from mujepa.visual.whatif.whatif_state import WhatIfState, read_state, write_state
 
 FILE = "what-if.json"  # the latest state of the page, in the folder of the checkpoint
 

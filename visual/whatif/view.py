@@ -14,7 +14,7 @@ from PIL import Image
 
 from mujepa.visual.decoder import Decoder
 from mujepa.visual.whatif.session import Future, Futures, Session
-from mujepa.visual.whatif.state import WhatIfState
+from mujepa.visual.whatif.whatif_state import WhatIfState
 
 REAL, IMAGINED, BEFORE, GOAL = "#2563eb", "#ea580c", "#6b7280", "#16a34a"
 """Colours of the simulator, the model, the plan before, and the goal."""

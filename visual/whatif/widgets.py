@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from nicegui import ui
 
-from mujepa.visual.whatif.state import WhatIfState
+from mujepa.visual.whatif.whatif_state import WhatIfState
 
 
 class Curves(ui.element, component="curves.js"):

@@ -11,6 +11,7 @@ from mujepa.envs.registry import find_task
 from mujepa.envs.variation import read_variation
 from mujepa.envs.world import World
 from mujepa.evaluation.config import EvaluateConfig
+from mujepa.evaluation.held_out import rollout_episodes
 from mujepa.evaluation.lab.attribution import (
     SimulatedConfigurator,
     SimulatedPolicy,
@@ -21,7 +22,6 @@ from mujepa.evaluation.loop import run_episodes
 from mujepa.evaluation.manifest import make_manifest
 from mujepa.evaluation.policies import AgentPolicy
 from mujepa.evaluation.runner import build
-from mujepa.evaluation.sampling import rollout_episodes
 
 REACHER = Path(__file__).parents[3] / "pretrained" / "reacher"
 

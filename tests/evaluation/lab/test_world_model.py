@@ -11,6 +11,7 @@ import torch
 from mujepa.agent.checkpoint import load_checkpoint
 from mujepa.envs.registry import find_task
 from mujepa.envs.world import World
+from mujepa.evaluation.held_out import Episodes, rollout_episodes
 from mujepa.evaluation.lab.expectation import violate_expectations, without_contacts
 from mujepa.evaluation.lab.world_model import (
     open_loop,
@@ -19,7 +20,6 @@ from mujepa.evaluation.lab.world_model import (
     state_names,
 )
 from mujepa.evaluation.manifest import make_manifest
-from mujepa.evaluation.sampling import Episodes, rollout_episodes
 from mujepa.rollouts.collection import rollout_behavior
 
 PRETRAINED = Path(__file__).parents[3] / "pretrained"

@@ -14,7 +14,7 @@ from mujepa.evaluation.manifest import make_manifest
 from mujepa.runtime.errors import UserError
 from mujepa.visual.whatif.joints import joint_sliders
 from mujepa.visual.whatif.session import Session
-from mujepa.visual.whatif.state import write_state
+from mujepa.visual.whatif.whatif_state import write_state
 
 REACHER = Path(__file__).parents[3] / "pretrained" / "reacher"
 
