@@ -29,10 +29,14 @@ class Configurator:
         """Return the goals of embeddings (B, D), each of a world at rest."""
         return Goal(embedding, self.critic.features(embedding, embedding))
 
+    def rollout(self, memory: Memory, actions: Tensor) -> Tensor:
+        """Return the embeddings (B, N, H, D) that actions (B, N, H, A) lead to; overridable."""
+        return self.jepa.rollout(memory, actions)
+
     def cost_fn(self, memory: Memory, goal: Goal) -> CostFn:
         """Return the cost of action sequences (B, N, H, A) from a memory of B rows, (B, N)."""
 
         def cost(actions: Tensor) -> Tensor:
-            return self.cost(Trajectory(self.jepa.rollout(memory, actions), actions, memory), goal)
+            return self.cost(Trajectory(self.rollout(memory, actions), actions, memory), goal)
 
         return cost

@@ -58,7 +58,9 @@ def test_every_module_of_the_wheel_imports(python, tmp_path):
 def test_the_wheel_carries_its_worlds_and_its_page(python, tmp_path):
     code = (
         "import gymnasium, mujepa; env = gymnasium.make('mujepa/Reacher-v0'); env.reset(seed=0)\n"
-        "from mujepa.evaluation.report import TEMPLATE; assert TEMPLATE.is_file()\n"
+        "from importlib.resources import files\n"
+        "assert files('mujepa.evaluation').joinpath('report.html').is_file()\n"
+        "assert files('mujepa.visual.whatif').joinpath('page.css').is_file()\n"
         "env.close()\n"
     )
     done = run(python, tmp_path, "-c", code)
