@@ -220,7 +220,7 @@ def page(tasks: dict[str, list[dict[str, Any]]]) -> str:
         "The shipped agents with one thing changed at a time, on the same episodes. *held* is the "
         "share of goals held at the end, with its 95 % interval. *gained* and *lost* count "
         "episodes that only the variant or only the table's first row held; p is McNemar's. This "
-        "is one training seed; with so many comparisons, do not rely on a p of .05.",
+        "is one training seed; with many comparisons, do not rely on a p of .05.",
         "",
         "Where the actor proposes to the planner, the planner matters little: the actor holds most "
         "goals alone. Tables that start with *planner alone* leave the actor out.",

@@ -135,7 +135,7 @@ def test_goals_of_the_task_are_not_those_that_are_judged(latents):
 
 
 def learn(stage, term, updates):
-    """Diagnostics before and after so many updates."""
+    """Diagnostics before and after N updates."""
     before = stage.validate()
     modules = stage.modules().requires_grad_(requires_grad=True)
     optimizer = torch.optim.Adam(modules.parameters(), 3e-3)
